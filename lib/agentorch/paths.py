@@ -1,0 +1,232 @@
+"""Every name on disk, spelled once.
+
+    QUEUE_ROOT/
+        incoming/RANDOM                 submissions being written; flock held by the submitter
+        pending/KEY.json                can be claimed now, and nothing else is in here
+        running/SLOT/.lock              flock held by the slot's owner for its whole life
+        running/SLOT/KEY.json           owned by that slot
+        awaiting_approval/KEY.json      a human decides
+        done/KEY.json  failed/KEY.json  ended
+        idempotency/SHA256              the first submission that used a key
+    ARTIFACTS_ROOT/ID/
+        job.json                        the queue file's other name (one inode for good)
+        .lock                           flock held while a decision is taken on the job
+        decisions.jsonl                 every decision, appended
+        cancel                          marker: the owner ends the job
+        state.json                      the pipeline's progress; its status is the commit record
+        context.json  result.json  report.md  patch.diff  logs.txt
+        steps/STEP/.lock                flock held by the step's process and its sandbox
+        steps/STEP/{result.json,report.md,patch.diff,logs.txt,raw_stdout.txt,raw_stderr.txt}
+                                        the latest attempt's files (hard links)
+        steps/STEP/attempts/N/          the same names, and:
+            claim                       linked by the process that runs the attempt
+            prompt.md                   what the agent was given
+    WORKSPACES_ROOT/ID/
+        work/                           what the agent sees
+        history.git/                    ours: trees of work/ before and after each attempt
+        git.before/                     a copy of work/.git as it was before the step
+        home/                           the agents' HOME, private to the job
+        io/STEP/                        live stdin, stdout, stderr of the attempt
+
+Locking: a lock file is never deleted, flock(2) on it is the proof of life of its holder, and the
+descriptor is closed in every child that is not meant to hold it. A queue file is moved only by the
+owner of its slot, or out of pending/ and awaiting_approval/ by whoever renames first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentorch.job import Key
+from agentorch.states import State
+
+# What a step leaves, in the order in which it is published: the result comes last.
+STEP_FILES = ("report.md", "patch.diff", "logs.txt", "raw_stdout.txt", "raw_stderr.txt", "result.json")
+
+
+@dataclass(frozen=True)
+class QueuePaths:
+    """The queue's directories."""
+
+    root: Path
+
+    @property
+    def incoming(self) -> Path:
+        return self.root / "incoming"
+
+    @property
+    def running(self) -> Path:
+        return self.root / "running"
+
+    def state(self, state: State) -> Path:
+        """The directory of a state; of `running`, the one that holds the slots."""
+        return self.root / state.value
+
+    def slot(self, slot: str) -> Path:
+        return self.running / slot
+
+    def slot_lock(self, slot: str) -> Path:
+        return self.slot(slot) / ".lock"
+
+    def file(self, state: State, key: Key, slot: str | None = None) -> Path:
+        """The queue file of a key in a state; `slot` goes with running, and only with it."""
+        directory = self.slot(slot) if slot is not None else self.state(state)
+        return directory / str(key)
+
+
+@dataclass(frozen=True)
+class AttemptPaths:
+    """One execution of a step."""
+
+    directory: Path
+
+    @property
+    def claim(self) -> Path:
+        return self.directory / "claim"
+
+    @property
+    def prompt(self) -> Path:
+        return self.directory / "prompt.md"
+
+    @property
+    def result(self) -> Path:
+        return self.directory / "result.json"
+
+    @property
+    def report(self) -> Path:
+        return self.directory / "report.md"
+
+    @property
+    def patch(self) -> Path:
+        return self.directory / "patch.diff"
+
+    @property
+    def logs(self) -> Path:
+        return self.directory / "logs.txt"
+
+    @property
+    def raw_stdout(self) -> Path:
+        return self.directory / "raw_stdout.txt"
+
+    @property
+    def raw_stderr(self) -> Path:
+        return self.directory / "raw_stderr.txt"
+
+
+@dataclass(frozen=True)
+class StepPaths:
+    """A step's directory below the job's artifacts."""
+
+    directory: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.directory / ".lock"
+
+    @property
+    def attempts(self) -> Path:
+        return self.directory / "attempts"
+
+    def attempt(self, number: int) -> AttemptPaths:
+        return AttemptPaths(self.attempts / str(number))
+
+    @property
+    def latest(self) -> AttemptPaths:
+        """The published files of the latest attempt."""
+        return AttemptPaths(self.directory)
+
+
+@dataclass(frozen=True)
+class ArtifactPaths:
+    """A job's artifact directory."""
+
+    directory: Path
+
+    @property
+    def job(self) -> Path:
+        return self.directory / "job.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.directory / ".lock"
+
+    @property
+    def decisions(self) -> Path:
+        return self.directory / "decisions.jsonl"
+
+    @property
+    def cancel(self) -> Path:
+        return self.directory / "cancel"
+
+    @property
+    def state(self) -> Path:
+        return self.directory / "state.json"
+
+    @property
+    def context(self) -> Path:
+        return self.directory / "context.json"
+
+    @property
+    def result(self) -> Path:
+        return self.directory / "result.json"
+
+    @property
+    def report(self) -> Path:
+        return self.directory / "report.md"
+
+    @property
+    def patch(self) -> Path:
+        return self.directory / "patch.diff"
+
+    @property
+    def logs(self) -> Path:
+        return self.directory / "logs.txt"
+
+    def step(self, step_id: str) -> StepPaths:
+        return StepPaths(self.directory / "steps" / step_id)
+
+
+@dataclass(frozen=True)
+class WorkspacePaths:
+    """A job's workspace."""
+
+    directory: Path
+
+    @property
+    def work(self) -> Path:
+        return self.directory / "work"
+
+    @property
+    def history(self) -> Path:
+        return self.directory / "history.git"
+
+    @property
+    def git_before(self) -> Path:
+        return self.directory / "git.before"
+
+    @property
+    def home(self) -> Path:
+        return self.directory / "home"
+
+    def io(self, step_id: str) -> Path:
+        return self.directory / "io" / step_id
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Where everything is: the three roots of CONTRACT, section 3."""
+
+    queue_root: Path
+    artifacts_root: Path
+    workspaces_root: Path
+
+    @property
+    def queue(self) -> QueuePaths:
+        return QueuePaths(self.queue_root)
+
+    def artifacts(self, job_id: str) -> ArtifactPaths:
+        return ArtifactPaths(self.artifacts_root / job_id)
+
+    def workspace(self, job_id: str) -> WorkspacePaths:
+        return WorkspacePaths(self.workspaces_root / job_id)

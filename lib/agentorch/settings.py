@@ -1,0 +1,329 @@
+"""The configuration: CONTRACT section 10, read once, every malformed variable named.
+
+The environment wins over the environment file: `AGENTORCH_ENV_FILE`, else
+/etc/agentorch/agentorch.env where it can be read. Behind `load` there are values only.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from agentorch.errors import Misconfigured
+from agentorch.job import Handoff, Network
+from agentorch.paths import Roots
+
+SERVICE_USER = "agentorch"
+SYSTEM_STATE = Path("/var/lib/agentorch")
+SYSTEM_ENV_FILE = Path("/etc/agentorch/agentorch.env")
+
+Version = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting, with its default. Seconds end in _s, bytes in _bytes, dollars in _usd."""
+
+    state_directory: Path
+    roots: Roots
+    state_db: Path
+    launcher: str = "auto"
+    agents_directory: Path = Path("/etc/agentorch/agents.d")
+    real_cli: bool = False
+    sandbox: bool = True
+    sandbox_wrapper: str = "bwrap"
+    sandbox_wrapper_args: tuple[str, ...] = ()
+    sandbox_clear_env: bool = False
+    network: Network = Network.DENY
+    allowed_binaries: tuple[str, ...] = ("opencode", "claude", "codex", "git", "python")
+    min_binary_versions: Mapping[str, Version] = field(default_factory=dict)
+    env_allowlist: tuple[str, ...] = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "PATH", "HOME")
+    sensitive_env_vars: tuple[str, ...] = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
+    project_aliases: Mapping[str, Path] = field(default_factory=dict)
+    default_artifact_handoff: Handoff = Handoff.MANUAL
+    runner_poll_interval_s: float = 1
+    runner_max_idle_s: int = 120
+    runner_reclaim_after_s: int = 600
+    runner_max_attempts_per_step: int = 3
+    max_input_artifacts_files: int = 10
+    max_input_artifact_chars: int = 12000
+    max_input_artifacts_chars: int = 40000
+    max_subprocess_output_chars: int = 200000
+    non_git_workdir_status: str = "needs_human"
+    min_free_disk_bytes: int = 64 * 1024 * 1024
+    worker_entrypoint_group: str = "multi_agent_cli_orchestrator.workers"
+    log_level: str = "INFO"
+    log_json: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+# ---- one value --------------------------------------------------------------------------------
+# Each reader returns the value or raises ValueError with what was expected.
+
+
+def _text(text: str) -> str:
+    return text
+
+
+def _boolean(text: str) -> bool:
+    match text.strip().lower():
+        case "1" | "true" | "yes" | "on":
+            return True
+        case "0" | "false" | "no" | "off" | "":
+            return False
+    raise ValueError("expected 1, true, yes, on, 0, false, no or off")
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch(r"\d{1,18}", text.strip(), re.ASCII) or int(text) < least:
+            raise ValueError(f"expected a whole number, {least} or more")
+        return int(text)
+
+    return read
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", text.strip(), re.ASCII) or not float(text):
+        raise ValueError("expected a number of seconds above 0")
+    return float(text)
+
+
+def _amount(text: str) -> float:
+    if not re.fullmatch(r"\d{1,12}(\.\d{1,6})?", text.strip(), re.ASCII):
+        raise ValueError("expected an amount of US dollars, 0 or more")
+    return float(text)
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"expected {' or '.join(words)}")
+        return text
+
+    return read
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+def _arguments(text: str) -> tuple[str, ...]:
+    import shlex  # noqa: PLC0415  (only where wrapper arguments are set: commands start faster)
+
+    return tuple(shlex.split(text))
+
+
+def _absolute(text: str) -> Path:
+    if not text.startswith("/") or "\0" in text:
+        raise ValueError("expected an absolute path")
+    return Path(text)
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    pairs = []
+    for word in _words(text):
+        name, equals, value = word.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise ValueError(f"{word!r}: expected name=value")
+        pairs.append((name.strip(), value.strip()))
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        raise ValueError("a name stands there twice")
+    return pairs
+
+
+def _aliases(text: str) -> Mapping[str, Path]:
+    aliases = {}
+    for name, value in _pairs(text):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
+            raise ValueError(f"{name!r} is not a project id")
+        aliases[name] = _absolute(value)
+    return MappingProxyType(aliases)
+
+
+def version(text: str) -> Version:
+    """`1.2.3` as (1, 2, 3); ValueError where it is not numbers and dots."""
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9}){0,5}", text, re.ASCII):
+        raise ValueError(f"{text!r}: expected a version like 1.2.3")
+    return tuple(int(number) for number in text.split("."))
+
+
+def _versions(text: str) -> Mapping[str, Version]:
+    return MappingProxyType({name: version(value) for name, value in _pairs(text)})
+
+
+def _log_level(text: str) -> str:
+    return _one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")(text.upper())
+
+
+# Variable, field of Settings, reader. A field of None is checked here and used by another part.
+VARIABLES: tuple[tuple[str, str | None, Callable[[str], object]], ...] = (
+    ("AGENTORCH_LAUNCHER", "launcher", _one_of("auto", "fork", "systemd")),
+    ("AGENTORCH_AGENTS_DIR", "agents_directory", _absolute),
+    ("AGENTORCH_MIN_FREE_BYTES", "min_free_disk_bytes", _whole(0)),
+    ("ENABLE_REAL_CLI", "real_cli", _boolean),
+    ("SANDBOX", "sandbox", _boolean),
+    ("SANDBOX_WRAPPER", "sandbox_wrapper", _text),
+    ("SANDBOX_WRAPPER_ARGS", "sandbox_wrapper_args", _arguments),
+    ("SANDBOX_CLEAR_ENV", "sandbox_clear_env", _boolean),
+    ("NETWORK_POLICY", "network", lambda text: Network(_one_of("deny", "allow")(text))),
+    ("ALLOWED_BINARIES", "allowed_binaries", _words),
+    ("MIN_BINARY_VERSIONS", "min_binary_versions", _versions),
+    ("ENV_ALLOWLIST", "env_allowlist", _words),
+    ("SENSITIVE_ENV_VARS", "sensitive_env_vars", _words),
+    ("PROJECT_ALIASES", "project_aliases", _aliases),
+    (
+        "DEFAULT_ARTIFACT_HANDOFF",
+        "default_artifact_handoff",
+        lambda text: Handoff(_one_of("manual", "patch_first", "workspace_first")(text)),
+    ),
+    ("RUNNER_POLL_INTERVAL_SEC", "runner_poll_interval_s", _seconds),
+    ("RUNNER_MAX_IDLE_SEC", "runner_max_idle_s", _whole(0)),
+    ("RUNNER_RECLAIM_AFTER_SEC", "runner_reclaim_after_s", _whole(0)),
+    ("RUNNER_MAX_ATTEMPTS_PER_STEP", "runner_max_attempts_per_step", _whole(1)),
+    ("MAX_INPUT_ARTIFACTS_FILES", "max_input_artifacts_files", _whole(0)),
+    ("MAX_INPUT_ARTIFACT_CHARS", "max_input_artifact_chars", _whole(0)),
+    ("MAX_INPUT_ARTIFACTS_CHARS", "max_input_artifacts_chars", _whole(0)),
+    ("MAX_SUBPROCESS_OUTPUT_CHARS", "max_subprocess_output_chars", _whole(0)),
+    ("NON_GIT_WORKDIR_STATUS", "non_git_workdir_status", _one_of("needs_human", "failed")),
+    ("WORKER_ENTRYPOINT_GROUP", "worker_entrypoint_group", _text),
+    ("LOG_LEVEL", "log_level", _log_level),
+    ("LOG_JSON", "log_json", _boolean),
+    ("WEBHOOK_RATE_LIMIT_WINDOW_SEC", None, _whole(1)),
+    ("WEBHOOK_RATE_LIMIT_MAX_REQUESTS", None, _whole(0)),
+    ("MAX_WEBHOOK_BODY_BYTES", None, _whole(1)),
+    ("MAX_DAILY_API_CALLS", None, _whole(0)),
+    ("MAX_DAILY_COST_USD", None, _amount),
+    ("RETENTION_INTERVAL_SEC", None, _whole(1)),
+    ("ARTIFACTS_TTL_SEC", None, _whole(0)),
+    ("WORKSPACES_TTL_SEC", None, _whole(0)),
+)
+
+
+# ---- the whole --------------------------------------------------------------------------------
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process; nothing is written.
+
+    Raises Misconfigured with a line a problem: `VARIABLE: 'value': what was expected`.
+    """
+    environ = os.environ if environ is None else environ
+    environment = {**read_env_file(environ), **environ}
+    problems: list[str] = []
+    values: dict[str, object] = {}
+    for name, attribute, read in VARIABLES:
+        if name not in environment:
+            continue
+        try:
+            value = read(environment[name])
+        except ValueError as problem:
+            problems.append(f"{name}: {environment[name]!r}: {problem}")
+            continue
+        if attribute is not None:
+            values[attribute] = value
+    places = _places(environment, problems)
+    if problems:
+        raise Misconfigured(*problems)
+    return Settings(**places, environment=MappingProxyType(environment), **values)  # type: ignore[arg-type]
+
+
+def _places(environment: Mapping[str, str], problems: list[str]) -> dict[str, object]:
+    def place(name: str, default: Path) -> Path:
+        try:
+            return _absolute(environment[name]) if environment.get(name) else default
+        except ValueError as problem:
+            problems.append(f"{name}: {environment[name]!r}: {problem}")
+            return default
+
+    state = place("STATE_DIRECTORY", place("AGENTORCH_STATE_DIR", default_state(environment)))
+    roots = Roots(
+        place("QUEUE_ROOT", state / "queue"),
+        place("ARTIFACTS_ROOT", state / "artifacts"),
+        place("WORKSPACES_ROOT", state / "workspaces"),
+    )
+    return {
+        "state_directory": state,
+        "roots": roots,
+        "state_db": place("STATE_DB_PATH", state / "state.db"),
+    }
+
+
+def default_state(environment: Mapping[str, str]) -> Path:
+    """The state directory where no variable names one: the system's for root and the service."""
+    uid = os.geteuid()
+    if uid == 0 or _name_of(uid) == SERVICE_USER:
+        return SYSTEM_STATE
+    home = environment.get("XDG_STATE_HOME") or f"{environment.get('HOME', '')}/.local/state"
+    return Path(home) / "agentorch"
+
+
+def _name_of(uid: int) -> str | None:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # a uid without a name is nobody special
+        return None
+
+
+def read_env_file(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment file as systemd.exec(5) reads an EnvironmentFile=.
+
+    A file that AGENTORCH_ENV_FILE names must be there; the system's may be missing or unreadable
+    for this user. Raises Misconfigured.
+    """
+    named = environ.get("AGENTORCH_ENV_FILE")
+    path = Path(named) if named else SYSTEM_ENV_FILE
+    try:
+        text = path.read_text("utf-8")
+    except (FileNotFoundError, PermissionError) as problem:
+        if named is None:
+            return {}
+        raise Misconfigured(f"AGENTORCH_ENV_FILE: {named!r}: {problem.strerror}") from problem
+    except (OSError, UnicodeDecodeError) as problem:
+        raise Misconfigured(f"{path}: can't be read as UTF-8 text: {problem}") from problem
+    return parse_env_file(text, str(path))
+
+
+_ASSIGNMENT = re.compile(
+    r"""[ \t]*(?P<name>[A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*
+        (?P<value>(?:'[^']*'|"(?:[^"\\]|\\.)*"|\\.|[^'"\\\n])*)""",
+    re.VERBOSE | re.DOTALL,
+)
+_PIECE = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|\\(.)|([^'"\\]+)""", re.DOTALL)
+
+
+def parse_env_file(text: str, name: str) -> dict[str, str]:
+    """`VAR=value` lines: quotes, backslash continuation, comments with # or ;. Pure."""
+    values: dict[str, str] = {}
+    place = 0
+    while place < len(text):
+        end = text.find("\n", place)
+        end = len(text) if end < 0 else end
+        line = text[place:end].strip()
+        if not line or line[0] in "#;":
+            place = end + 1
+            continue
+        match = _ASSIGNMENT.match(text, place)
+        if match is None or text[match.end() : match.end() + 1] not in ("", "\n"):
+            number = text.count("\n", 0, place) + 1
+            raise Misconfigured(f"{name}: line {number}: expected NAME=value, found {line[:60]!r}")
+        values[match["name"]] = _unquoted(match["value"])
+        place = match.end() + 1
+    return values
+
+
+def _unquoted(value: str) -> str:
+    pieces = []
+    for single, double, escaped, plain in _PIECE.findall(value.rstrip(" \t\r")):
+        if escaped:
+            pieces.append("" if escaped == "\n" else escaped)
+        else:
+            unescaped = re.sub(r'\\(["\\`$])', r"\1", double).replace("\\\n", "")
+            pieces.append(single or unescaped or plain)
+    return "".join(pieces)

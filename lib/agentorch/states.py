@@ -1,0 +1,143 @@
+"""Where a job can be, what can happen to it there, and how a step can end: the tables.
+
+A job's state is the directory that its one queue file is in. Nothing here reads a clock or a file.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """A job's state: the name of its directory below the queue."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    AWAITING_APPROVAL = "awaiting_approval"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Event(StrEnum):
+    """What moves a job from one state to another."""
+
+    CLAIM = "claim"
+    SUCCEED = "succeed"
+    FAIL = "fail"
+    ASK = "ask"
+    GIVE_BACK = "give back"
+    RECLAIM = "reclaim"
+    UNLOCK = "unlock"
+    APPROVE = "approve"
+    CANCEL = "cancel"
+    RETRY = "retry"
+
+
+# Cancelling a running job writes a marker; the job's owner then makes the move.
+TRANSITIONS: dict[State, dict[Event, State]] = {
+    State.PENDING: {
+        Event.CLAIM: State.RUNNING,
+        Event.CANCEL: State.FAILED,
+    },
+    State.RUNNING: {
+        Event.SUCCEED: State.DONE,
+        Event.FAIL: State.FAILED,
+        Event.ASK: State.AWAITING_APPROVAL,
+        Event.GIVE_BACK: State.PENDING,
+        Event.RECLAIM: State.PENDING,
+        Event.UNLOCK: State.FAILED,
+        Event.CANCEL: State.FAILED,
+    },
+    State.AWAITING_APPROVAL: {
+        Event.APPROVE: State.PENDING,
+        Event.CANCEL: State.FAILED,
+    },
+    State.DONE: {},
+    State.FAILED: {
+        Event.RETRY: State.PENDING,
+    },
+}
+
+ENDED = frozenset({State.DONE, State.FAILED})
+
+
+class Status(StrEnum):
+    """The status of a result (contracts/result.schema.json)."""
+
+    SUCCESS = "success"
+    FAILED = "failed"
+    RETRYABLE = "retryable"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    NEEDS_HUMAN = "needs_human"
+    RUNNING = "running"
+
+
+class OutcomeClass(StrEnum):
+    """How an attempt ended: the one word that the pipeline decides by."""
+
+    SUCCESS = "success"
+    AGENT_ERROR = "agent_error"
+    PARSE_ERROR = "parse_error"
+    TIMEOUT = "timeout"
+    STALLED = "stalled"
+    OOM = "oom"
+    CANCELLED = "cancelled"
+    QUOTA = "quota"
+    AUTH = "auth"
+    POLICY = "policy"
+    BUDGET = "budget"
+    PATCH = "patch"
+    SECRETS = "secrets"
+    INFRA = "infra"
+    NEEDS_HUMAN = "needs_human"
+
+
+class Reaction(StrEnum):
+    """What the pipeline does about an outcome class."""
+
+    ADVANCE = "advance"
+    RETRY = "retry"
+    FINAL = "final"
+    ASK = "ask"
+    END = "end"
+
+
+# RETRY: again while retries are left, then as FINAL. FINAL: the step's on_failure decides.
+# ASK: a human decides, whatever on_failure says. END: the job ends here.
+REACTIONS: dict[OutcomeClass, Reaction] = {
+    OutcomeClass.SUCCESS: Reaction.ADVANCE,
+    OutcomeClass.AGENT_ERROR: Reaction.RETRY,
+    OutcomeClass.PARSE_ERROR: Reaction.RETRY,
+    OutcomeClass.TIMEOUT: Reaction.RETRY,
+    OutcomeClass.STALLED: Reaction.RETRY,
+    OutcomeClass.OOM: Reaction.RETRY,
+    OutcomeClass.INFRA: Reaction.RETRY,
+    OutcomeClass.CANCELLED: Reaction.END,
+    OutcomeClass.QUOTA: Reaction.ASK,
+    OutcomeClass.AUTH: Reaction.FINAL,
+    OutcomeClass.POLICY: Reaction.FINAL,
+    OutcomeClass.BUDGET: Reaction.FINAL,
+    OutcomeClass.PATCH: Reaction.FINAL,
+    OutcomeClass.SECRETS: Reaction.FINAL,
+    OutcomeClass.NEEDS_HUMAN: Reaction.ASK,
+}
+
+# What a result says of an outcome; a retry that is still to come is RETRYABLE instead.
+STATUSES: dict[OutcomeClass, Status] = {
+    OutcomeClass.SUCCESS: Status.SUCCESS,
+    OutcomeClass.AGENT_ERROR: Status.FAILED,
+    OutcomeClass.PARSE_ERROR: Status.FAILED,
+    OutcomeClass.TIMEOUT: Status.TIMEOUT,
+    OutcomeClass.STALLED: Status.TIMEOUT,
+    OutcomeClass.OOM: Status.FAILED,
+    OutcomeClass.INFRA: Status.FAILED,
+    OutcomeClass.CANCELLED: Status.CANCELLED,
+    OutcomeClass.QUOTA: Status.NEEDS_HUMAN,
+    OutcomeClass.AUTH: Status.FAILED,
+    OutcomeClass.POLICY: Status.FAILED,
+    OutcomeClass.BUDGET: Status.FAILED,
+    OutcomeClass.PATCH: Status.FAILED,
+    OutcomeClass.SECRETS: Status.FAILED,
+    OutcomeClass.NEEDS_HUMAN: Status.NEEDS_HUMAN,
+}
