@@ -18,7 +18,9 @@ from typing import Any
 
 from agentorch.errors import TryAgain
 
-DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
+DISK_TROUBLE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
+)
 
 
 @contextlib.contextmanager
@@ -55,7 +57,7 @@ def replace(path: Path, content: bytes, *, mode: int = 0o640) -> None:
     """Puts `content` at `path` in one rename; durable when it returns."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
-        _write_synced(temporary, content, mode)
+        _create(temporary, content, mode)
         os.rename(temporary, path)  # noqa: PTH104  (says rename(2), which is the point)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -87,7 +89,9 @@ def link(source: Path, target: Path) -> None:
 
 def append_line(path: Path, line: bytes) -> None:
     """Appends a line and makes it and its name durable. A torn last line is closed first."""
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    descriptor = os.open(
+        path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640
+    )
     try:
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
@@ -98,13 +102,18 @@ def append_line(path: Path, line: bytes) -> None:
     sync_directory(path.parent)
 
 
-def _write_synced(path: Path, content: bytes, mode: int) -> None:
+def _create(path: Path, content: bytes, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
-        _write_all(descriptor, content)
-        os.fsync(descriptor)
+        write_synced(descriptor, content)
     finally:
         os.close(descriptor)
+
+
+def write_synced(descriptor: int, content: bytes) -> None:
+    """Writes all of `content` and makes it durable."""
+    _write_all(descriptor, content)
+    os.fsync(descriptor)
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

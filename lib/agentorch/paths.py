@@ -42,7 +42,14 @@ from agentorch.job import Key
 from agentorch.states import State
 
 # What a step leaves, in the order in which it is published: the result comes last.
-STEP_FILES = ("report.md", "patch.diff", "logs.txt", "raw_stdout.txt", "raw_stderr.txt", "result.json")
+STEP_FILES = (
+    "report.md",
+    "patch.diff",
+    "logs.txt",
+    "raw_stdout.txt",
+    "raw_stderr.txt",
+    "result.json",
+)
 
 
 @dataclass(frozen=True)

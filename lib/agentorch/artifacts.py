@@ -1,0 +1,257 @@
+"""A job's artifact directory: what is written there while it runs, and how it is read again.
+
+state.json is the commit record: a job is ended exactly when its status there is final. Everything
+else of the end (result, report, patch, logs) is durable before it, so a final state always has
+its result, and an owner that finds a final state only moves the queue file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from agentorch import atomic
+from agentorch.job import SCHEMA_VERSION, Job
+from agentorch.paths import STEP_FILES, ArtifactPaths
+from agentorch.pipeline import Phase, Progress, StepProgress
+from agentorch.states import State, Status
+
+PENDING = "pending"
+Document = dict[str, Any]
+
+# Where a job goes whose state is final. A status that is not here is not final.
+FINAL_STATES: Mapping[str, State] = {
+    Status.SUCCESS: State.DONE,
+    Status.FAILED: State.FAILED,
+    Status.TIMEOUT: State.FAILED,
+    Status.CANCELLED: State.FAILED,
+    Status.NEEDS_HUMAN: State.AWAITING_APPROVAL,
+}
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What state.json tells of a step besides the pipeline's progress. Times are RFC 3339."""
+
+    started_at: str | None = None
+    finished_at: str | None = None
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class JobState:
+    """state.json as a value."""
+
+    job_id: str
+    status: str
+    progress: Progress
+    started_at: str | None = None
+    finished_at: str | None = None
+    claimed_at: str | None = None
+    records: Mapping[str, StepRecord] = field(default_factory=dict)
+
+    def record(self, step_id: str, **changes: Any) -> JobState:
+        """The same with some of a step's record changed."""
+        changed = replace(self.records.get(step_id, StepRecord()), **changes)
+        return replace(self, records={**self.records, step_id: changed})
+
+
+class JobArtifacts:
+    """One job's artifact directory."""
+
+    def __init__(self, paths: ArtifactPaths) -> None:
+        self.paths = paths
+
+    def read_state(self) -> JobState | None:
+        """What state.json says; None where the job was never claimed."""
+        document = read_json(self.paths.state)
+        return None if document is None else _state_of(document)
+
+    def write_state(self, job: Job, state: JobState) -> None:
+        """Replaces state.json; durable when it returns."""
+        atomic.replace_json(self.paths.state, _state_document(job, state))
+
+    def read_context(self, job: Job) -> tuple[Mapping[str, Any], ...]:
+        """The conversation so far: context.json, or the job's own window at the start."""
+        document = read_json(self.paths.context)
+        return job.context_window if document is None else tuple(document["messages"])
+
+    def attempt_result(self, step_id: str, attempt: int) -> Document | None:
+        """How an attempt ended, None while it has no result."""
+        return read_json(self.paths.step(step_id).attempt(attempt).result)
+
+    def step_results(self, job: Job) -> list[Document]:
+        """The published results of the job's steps, in their order."""
+        found = (read_json(self.paths.step(step.step_id).latest.result) for step in job.steps)
+        return [result for result in found if result is not None]
+
+    def publish_step(self, step_id: str, attempt: int) -> None:
+        """Makes an attempt's files the step's, result last; durable when it returns."""
+        step = self.paths.step(step_id)
+        source = step.attempt(attempt).directory
+        for name in STEP_FILES:
+            if (source / name).exists():
+                atomic.link(source / name, step.directory / name)
+            else:
+                (step.directory / name).unlink(missing_ok=True)
+        atomic.sync_directory(step.directory)
+
+    def write_end(self, job: Job, result: Document, patch: bytes) -> None:
+        """The job's result, report, patch and logs; the result last."""
+        steps = [self.paths.step(step.step_id).latest for step in job.steps]
+        texts = [
+            (step, paths)
+            for step, paths in zip(job.steps, steps, strict=True)
+            if paths.result.exists()
+        ]
+        report = [
+            f"# Job {job.job_id}: {result['status']}\n\n",
+            f"{_quoted(job.goal)}\n\n{result['summary']}\n",
+        ]
+        logs = b""
+        for step, paths in texts:
+            report.append(
+                f"\n## {step.step_id} ({step.agent}, {step.role})\n\n{read_text(paths.report).strip()}\n"
+            )
+            logs += read_bytes(paths.logs)
+        atomic.replace(self.paths.report, "".join(report).encode())
+        atomic.replace(self.paths.patch, patch)
+        atomic.replace(self.paths.logs, logs)
+        atomic.replace_json(self.paths.result, result)
+
+
+def job_result(
+    job: Job,
+    state: JobState,
+    steps: list[Document],
+    *,
+    error: Document | None,
+    summary: str,
+    now: str,
+) -> Document:
+    """The job's result.json (contracts/result.schema.json). Pure."""
+    changes = {step.get("change_status") for step in steps}
+    checks = {step.get("secrets_check") for step in steps}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "job",
+        "job_id": job.job_id,
+        "status": state.status,
+        "started_at": state.started_at or now,
+        "finished_at": now,
+        "summary": summary,
+        "change_status": "changed" if "changed" in changes else "no_changes" if steps else None,
+        "secrets_check": "failed"
+        if "failed" in checks
+        else "passed"
+        if "passed" in checks
+        else None,
+        "artifacts": {
+            "report_md": "report.md",
+            "patch_diff": "patch.diff",
+            "logs_txt": "logs.txt",
+            "result_json": "result.json",
+        },
+        "metrics": summed(steps),
+        "error": error,
+        "steps": steps,
+    }
+
+
+def summed(steps: list[Document]) -> Document:
+    """The metrics of several results added up; what no step knows is left out."""
+    total: Document = {}
+    for step in steps:
+        for name, value in step.get("metrics", {}).items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                total[name] = total.get(name, 0) + value
+    return total
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.splitlines())
+
+
+def _state_document(job: Job, state: JobState) -> Document:
+    return {
+        "job_id": state.job_id,
+        "status": state.status,
+        "started_at": state.started_at,
+        "finished_at": state.finished_at,
+        "claimed_at": state.claimed_at,
+        "current_step": state.progress.current,
+        "steps": {name: document for name, document in _step_documents(job, state)},
+    }
+
+
+def _step_documents(job: Job, state: JobState) -> Iterator[tuple[str, Document]]:
+    for step in job.steps:
+        if step.step_id not in state.progress.steps:
+            continue
+        progress = state.progress.of(step.step_id)
+        record = state.records.get(step.step_id, StepRecord())
+        yield (
+            step.step_id,
+            {
+                "status": progress.status,
+                "attempt": progress.attempt,
+                "agent": step.agent,
+                "role": step.role,
+                "started_at": record.started_at,
+                "finished_at": record.finished_at,
+                "summary": record.summary,
+                "tries": progress.tries,
+                "visits": progress.visits,
+            },
+        )
+
+
+def _state_of(document: Document) -> JobState:
+    steps = document["steps"]
+    progress = {
+        name: StepProgress(_phase(step["status"]), step["attempt"], step["tries"], step["visits"])
+        for name, step in steps.items()
+    }
+    records = {
+        name: StepRecord(step["started_at"], step["finished_at"], step["summary"])
+        for name, step in steps.items()
+    }
+    return JobState(
+        document["job_id"],
+        document["status"],
+        Progress(document["current_step"], progress),
+        document["started_at"],
+        document["finished_at"],
+        document["claimed_at"],
+        records,
+    )
+
+
+def _phase(word: str) -> Phase | Status:
+    # `running` is a word of both: a step's is the phase
+    return Phase(word) if word in set(Phase) else Status(word)
+
+
+def read_json(path: Path) -> Document | None:
+    """A document that we wrote, None where there is none."""
+    try:
+        document: Document = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return document
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file of ours, empty where there is none."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def read_text(path: Path) -> str:
+    """A text of ours, empty where there is none."""
+    return read_bytes(path).decode("utf-8", "replace")

@@ -1,0 +1,256 @@
+"""The queue: jobs in directories, moved by rename(2).
+
+Its tree is in `paths`. The invariant: a job that was acknowledged has exactly one queue file, and
+that file is the same inode as artifacts/ID/job.json, for good. So
+
+* link(2) of artifacts/ID/job.json decides who owns an id; EEXIST is a duplicate;
+* the rename into pending/ (or awaiting_approval/) queues the job;
+* a job.json with one link is a submission that was never queued, and whoever meets it queues it;
+* an incoming/ file whose flock is free has no submitter any more.
+
+Every gap between two system calls here is a crash test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from agentorch import atomic
+from agentorch.contracts import Document, job_of
+from agentorch.errors import Duplicate, TryAgain
+from agentorch.job import MAX_TAKEN, Job, Key
+from agentorch.paths import Roots
+from agentorch.states import State
+
+WAITING_STATES = (State.PENDING, State.AWAITING_APPROVAL, State.DONE, State.FAILED)
+
+
+@contextlib.contextmanager
+def flocked(path: Path, *, wait: bool) -> Iterator[int | None]:
+    """An exclusive flock(2) on a file that is made when missing; yields its descriptor.
+
+    Without `wait`, None when somebody else holds it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    try:
+        yield descriptor if lock(descriptor, wait=wait) else None
+    finally:
+        os.close(descriptor)
+
+
+def lock(descriptor: int, *, wait: bool) -> bool:
+    """Takes the flock of an open file; False when somebody else has it and we don't wait."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+class Queue:
+    """The queue below one set of roots."""
+
+    def __init__(self, roots: Roots) -> None:
+        self.roots = roots
+        self.paths = roots.queue
+
+    def prepare(self) -> None:
+        """Makes the directories, durably. Raises TryAgain when the disk can't take them."""
+        directories = [self.paths.state(state) for state in State]
+        directories += [self.paths.incoming, self.roots.artifacts_root, self.roots.workspaces_root]
+        for directory in directories:
+            with atomic.disk_trouble(directory):
+                atomic.make_directory(directory)
+
+    # ---- submit -------------------------------------------------------------------------------
+
+    def submit(self, job: Job, document: Document, *, floor_bytes: int = 0) -> State:
+        """Queues a job; durable when it returns. Tells where it lies.
+
+        Raises Duplicate when the id is taken, TryAgain when the disk can't take it; then nothing
+        is queued and nothing is left behind.
+        """
+        content = atomic.encode(document)
+        artifacts = self.roots.artifacts(job.job_id)
+        self._refuse_below(floor_bytes)
+        with atomic.disk_trouble(artifacts.directory), self._incoming(content) as incoming:
+            with contextlib.suppress(FileExistsError):
+                artifacts.directory.mkdir(0o750)
+            try:
+                os.link(incoming, artifacts.job)
+            except FileExistsError:
+                incoming.unlink()
+                self.finish_submission(job.job_id)
+                raise Duplicate(f"job {job.job_id!r} is there already") from None
+            state = first_state(job)
+            try:
+                os.rename(incoming, self.paths.file(state, job.key))  # noqa: PTH104
+            except OSError:
+                # not queued, not acknowledged: the id is free again
+                artifacts.job.unlink()
+                raise
+            self._sync(self.paths.incoming, artifacts.directory, self.roots.artifacts_root)
+            atomic.sync_directory(self.paths.state(state))
+        return state
+
+    def _refuse_below(self, floor_bytes: int) -> None:
+        free = os.statvfs(self.paths.incoming)
+        if free.f_bavail * free.f_frsize < floor_bytes:
+            raise TryAgain(f"{self.paths.incoming}: less than {floor_bytes} bytes are free")
+
+    @contextlib.contextmanager
+    def _incoming(self, content: bytes) -> Iterator[Path]:
+        """A file in incoming/ with this content on the disk, its flock held meanwhile."""
+        while True:
+            path = self.paths.incoming / secrets.token_hex(16)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            try:
+                # a recovery may have met the file before its lock was taken, and removed it
+                if lock(descriptor, wait=False) and os.fstat(descriptor).st_nlink:
+                    try:
+                        atomic.write_synced(descriptor, content)
+                        yield path
+                    except BaseException:
+                        path.unlink(missing_ok=True)
+                        raise
+                    return
+            finally:
+                os.close(descriptor)
+
+    def _sync(self, *directories: Path) -> None:
+        for directory in directories:
+            atomic.sync_directory(directory)
+
+    def finish_submission(self, job_id: str) -> bool:
+        """Queues a job whose submitter died after it owned the id; False where nothing was to do."""
+        artifacts = self.roots.artifacts(job_id)
+        if _links(artifacts.job) != 1:
+            return False
+        with flocked(artifacts.lock, wait=True):
+            if _links(artifacts.job) != 1:
+                return False
+            job = read_job(artifacts.job)
+            state = first_state(job)
+            os.link(artifacts.job, self.paths.file(state, job.key))
+            atomic.sync_directory(self.paths.state(state))
+        return True
+
+    def recover_incoming(self) -> int:
+        """Finishes or removes what dead submitters left in incoming/; how many were queued."""
+        return sum(self._recover(Path(entry.path)) for entry in os.scandir(self.paths.incoming))
+
+    def _recover(self, path: Path) -> bool:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:  # its submitter was quicker
+            return False
+        try:
+            if not lock(descriptor, wait=False):
+                return False
+            found = os.fstat(descriptor)
+            queued = found.st_nlink == 2 and self._queue_incoming(path, found)  # noqa: PLR2004
+            # one link: never owned its id; three: its job was queued by somebody else
+            path.unlink(missing_ok=True)
+            return queued
+        finally:
+            os.close(descriptor)
+
+    def _queue_incoming(self, path: Path, found: os.stat_result) -> bool:
+        job = read_job(path)
+        artifacts = self.roots.artifacts(job.job_id)
+        try:
+            owned = os.path.samestat(artifacts.job.stat(), found)
+        except FileNotFoundError:
+            return False
+        if not owned:
+            return False
+        state = first_state(job)
+        os.rename(path, self.paths.file(state, job.key))  # noqa: PTH104
+        self._sync(self.paths.incoming, artifacts.directory, self.roots.artifacts_root)
+        atomic.sync_directory(self.paths.state(state))
+        return True
+
+    # ---- find ---------------------------------------------------------------------------------
+
+    def find(self, job: Job) -> tuple[State, Key, str | None] | None:
+        """Where the queue file of a job is: state, key, and its slot when it is running.
+
+        No directory is listed but running/, which has an entry a slot. None: nowhere. A file that
+        moves while it is looked for is met on a second look.
+        """
+        for _ in range(3):
+            for state in State:
+                for key in (replace(job.key, taken=taken) for taken in range(MAX_TAKEN + 1)):
+                    for slot in self._places(state):
+                        if self.paths.file(state, key, slot).exists():
+                            return state, key, slot
+        return None
+
+    def _places(self, state: State) -> Sequence[str | None]:
+        return self.slots() if state is State.RUNNING else (None,)
+
+    def slots(self) -> list[str]:
+        """The names of the slots that have a directory, sorted."""
+        try:
+            return sorted(os.listdir(self.paths.running))
+        except FileNotFoundError:
+            return []
+
+    def list_state(self, state: State) -> Iterator[tuple[Key, str | None]]:
+        """The keys in a state with their slots, in no order. What is not a queue file is left out."""
+        for slot in self._places(state):
+            directory = self.paths.state(state) if slot is None else self.paths.slot(slot)
+            try:
+                with os.scandir(directory) as entries:
+                    for entry in entries:
+                        key = Key.parse(entry.name)
+                        if key is not None:
+                            yield key, slot
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+
+    # ---- move ---------------------------------------------------------------------------------
+
+    def move(self, source: Path, target: Path) -> bool:
+        """Moves a queue file and makes it durable; False when somebody else moved it first."""
+        try:
+            os.rename(source, target)  # noqa: PTH104
+        except FileNotFoundError:
+            return False
+        with atomic.disk_trouble(target):
+            self._sync(target.parent, source.parent)
+        return True
+
+
+def first_state(job: Job) -> State:
+    """Where a new job is queued."""
+    return State.AWAITING_APPROVAL if job.policy.requires_approval else State.PENDING
+
+
+def read_document(path: Path) -> Document:
+    """The document of a queued job: written by us, so it is whole and was checked."""
+    import json  # noqa: PLC0415
+
+    document: Document = json.loads(path.read_bytes())
+    return document
+
+
+def read_job(path: Path) -> Job:
+    """The job in a queue file or job.json."""
+    return job_of(read_document(path))
+
+
+def _links(path: Path) -> int:
+    try:
+        return path.lstat().st_nlink
+    except OSError as problem:
+        if problem.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return 0
+        raise

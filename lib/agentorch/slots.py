@@ -1,0 +1,90 @@
+"""Slots: who owns a running job.
+
+    running/SLOT/.lock      flock held by the owner for its whole life; never deleted
+    running/SLOT/KEY.json   the jobs it owns
+
+An owner is alive exactly while the lock is held: the kernel drops it at any death. Others try the
+lock through a read-only descriptor, so that closing it is not an event for those who watch for
+the close of the owner's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from agentorch import atomic
+from agentorch.job import Key
+from agentorch.jobqueue import Queue, flocked, lock
+from agentorch.states import State
+
+# The slot of commands that move a job by themselves; its lock is held for milliseconds.
+COMMANDS = "commands"
+
+
+class Slot:
+    """A slot whose lock we hold."""
+
+    def __init__(self, queue: Queue, name: str, descriptor: int) -> None:
+        self.queue = queue
+        self.name = name
+        self.descriptor = descriptor
+        self.directory = queue.paths.slot(name)
+
+    def held(self) -> list[Key]:
+        """The keys of the jobs in this slot, in claim order."""
+        keys = (Key.parse(name) for name in os.listdir(self.directory))
+        return sorted(key for key in keys if key is not None)
+
+    def path(self, key: Key) -> Path:
+        """The queue file of a job of ours."""
+        return self.directory / str(key)
+
+    def take(self, state: State, key: Key) -> bool:
+        """Claims a job; False when somebody else was first. Durable when it returns."""
+        return self.queue.move(self.queue.paths.file(state, key), self.path(key))
+
+    def give(self, key: Key, state: State, *, as_: Key | None = None) -> None:
+        """Puts a job of ours where it belongs; durable when it returns."""
+        self.queue.move(self.path(key), self.queue.paths.file(state, as_ or key))
+
+    def recount(self, key: Key) -> Key:
+        """Counts, in one rename, that this job was taken from a dead owner."""
+        again = replace(key, taken=key.taken + 1)
+        self.queue.move(self.path(key), self.path(again))
+        return again
+
+
+@contextlib.contextmanager
+def hold(queue: Queue, name: str, *, wait: bool) -> Iterator[Slot | None]:
+    """Holds a slot; without `wait`, None when it has a live owner."""
+    directory = queue.paths.slot(name)
+    with atomic.disk_trouble(directory):
+        atomic.make_directory(directory)
+    with flocked(queue.paths.slot_lock(name), wait=wait) as descriptor:
+        yield None if descriptor is None else Slot(queue, name, descriptor)
+
+
+@contextlib.contextmanager
+def hold_dead(queue: Queue, name: str) -> Iterator[Slot | None]:
+    """Holds a slot whose owner is dead; None when it is alive or there never was one."""
+    try:
+        descriptor = os.open(
+            queue.paths.slot_lock(name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        yield None
+        return
+    try:
+        yield Slot(queue, name, descriptor) if lock(descriptor, wait=False) else None
+    finally:
+        os.close(descriptor)
+
+
+def has_live_owner(queue: Queue, name: str) -> bool:
+    """Whether somebody holds the slot now."""
+    with hold_dead(queue, name) as slot:
+        return slot is None and queue.paths.slot_lock(name).exists()
