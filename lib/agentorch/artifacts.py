@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from agentorch import atomic
-from agentorch.job import SCHEMA_VERSION, Job
+from agentorch.job import SCHEMA_VERSION, Job, Outcome, Step
 from agentorch.paths import STEP_FILES, ArtifactPaths
 from agentorch.pipeline import Phase, Progress, StepProgress
-from agentorch.states import State, Status
+from agentorch.states import STATUSES, State, Status
 
 PENDING = "pending"
+MAX_ATTEMPTS = 50  # what a result may say
 Document = dict[str, Any]
 
 # Where a job goes whose state is final. A status that is not here is not final.
@@ -79,6 +80,14 @@ class JobArtifacts:
         document = read_json(self.paths.context)
         return job.context_window if document is None else tuple(document["messages"])
 
+    def context_document(self) -> Document | None:
+        """context.json as it is, None before the first step ended."""
+        return read_json(self.paths.context)
+
+    def write_context(self, document: Document) -> None:
+        """Replaces context.json; durable when it returns."""
+        atomic.replace_json(self.paths.context, document)
+
     def attempt_result(self, step_id: str, attempt: int) -> Document | None:
         """How an attempt ended, None while it has no result."""
         return read_json(self.paths.step(step_id).attempt(attempt).result)
@@ -87,6 +96,10 @@ class JobArtifacts:
         """The published results of the job's steps, in their order."""
         found = (read_json(self.paths.step(step.step_id).latest.result) for step in job.steps)
         return [result for result in found if result is not None]
+
+    def read_patch(self) -> bytes:
+        """The job's patch as an earlier end left it, empty where there was none."""
+        return read_bytes(self.paths.patch)
 
     def publish_step(self, step_id: str, attempt: int) -> None:
         """Makes an attempt's files the step's, result last; durable when it returns."""
@@ -121,6 +134,50 @@ class JobArtifacts:
         atomic.replace(self.paths.patch, patch)
         atomic.replace(self.paths.logs, logs)
         atomic.replace_json(self.paths.result, result)
+
+
+def step_result(  # noqa: PLR0913  (a result's fields)
+    job: Job,
+    step: Step,
+    attempt: int,
+    outcome: Outcome,
+    *,
+    started_at: str,
+    finished_at: str,
+    change_status: str | None = None,
+    secrets_check: str | None = None,
+) -> Document:
+    """A step's result.json (contracts/result.schema.json). Pure."""
+    directory = f"steps/{step.step_id}"
+    error = None
+    if outcome.error is not None:
+        details = dict(outcome.details)
+        error = {"code": outcome.error, "message": outcome.summary, "details": details}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "step",
+        "job_id": job.job_id,
+        "step_id": step.step_id,
+        "agent": step.agent,
+        "role": step.role,
+        "status": STATUSES[outcome.kind],
+        "outcome": outcome.kind,
+        "attempts": min(attempt, MAX_ATTEMPTS),
+        "started_at": started_at,
+        "finished_at": finished_at,
+        "summary": outcome.summary,
+        "change_status": change_status,
+        "secrets_check": secrets_check,
+        "session_id": outcome.session_id,
+        "artifacts": {
+            "report_md": f"{directory}/report.md",
+            "patch_diff": f"{directory}/patch.diff",
+            "logs_txt": f"{directory}/logs.txt",
+            "result_json": f"{directory}/result.json",
+        },
+        "metrics": dict(outcome.metrics),
+        "error": error,
+    }
 
 
 def job_result(

@@ -24,6 +24,7 @@ class Mask(IntFlag):
 
     MODIFY = 0x2
     CLOSE_WRITE = 0x8
+    CLOSE_NOWRITE = 0x10
     MOVED_TO = 0x80
     CREATE = 0x100
     OVERFLOW = 0x4000

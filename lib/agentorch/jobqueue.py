@@ -33,12 +33,14 @@ WAITING_STATES = (State.PENDING, State.AWAITING_APPROVAL, State.DONE, State.FAIL
 
 
 @contextlib.contextmanager
-def flocked(path: Path, *, wait: bool) -> Iterator[int | None]:
+def flocked(path: Path, *, wait: bool, owning: bool = True) -> Iterator[int | None]:
     """An exclusive flock(2) on a file that is made when missing; yields its descriptor.
 
-    Without `wait`, None when somebody else holds it.
+    Without `wait`, None when somebody else holds it. Who only asks (not `owning`) opens it for
+    reading: to close that is no event for those who wait for the close of an owner's.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    access = os.O_RDWR if owning else os.O_RDONLY
+    descriptor = os.open(path, access | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
     try:
         yield descriptor if lock(descriptor, wait=wait) else None
     finally:

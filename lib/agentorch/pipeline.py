@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from agentorch.job import Job, Step
+from agentorch.job import Handoff, Job, Step
 from agentorch.states import REACTIONS, STATUSES, OutcomeClass, Reaction, Status
 
 MAX_VISITS = 5
@@ -180,3 +180,24 @@ def _come_to(progress: Progress, step_id: str) -> Progress:
     step = progress.of(step_id)
     arrived = replace(step, status=Phase.PENDING, tries=0, visits=step.visits + 1)
     return replace(progress.put(step_id, arrived), current=step_id)
+
+
+def handoff(job: Job, step: Step, latest_success: str | None) -> tuple[list[str], list[str]]:
+    """What a step reads and which patches are applied before it: artifact paths, patch paths.
+
+    `latest_success` is the step that succeeded last before this one, None where none did.
+    """
+    match job.artifact_handoff:
+        case Handoff.MANUAL:
+            ids = {other.step_id for other in job.steps}
+            patches = [patch_of(p) if p in ids else p for p in step.apply_patches_from]
+            return list(step.input_artifacts), patches
+        case Handoff.PATCH_FIRST:
+            return [] if latest_success is None else [patch_of(latest_success)], []
+        case Handoff.WORKSPACE_FIRST:
+            return [], []
+
+
+def patch_of(step_id: str) -> str:
+    """The path of a step's patch below the job's artifacts."""
+    return f"steps/{step_id}/patch.diff"

@@ -1,0 +1,78 @@
+"""Files below a directory that an agent may have written to: no symlink is ever followed.
+
+Every component is opened by itself below the descriptor of the one before it, so it does not
+matter what is swapped meanwhile; only regular files are read, without waiting for a FIFO.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class NotBeneath(Exception):  # noqa: N818  (a fact about a path; who asked says what follows)
+    """The path leaves its root, goes through a symlink, or is no regular file."""
+
+
+def read(root: Path, path: str, limit_bytes: int) -> bytes | None:
+    """At most so many bytes of a regular file; None where nothing is. Raises NotBeneath."""
+    try:
+        with _parent(root, path, make=False) as (directory, name):
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            descriptor = os.open(name, flags, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    except OSError as problem:
+        raise _refusal(problem, path) from problem
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotBeneath(path)
+        return file.read(limit_bytes)
+
+
+def write(root: Path, path: str, content: bytes, mode: int = 0o640) -> None:
+    """Puts a file there, directories included; what was there is replaced. Raises NotBeneath.
+
+    For files that nobody reads yet: neither atomic nor durable.
+    """
+    try:
+        with _parent(root, path, make=True) as (directory, name):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(name, flags, mode, dir_fd=directory), "wb") as file:
+                file.write(content)
+    except OSError as problem:
+        raise _refusal(problem, path) from problem
+
+
+@contextlib.contextmanager
+def _parent(root: Path, path: str, *, make: bool) -> Iterator[tuple[int, str]]:
+    *directories, name = path.split("/")
+    if path.startswith("/") or "" in (*directories, name) or ".." in (*directories, name):
+        raise NotBeneath(path)
+    with contextlib.ExitStack() as opened:
+        descriptor = _opened(opened, os.fspath(root), None)
+        for directory in directories:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(directory, 0o750, dir_fd=descriptor)
+            descriptor = _opened(opened, directory, descriptor)
+        yield descriptor, name
+
+
+def _opened(opened: contextlib.ExitStack, name: str, directory: int | None) -> int:
+    descriptor = os.open(name, _DIRECTORY, dir_fd=directory)
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+def _refusal(problem: OSError, path: str) -> Exception:
+    odd = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR, errno.ENAMETOOLONG, errno.EMLINK)
+    return NotBeneath(path) if problem.errno in odd else problem

@@ -1,0 +1,80 @@
+"""What a runner waits for: signals, new jobs, dead slots, decisions on its job, ended steps.
+
+One descriptor to poll for each source, and no clock but the delays that somebody asked for.
+"""
+
+from __future__ import annotations
+
+import select
+from pathlib import Path
+
+from agentorch.backlog import Backlog, names_in
+from agentorch.inotify import Event, Inotify, Mask
+from agentorch.job import Key
+from agentorch.paths import QueuePaths
+from agentorch.signals import Signals
+from agentorch.states import State
+
+_CHANGED = Mask.CREATE | Mask.MOVED_TO | Mask.CLOSE_WRITE
+
+
+class Events:
+    """The runner's sources of events, and what they told."""
+
+    def __init__(self, paths: QueuePaths, signals: Signals) -> None:
+        self.signals = signals
+        self.backlog = Backlog()
+        self.slots_changed = True
+        self._paths = paths
+        self._inotify = Inotify()
+        self._pending = self._inotify.watch(paths.state(State.PENDING), Mask.CREATE | Mask.MOVED_TO)
+        self._running = self._inotify.watch(paths.running, Mask.CREATE)
+        self._slots: dict[int, str] = {}
+
+    def next_pending(self) -> Key | None:
+        """The first job to claim, as far as is known; lists pending/ when that is due."""
+        while True:
+            name = self.backlog.take()
+            key = None if name is None else Key.parse(name)
+            if key is not None:
+                return key
+            if name is None and not self.backlog.stale:
+                return None
+            if name is None:
+                self.backlog.listed(names_in(self._paths.state(State.PENDING)))
+
+    def watch_slots(self, names: list[str]) -> None:
+        """Watches for the close of every slot's lock: its owner's death is an event."""
+        for name in set(names) - set(self._slots.values()):
+            self._slots[self._inotify.watch(self._paths.slot(name), Mask.CLOSE_WRITE)] = name
+
+    def watch(self, directory: Path) -> int:
+        """Watches a directory of the job at hand; `wait` returns when something happens there."""
+        return self._inotify.watch(directory, _CHANGED)
+
+    def forget(self, watch: int) -> None:
+        """Ends such a watch."""
+        self._inotify.forget(watch)
+
+    def wait(self, timeout_s: float | None) -> None:
+        """Waits until something happened, or so many seconds."""
+        poll = select.poll()
+        poll.register(self._inotify, select.POLLIN)
+        poll.register(self.signals, select.POLLIN)
+        poll.poll(None if timeout_s is None else int(timeout_s * 1000) + 1)
+        self.signals.clear()
+        for event in self._inotify.read():
+            self._heard(event)
+
+    def _heard(self, event: Event) -> None:
+        if event.mask & Mask.OVERFLOW:
+            self.backlog.lost_events()
+            self.slots_changed = True
+        elif event.watch == self._pending:
+            self.backlog.arrived(event.name)
+        elif event.watch in self._slots or event.watch == self._running:
+            self.slots_changed = True
+
+    def close(self) -> None:
+        """Ends all watches; a forked step does this too."""
+        self._inotify.close()

@@ -1,0 +1,53 @@
+"""The end of a job: everything about it durable, then its state, then one rename.
+
+Only the owner of the job's slot comes here. The order survives a crash anywhere: what was written
+before state.json became final is written again the same way by the next owner; after that, only
+the rename is left to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from agentorch import atomic
+from agentorch.artifacts import FINAL_STATES, PENDING, JobArtifacts, JobState, job_result
+from agentorch.contracts import rfc3339
+from agentorch.job import Job, Key
+from agentorch.pipeline import Finish, begin
+from agentorch.slots import Slot
+from agentorch.states import State
+
+
+def finish(
+    slot: Slot, key: Key, job: Job, end: Finish, now: datetime, patch: bytes | None = None
+) -> State:
+    """Ends a job of ours and puts its queue file where it belongs. Durable when it returns.
+
+    `patch` is the job's whole change; None keeps what an earlier end left.
+    """
+    artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
+    known = artifacts.read_state() or JobState(job.job_id, PENDING, begin(job))
+    stamp = rfc3339(now)
+    state = replace(
+        known, status=end.status, started_at=known.started_at or stamp, finished_at=stamp
+    )
+    steps = artifacts.step_results(job)
+    error = {"code": end.error, "message": end.reason, "details": {}} if end.error else None
+    summary = end.reason or f"{len(steps)} of {len(job.steps)} steps ran"
+    result = job_result(job, state, steps, error=error, summary=summary, now=stamp)
+    with atomic.disk_trouble(artifacts.paths.directory):
+        kept = patch if patch is not None else artifacts.read_patch()
+        artifacts.write_end(job, result, kept)
+        artifacts.write_state(job, state)
+    target = FINAL_STATES[end.status]
+    slot.give(key, target)
+    return target
+
+
+def give_back(slot: Slot, key: Key, job: Job, state: JobState, *, as_: Key | None = None) -> None:
+    """Puts a job of ours back to pending/, with a state that says so. Durable when it returns."""
+    artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
+    with atomic.disk_trouble(artifacts.paths.directory):
+        artifacts.write_state(job, replace(state, status=PENDING))
+    slot.give(key, State.PENDING, as_=as_)

@@ -1,0 +1,157 @@
+"""Reading jobs for people: by id, by prefix, by state. Nothing here writes or makes a directory."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from agentorch.artifacts import Document, JobArtifacts, read_json
+from agentorch.contracts import job_of, rfc3339
+from agentorch.errors import UnknownJob
+from agentorch.job import JOB_ID, Job, Key
+from agentorch.jobqueue import Queue, read_document
+from agentorch.states import ENDED, State, Status
+
+MAX_SUGGESTIONS = 3
+
+
+@dataclass(frozen=True)
+class Found:
+    """A job and where its queue file is; state None: it is being submitted, or was lost."""
+
+    job: Job
+    document: Document
+    state: State | None
+    key: Key | None
+    slot: str | None
+
+
+def find(queue: Queue, word: str) -> Found:
+    """The job of this id, or of the one id that begins so. Raises UnknownJob, naming near ids."""
+    job_id = resolve(queue, word)
+    document = read_document(queue.roots.artifacts(job_id).job)
+    job = job_of(document)
+    place = queue.find(job)
+    state, key, slot = place if place is not None else (None, None, None)
+    return Found(job, document, state, key, slot)
+
+
+def resolve(queue: Queue, word: str) -> str:
+    """The whole id that a word means. Only where it is none itself are the ids listed."""
+    if JOB_ID.fullmatch(word) and queue.roots.artifacts(word).job.exists():
+        return word
+    ids = _ids(queue)
+    begin_so = [job_id for job_id in ids if word and job_id.startswith(word)]
+    if len(begin_so) == 1:
+        return begin_so[0]
+    if begin_so:
+        raise UnknownJob(f"{word!r} is the beginning of {_some(begin_so)}")
+    near = difflib.get_close_matches(word, ids, MAX_SUGGESTIONS) if len(word) <= 64 else []
+    hint = f" (did you mean {_some(near)}?)" if near else ""
+    raise UnknownJob(f"no job {word!r}{hint}")
+
+
+def _ids(queue: Queue) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(queue.roots.artifacts_root) if JOB_ID.fullmatch(name))
+    except FileNotFoundError:
+        return []
+
+
+def _some(ids: list[str]) -> str:
+    shown = ", ".join(ids[:MAX_SUGGESTIONS])
+    more = len(ids) - MAX_SUGGESTIONS
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def status(queue: Queue, found: Found) -> Document:
+    """What `agentorch-status` and GET /jobs/{id} answer."""
+    artifacts = queue.roots.artifacts(found.job.job_id)
+    state = read_json(artifacts.state)
+    settled = found.state in ENDED or found.state is State.AWAITING_APPROVAL
+    result = read_json(artifacts.result) if settled else None
+    return {
+        "job_id": found.job.job_id,
+        "job_dir": str(artifacts.directory),
+        "status": status_word(found.state, state),
+        "queue_state": found.state,
+        "state": state,
+        "result": result,
+    }
+
+
+def status_word(state: State | None, document: Document | None) -> str | None:
+    """One word for where a job is: the queue says whether it has ended, state.json how."""
+    if state in ENDED and document is not None:
+        return str(document["status"])
+    if state is State.AWAITING_APPROVAL:
+        return Status.NEEDS_HUMAN if document is not None else State.AWAITING_APPROVAL
+    return None if state is None else state.value
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a listing."""
+
+    key: Key
+    state: State
+    slot: str | None
+    status: str | None
+    step: str | None
+    goal: str
+    project: str | None
+    agents: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        """The row as one JSON object."""
+        return {
+            "job_id": self.key.job_id,
+            "state": self.state,
+            "status": self.status,
+            "priority": self.key.priority,
+            "submitted_at": rfc3339(self.key.submitted_at),
+            "slot": self.slot,
+            "step": self.step,
+            "project_id": self.project,
+            "goal": self.goal,
+        }
+
+
+def keys(queue: Queue, states: Iterable[State]) -> list[tuple[Key, State, str | None]]:
+    """The jobs in these states, in claim order."""
+    found = [(key, state, slot) for state in states for key, slot in queue.list_state(state)]
+    return sorted(found, key=lambda entry: str(entry[0]))
+
+
+def rows(queue: Queue, listed: Iterable[tuple[Key, State, str | None]]) -> Iterator[Row]:
+    """What a listing shows of each; a job that moved or vanished meanwhile is left out."""
+    for key, state, slot in listed:
+        try:
+            document = read_document(queue.roots.artifacts(key.job_id).job)
+        except FileNotFoundError:
+            continue
+        known = read_json(queue.roots.artifacts(key.job_id).state)
+        yield Row(
+            key=key,
+            state=state,
+            slot=slot,
+            status=status_word(state, known),
+            step=known and known["current_step"],
+            goal=document["goal"],
+            project=document["project_id"],
+            agents=tuple(step["agent"] for step in document["steps"]),
+        )
+
+
+def age_s(key: Key, now: datetime) -> float:
+    """How long ago the job was submitted."""
+    return max(0.0, (now - key.submitted_at).total_seconds())
+
+
+def artifacts_of(queue: Queue, job: Job) -> JobArtifacts:
+    """The job's artifacts."""
+    return JobArtifacts(queue.roots.artifacts(job.job_id))

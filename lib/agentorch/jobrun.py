@@ -1,0 +1,277 @@
+"""One job in the hands of its owner, from the claim to where its queue file goes next.
+
+All that is known stands in state.json, replaced before a step starts and after it ended, so a
+JobRun can be begun at any point: by the runner that claimed the job, by the one that found it in
+its slot, or again by the same one after the disk was full.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from datetime import UTC, datetime
+from enum import Enum, auto
+
+from agentorch import atomic, context, pipeline
+from agentorch.artifacts import (
+    FINAL_STATES,
+    PENDING,
+    Document,
+    JobArtifacts,
+    JobState,
+    step_result,
+)
+from agentorch.contracts import rfc3339
+from agentorch.errors import Exit, TryAgain
+from agentorch.events import Events
+from agentorch.finish import finish, give_back
+from agentorch.job import Job, Key, Outcome
+from agentorch.jobqueue import flocked, read_job
+from agentorch.journal import Journal
+from agentorch.launch.base import Attempt, Launcher, Stop
+from agentorch.launch.fork import Busy
+from agentorch.pipeline import AskHuman, Decision, Finish, Phase, RunStep
+from agentorch.slots import Slot
+from agentorch.states import OutcomeClass, Status
+
+INTERRUPTED = "interrupted"
+# how a launcher says that a step's process ended because the disk can't take what it leaves
+DISK_TROUBLE = f"its process exited with {Exit.TRY_AGAIN:d}"
+
+
+class Left(Enum):
+    """How the owner parted with a job."""
+
+    ENDED = auto()
+    GIVEN_BACK = auto()
+
+
+class JobRun:
+    """A claimed job. `job_patch` gives the whole change of a job's workspace."""
+
+    def __init__(  # noqa: PLR0913  (the runner's own parts, put together in one place)
+        self,
+        slot: Slot,
+        key: Key,
+        *,
+        launcher: Launcher,
+        events: Events,
+        journal: Journal,
+        agents: Collection[str],
+        stopping: Callable[[], bool],
+        job_patch: Callable[[Job], bytes],
+        max_attempts: int,
+    ) -> None:
+        self.slot = slot
+        self.key = key
+        self.launcher = launcher
+        self.events = events
+        self.journal = journal
+        self.agents = agents
+        self.stopping = stopping
+        self.job_patch = job_patch
+        self.max_attempts = max_attempts
+        self.job = read_job(slot.path(key))
+        self.artifacts = JobArtifacts(slot.queue.roots.artifacts(self.job.job_id))
+        self.fields = {"job": self.job.job_id}
+        self.state = self.artifacts.read_state() or JobState(
+            self.job.job_id, PENDING, pipeline.begin(self.job)
+        )
+
+    def run(self) -> Left:
+        """Works on the job until it ends or is given back. Raises TryAgain on a full disk."""
+        if self.state.status in FINAL_STATES:
+            self.slot.give(self.key, FINAL_STATES[self.state.status])
+            return Left.ENDED
+        self._claimed()
+        watch = self.events.watch(self.artifacts.paths.directory)
+        try:
+            return self._run_steps()
+        finally:
+            self.events.forget(watch)
+
+    def _claimed(self) -> None:
+        now = _now()
+        self.artifacts.paths.result.unlink(missing_ok=True)
+        self.state = replace(
+            self.state,
+            status=Status.RUNNING,
+            started_at=self.state.started_at or now,
+            finished_at=None,
+            claimed_at=now,
+        )
+        self.artifacts.write_state(self.job, self.state)
+        self.journal.info("claimed", **self.fields, slot=self.slot.name, taken=self.key.taken)
+
+    def _run_steps(self) -> Left:
+        unknown = sorted({step.agent for step in self.job.steps} - set(self.agents))
+        if unknown:
+            end = Finish(Status.FAILED, "unknown_agent", f"unknown agent: {', '.join(unknown)}")
+            return self._end(end)
+        decision = self._adopted()
+        while True:
+            if self._cancelled():
+                return self._end(Finish(Status.CANCELLED, "cancelled", "cancelled"))
+            match decision:
+                case Finish():
+                    return self._end(decision)
+                case AskHuman(reason):
+                    return self._end(Finish(Status.NEEDS_HUMAN, "awaiting_human", reason))
+                case RunStep(after_s):
+                    self._pause(after_s)
+            if self.stopping():
+                give_back(self.slot, self.key, self.job, self.state)
+                self.journal.info("given back", **self.fields)
+                return Left.GIVEN_BACK
+            if not self._cancelled():
+                decision = self._attempt()
+
+    def _pause(self, delay_s: float) -> None:
+        until = time.monotonic() + delay_s
+        while (left := until - time.monotonic()) > 0:
+            if self.stopping() or self._cancelled():
+                return
+            self.events.wait(left)
+
+    def _cancelled(self) -> bool:
+        return self.artifacts.paths.cancel.exists()
+
+    # ---- an attempt ---------------------------------------------------------------------------
+
+    def _adopted(self) -> Decision:
+        """What to do first: an attempt that another owner had started is waited for."""
+        current = self.state.progress.of(self.state.progress.current)
+        if current.status is not Phase.RUNNING:
+            return RunStep()
+        self._wait_for_step(self._attempt_at(current.attempt))
+        return self._absorbed()
+
+    def _attempt(self) -> Decision:
+        progress = pipeline.started(self.state.progress)
+        step_id = progress.current
+        self.state = replace(self.state, progress=progress).record(
+            step_id, started_at=_now(), finished_at=None, summary=""
+        )
+        self.artifacts.write_state(self.job, self.state)
+        attempt = self._attempt_at(progress.of(step_id).attempt)
+        fields = {**self.fields, "step": step_id, "attempt": attempt.number}
+        self.journal.info("started", **fields, agent=attempt.step.agent)
+        try:
+            name = self.launcher.submit(attempt)
+        except Busy:
+            self._wait_for_step(attempt)
+            name = self.launcher.submit(attempt)
+        self._wait_for_step(attempt, name)
+        how = self.launcher.list().get(name, "it is not known how its process ended")
+        if self._has_no_result(attempt) and not self.stopping():
+            self._record_lost(attempt, how)
+        decision = self._absorbed()
+        self.journal.info("ended", **fields, status=self.state.progress.of(step_id).status)
+        return decision
+
+    def _has_no_result(self, attempt: Attempt) -> bool:
+        return self.artifacts.attempt_result(attempt.step.step_id, attempt.number) is None
+
+    def _record_lost(self, attempt: Attempt, how: str) -> None:
+        """The attempt's process died while we lived: an outcome, so that it is counted."""
+        if how == DISK_TROUBLE:
+            raise TryAgain(f"step {attempt.step.step_id}: the disk can't take its result")
+        outcome = Outcome(OutcomeClass.INFRA, f"left no result: {how}", error="exception")
+        started = self.state.records[attempt.step.step_id].started_at or _now()
+        result = step_result(
+            self.job, attempt.step, attempt.number, outcome, started_at=started, finished_at=_now()
+        )
+        paths = self.artifacts.paths.step(attempt.step.step_id).attempt(attempt.number)
+        paths.directory.mkdir(0o750, exist_ok=True)
+        atomic.replace_json(paths.result, result)
+        self.journal.warning(outcome.summary, **self.fields, step=attempt.step.step_id)
+
+    def _attempt_at(self, number: int) -> Attempt:
+        step = self.job.step(self.state.progress.current)
+        visit = self.state.progress.of(step.step_id).visits
+        return Attempt(self.job, step, number, visit)
+
+    def _wait_for_step(self, attempt: Attempt, name: str | None = None) -> None:
+        """Waits until the step's lock is free, passing on a cancel or a stop meanwhile."""
+        step = self.artifacts.paths.step(attempt.step.step_id)
+        step.attempts.mkdir(0o750, parents=True, exist_ok=True)
+        watch = self.events.watch(step.directory)
+        told: Stop | None = None
+        try:
+            while True:
+                with flocked(step.lock, wait=False, owning=False) as descriptor:
+                    if descriptor is not None:
+                        return
+                told = self._pass_on(name, told)
+                self.events.wait(None)
+        finally:
+            self.events.forget(watch)
+
+    def _pass_on(self, name: str | None, told: Stop | None) -> Stop | None:
+        why = Stop.CANCEL if self._cancelled() else Stop.GIVE_BACK if self.stopping() else None
+        if name is not None and why is not None and told is None:
+            self.launcher.cancel(name, why)
+            return why
+        return told
+
+    # ---- what it came to ----------------------------------------------------------------------
+
+    def _absorbed(self) -> Decision:
+        """Takes in the current attempt's result: publishes it, and decides what follows."""
+        step_id = self.state.progress.current
+        number = self.state.progress.of(step_id).attempt
+        result = self.artifacts.attempt_result(step_id, number)
+        if result is None or (result.get("error") or {}).get("code") == INTERRUPTED:
+            return self._interrupted()
+        kind = OutcomeClass(result["outcome"])
+        progress, decision = pipeline.after(
+            self.job, self.state.progress, kind, self.max_attempts
+        )
+        self.artifacts.publish_step(step_id, number)
+        if not (isinstance(decision, RunStep) and progress.of(step_id).status is Phase.RETRYING):
+            self._remember(step_id, number, result)
+        self.state = replace(self.state, progress=progress).record(
+            step_id, finished_at=result["finished_at"], summary=result["summary"]
+        )
+        self.artifacts.write_state(self.job, self.state)
+        return decision
+
+    def _interrupted(self) -> Decision:
+        """The attempt left no end of its own: run the step again; nothing is counted against it."""
+        step_id = self.state.progress.current
+        self.state = replace(self.state, progress=pipeline.interrupted(self.state.progress))
+        self.state = self.state.record(step_id, finished_at=_now(), summary=INTERRUPTED)
+        self.artifacts.write_state(self.job, self.state)
+        return RunStep()
+
+    def _remember(self, step_id: str, number: int, result: Document) -> None:
+        """Adds the step to context.json, once, however often the end is taken in."""
+        mark = f"{step_id}:{number}"
+        known = self.artifacts.context_document()
+        if known is not None and known.get("after") == mark:
+            return
+        step = self.job.step(step_id)
+        messages = context.after_step(
+            self.artifacts.read_context(self.job),
+            self.job.context_strategy,
+            prompt=step.prompt,
+            step_id=step_id,
+            agent=step.agent,
+            role=step.role,
+            status=result["status"],
+            summary=result["summary"],
+        )
+        document = context.document(self.job.context_strategy, messages, _now())
+        self.artifacts.write_context({**document, "after": mark})
+
+    def _end(self, end: Finish) -> Left:
+        state = finish(
+            self.slot, self.key, self.job, end, datetime.now(UTC), self.job_patch(self.job)
+        )
+        self.journal.info(f"{end.status}: {end.reason or 'done'}", **self.fields, queue=state)
+        return Left.ENDED
+
+
+def _now() -> str:
+    return rfc3339(datetime.now(UTC))

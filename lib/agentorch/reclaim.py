@@ -1,0 +1,75 @@
+"""Giving back what dead owners left.
+
+A slot whose flock is free has no owner: its jobs go where state.json says. A final state means
+that only the rename is missing; anything else goes to the front of pending/, counted in the same
+rename, and a job that lost its owner too often fails instead of looping. A slot with a live owner
+is left alone, however long its job runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from agentorch.artifacts import FINAL_STATES, PENDING, JobArtifacts, JobState
+from agentorch.contracts import moment_of
+from agentorch.finish import finish, give_back
+from agentorch.job import MAX_TAKEN, Job, Key
+from agentorch.jobqueue import Queue, read_job
+from agentorch.pipeline import Finish, Phase, begin, interrupted
+from agentorch.slots import Slot, hold_dead
+from agentorch.states import Status
+
+
+def reclaim(queue: Queue, *, own: str | None = None, least_age_s: float = 0) -> list[str]:
+    """Gives back the jobs of every dead slot but `own`; the ids of those that moved.
+
+    `least_age_s` leaves alone what was claimed less than so long ago.
+    """
+    taken: list[str] = []
+    for name in queue.slots():
+        if name == own:
+            continue
+        with hold_dead(queue, name) as slot:
+            if slot is not None:
+                taken += [k.job_id for k in slot.held() if settle(slot, k, least_age_s=least_age_s)]
+    return taken
+
+
+def settle(slot: Slot, key: Key, *, least_age_s: float = 0) -> bool:
+    """Puts one job of a dead owner where it belongs; False when it is too young to be taken."""
+    job = read_job(slot.path(key))
+    artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
+    state = artifacts.read_state() or JobState(job.job_id, PENDING, begin(job))
+    if least_age_s and _age_s(state) < least_age_s:
+        return False
+    if state.status in FINAL_STATES:
+        slot.give(key, FINAL_STATES[state.status])
+    elif key.taken + 1 >= MAX_TAKEN:
+        end_as_lost(slot, key, job)
+    else:
+        give_back(
+            slot, key, job, left_behind(artifacts, state), as_=replace(key, taken=key.taken + 1)
+        )
+    return True
+
+
+def end_as_lost(slot: Slot, key: Key, job: Job) -> None:
+    """Fails a job that was taken from a dead owner once too often."""
+    reason = f"its runner died {key.taken + 1} times with it"
+    finish(slot, key, job, Finish(Status.FAILED, "infra", reason), datetime.now(UTC))
+
+
+def left_behind(artifacts: JobArtifacts, state: JobState) -> JobState:
+    """The state with a running attempt that left no result marked as interrupted."""
+    step = state.progress.of(state.progress.current)
+    ended = artifacts.attempt_result(state.progress.current, step.attempt) is not None
+    if step.status is not Phase.RUNNING or ended:
+        return state
+    return replace(state, progress=interrupted(state.progress))
+
+
+def _age_s(state: JobState) -> float:
+    if state.claimed_at is None:
+        return 0.0
+    return (datetime.now(UTC) - moment_of(state.claimed_at)) / timedelta(seconds=1)

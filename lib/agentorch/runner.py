@@ -1,0 +1,192 @@
+"""A runner: holds a slot, claims jobs, works on one at a time.
+
+It waits for events and for nothing else: a job that arrives, the death of another slot's owner, a
+signal. What makes it wait (a busy slot, a full disk) it waits for inside, and says so once.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+
+from agentorch import atomic
+from agentorch.agents.registry import Registry
+from agentorch.errors import Exit, TryAgain
+from agentorch.events import Events
+from agentorch.inotify import Inotify, Mask
+from agentorch.job import MAX_TAKEN, Job, Key
+from agentorch.jobqueue import Queue, lock, read_job
+from agentorch.jobrun import JobRun, Left
+from agentorch.journal import Journal
+from agentorch.launch.base import Attempt
+from agentorch.launch.fork import Fork
+from agentorch.reclaim import end_as_lost, reclaim
+from agentorch.settings import Settings
+from agentorch.signals import Signals
+from agentorch.slots import Slot
+from agentorch.states import State
+
+LEAVE_NOW = (signal.SIGTERM, signal.SIGINT)
+LEAVE_AFTER_JOB = (signal.SIGHUP,)
+
+
+class Until(StrEnum):
+    """When a runner leaves by itself."""
+
+    TOLD = "told"
+    EMPTY = "empty"
+    ONE = "one"
+
+
+class Runner:
+    """One runner process. `run_step` is what a forked attempt does; it returns an exit code."""
+
+    def __init__(  # noqa: PLR0913  (what a process is made of)
+        self,
+        settings: Settings,
+        agents: Registry,
+        journal: Journal,
+        until: Until,
+        run_step: Callable[[Attempt, int], int],
+        job_patch: Callable[[Job], bytes],
+    ) -> None:
+        self.settings = settings
+        self.agents = agents
+        self.journal = journal
+        self.until = until
+        self.run_step = run_step
+        self.job_patch = job_patch
+        self.queue = Queue(settings.roots)
+        self.jobs = 0
+
+    def run(self, slot_name: str) -> Exit:
+        """Works until told to leave, or as `until` says."""
+        self.queue.prepare()
+        with Signals((*LEAVE_NOW, *LEAVE_AFTER_JOB)) as signals:
+            with self._slot(slot_name, signals) as slot:
+                if slot is None:
+                    return Exit.DONE if signals.came(*LEAVE_NOW) else Exit.TRY_AGAIN
+                events = Events(self.queue.paths, signals)
+                try:
+                    self._serve(slot, events)
+                finally:
+                    events.close()
+        return Exit.DONE
+
+    # ---- the slot -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _slot(self, name: str, signals: Signals) -> Iterator[Slot | None]:
+        """Holds the slot; None when told to leave, or when it is busy and we don't stay."""
+        directory = self.queue.paths.slot(name)
+        atomic.make_directory(directory)
+        path = self.queue.paths.slot_lock(name)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        try:
+            got = lock(descriptor, wait=False) or self._wait_for(descriptor, name, signals)
+            yield Slot(self.queue, name, descriptor) if got else None
+        finally:
+            os.close(descriptor)
+
+    def _wait_for(self, descriptor: int, name: str, signals: Signals) -> bool:
+        with Inotify() as closes:
+            closes.watch(self.queue.paths.slot(name), Mask.CLOSE_WRITE | Mask.CLOSE_NOWRITE)
+            if self.until is not Until.TOLD:
+                self.journal.error(f"slot {name!r} has a live owner: choose another --slot")
+                return False
+            self.journal.warning(f"slot {name!r} has a live owner: waiting for its end")
+            poll = select.poll()
+            poll.register(closes, select.POLLIN)
+            poll.register(signals, select.POLLIN)
+            while not lock(descriptor, wait=False):
+                poll.poll()
+                list(closes.read())
+                signals.clear()
+                if signals.came(*LEAVE_NOW, *LEAVE_AFTER_JOB):
+                    return False
+        return True
+
+    # ---- the work -----------------------------------------------------------------------------
+
+    def _serve(self, slot: Slot, events: Events) -> None:
+        launcher = Fork(self.settings.roots, self.run_step, lambda: _leave(slot, events))
+        self.queue.recover_incoming()
+        for key in slot.held():
+            self._carry_on(slot, key, launcher, events)
+        while not self._leaving(events):
+            self._reclaim(slot, events)
+            key = events.next_pending()
+            if key is None:
+                if self.until is not Until.TOLD:
+                    return
+                events.wait(None)
+            elif self._claimed(slot, key):
+                self._work(slot, key, launcher, events)
+
+    def _leaving(self, events: Events) -> bool:
+        enough = self.until is Until.ONE and self.jobs > 0
+        return enough or events.signals.came(*LEAVE_NOW, *LEAVE_AFTER_JOB)
+
+    def _claimed(self, slot: Slot, key: Key) -> bool:
+        try:
+            return slot.take(State.PENDING, key)
+        except OSError as problem:
+            if problem.errno not in atomic.DISK_TROUBLE:
+                raise
+            raise TryAgain(f"{slot.directory}: {problem.strerror}") from problem
+
+    def _reclaim(self, slot: Slot, events: Events) -> None:
+        if not events.slots_changed:
+            return
+        events.slots_changed = False
+        events.watch_slots(self.queue.slots())
+        for job_id in reclaim(self.queue, own=slot.name):
+            self.journal.warning("taken back from a dead owner", job=job_id)
+
+    def _carry_on(self, slot: Slot, key: Key, launcher: Fork, events: Events) -> None:
+        """A job that our predecessor in this slot left behind when it died."""
+        if key.taken + 1 >= MAX_TAKEN:
+            end_as_lost(slot, key, read_job(slot.path(key)))
+            return
+        self._work(slot, slot.recount(key), launcher, events)
+
+    def _work(self, slot: Slot, key: Key, launcher: Fork, events: Events) -> None:
+        """Works on a job of ours until it left the slot; a full disk is waited out."""
+        self.jobs += 1
+        told = False
+        while True:
+            try:
+                if self._run_job(slot, key, launcher, events) is not None:
+                    return
+            except TryAgain as problem:
+                if not told:
+                    self.journal.error(f"waiting: {problem}", job=key.job_id)
+                told = True
+            if events.signals.came(*LEAVE_NOW):
+                return
+            events.wait(self.settings.runner_poll_interval_s)
+
+    def _run_job(self, slot: Slot, key: Key, launcher: Fork, events: Events) -> Left | None:
+        with atomic.disk_trouble(slot.directory):
+            return JobRun(
+                slot,
+                key,
+                launcher=launcher,
+                events=events,
+                journal=self.journal,
+                agents=self.agents.names(),
+                stopping=lambda: events.signals.came(*LEAVE_NOW),
+                job_patch=self.job_patch,
+                max_attempts=self.settings.runner_max_attempts_per_step,
+            ).run()
+
+
+def _leave(slot: Slot, events: Events) -> None:
+    """What a forked step must not keep: the proof that its runner lives, and its ears."""
+    os.close(slot.descriptor)
+    events.close()
+    events.signals.close()
