@@ -88,6 +88,13 @@ class JobArtifacts:
         """Replaces context.json; durable when it returns."""
         atomic.replace_json(self.paths.context, document)
 
+    def next_attempt(self, step_id: str, last: int) -> int:
+        """A number above `last` that no attempt of the step has used."""
+        number = last + 1
+        while self.paths.step(step_id).attempt(number).directory.exists():
+            number += 1
+        return number
+
     def attempt_result(self, step_id: str, attempt: int) -> Document | None:
         """How an attempt ended, None while it has no result."""
         return read_json(self.paths.step(step_id).attempt(attempt).result)
@@ -269,7 +276,9 @@ def _step_documents(job: Job, state: JobState) -> Iterator[tuple[str, Document]]
 def _state_of(document: Document) -> JobState:
     steps = document["steps"]
     progress = {
-        name: StepProgress(_phase(step["status"]), step["attempt"], step["tries"], step["visits"])
+        name: StepProgress(
+            _phase(step["status"]), step["attempt"], step["tries"], step["visits"], step["base"]
+        )
         for name, step in steps.items()
     }
     records = {

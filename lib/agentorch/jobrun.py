@@ -148,13 +148,16 @@ class JobRun:
         return self._absorbed()
 
     def _attempt(self) -> Decision:
-        progress = pipeline.started(self.state.progress)
-        step_id = progress.current
+        step_id = self.state.progress.current
+        number = self.artifacts.next_attempt(
+            step_id, self.state.progress.of(step_id).attempt
+        )
+        progress = pipeline.started(self.state.progress, number)
         self.state = replace(self.state, progress=progress).record(
             step_id, started_at=_now(), finished_at=None, summary=""
         )
         self.artifacts.write_state(self.job, self.state)
-        attempt = self._attempt_at(progress.of(step_id).attempt)
+        attempt = self._attempt_at(number)
         fields = {**self.fields, "step": step_id, "attempt": attempt.number}
         self.journal.info("started", **fields, agent=attempt.step.agent)
         try:
@@ -189,8 +192,8 @@ class JobRun:
 
     def _attempt_at(self, number: int) -> Attempt:
         step = self.job.step(self.state.progress.current)
-        visit = self.state.progress.of(step.step_id).visits
-        return Attempt(self.job, step, number, visit)
+        base = self.state.progress.of(step.step_id).base
+        return Attempt(self.job, step, number, base)
 
     def _wait_for_step(self, attempt: Attempt, name: str | None = None) -> None:
         """Waits until the step's lock is free, passing on a cancel or a stop meanwhile."""

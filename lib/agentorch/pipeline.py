@@ -30,12 +30,17 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class StepProgress:
-    """What the pipeline knows of a step. `attempt` counts executions over all visits."""
+    """What the pipeline knows of a step. `attempt` counts executions over all visits.
+
+    `base` is the first attempt of this visit: what the workspace was like before it is what every
+    attempt of the visit starts from.
+    """
 
     status: Phase | Status = Phase.PENDING
     attempt: int = 0
     tries: int = 0
     visits: int = 0
+    base: int = 1
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,10 @@ def begin(job: Job) -> Progress:
     return _come_to(Progress(job.steps[0].step_id), job.steps[0].step_id)
 
 
-def started(progress: Progress) -> Progress:
-    """A new attempt of the current step is about to run."""
+def started(progress: Progress, attempt: int) -> Progress:
+    """An attempt of the current step is about to run; `attempt` is a number not used before."""
     step = progress.of(progress.current)
-    return progress.put(
-        progress.current, replace(step, status=Phase.RUNNING, attempt=step.attempt + 1)
-    )
+    return progress.put(progress.current, replace(step, status=Phase.RUNNING, attempt=attempt))
 
 
 def interrupted(progress: Progress) -> Progress:
@@ -102,10 +105,12 @@ def interrupted(progress: Progress) -> Progress:
 def decided(job: Job, progress: Progress, step_id: str | None = None) -> Progress:
     """A human lets the job go on, at the current step or at another: all limits begin anew.
 
-    Steps from there on are to be run again; those before keep what they have. KeyError for a step
-    that the job has not.
+    Steps from there on are to be run again; those before keep what they have. The step itself
+    starts from the workspace that its last visit started from. KeyError for a step that the job
+    has not.
     """
     current = step_id or progress.current
+    before = progress.of(current)
     kept = {step.step_id for step in job.steps[: job.index(current)]}
     steps = {
         name: replace(
@@ -113,7 +118,10 @@ def decided(job: Job, progress: Progress, step_id: str | None = None) -> Progres
         )
         for name, step in progress.steps.items()
     }
-    return _come_to(Progress(current, steps), current)
+    arrived = _come_to(Progress(current, steps), current)
+    if not before.attempt:
+        return arrived
+    return arrived.put(current, replace(arrived.of(current), base=before.base))
 
 
 def after(
@@ -178,7 +186,9 @@ def _go_to(progress: Progress, target: str) -> tuple[Progress, Decision]:
 
 def _come_to(progress: Progress, step_id: str) -> Progress:
     step = progress.of(step_id)
-    arrived = replace(step, status=Phase.PENDING, tries=0, visits=step.visits + 1)
+    arrived = StepProgress(
+        Phase.PENDING, step.attempt, tries=0, visits=step.visits + 1, base=step.attempt + 1
+    )
     return replace(progress.put(step_id, arrived), current=step_id)
 
 

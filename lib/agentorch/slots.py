@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,13 @@ from agentorch.job import Key
 from agentorch.jobqueue import Queue, flocked, lock
 from agentorch.states import State
 
+SLOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
 # The slot of commands that move a job by themselves; its lock is held for milliseconds.
 COMMANDS = "commands"
+# The slot of agentorch-step on a queued job.
+STEPS = "steps"
+RESERVED = frozenset({COMMANDS, STEPS})
 
 
 class Slot:

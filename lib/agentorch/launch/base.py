@@ -17,12 +17,12 @@ from agentorch.job import Job, Step
 
 @dataclass(frozen=True)
 class Attempt:
-    """One execution of a step."""
+    """One execution of a step; `base` is the attempt whose workspace it starts from."""
 
     job: Job
     step: Step
     number: int
-    visit: int
+    base: int
 
     @property
     def name(self) -> str:

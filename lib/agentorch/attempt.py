@@ -1,0 +1,150 @@
+"""An attempt at its place: of a queued job below the roots, or of a job file with no queue at all."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+from agentorch.agents.registry import Registry
+from agentorch.artifacts import Document, JobArtifacts
+from agentorch.context import start
+from agentorch.errors import Exit, TryAgain
+from agentorch.job import Job, Step
+from agentorch.launch.base import Attempt
+from agentorch.paths import StepPaths, WorkspacePaths
+from agentorch.redact import Redactor
+from agentorch.sandbox import vacate
+from agentorch.settings import Settings
+from agentorch.signals import Signals
+from agentorch.states import Status
+from agentorch.step import Place, StepRun, Stops, secret_values
+from agentorch.workspace import Source, Workspace, WorkspaceTrouble, source_of
+
+# What agentorch-step exits with, by the status of its result.
+CODES = {
+    Status.SUCCESS: Exit.DONE,
+    Status.NEEDS_HUMAN: Exit.NEEDS_HUMAN,
+    Status.TIMEOUT: Exit.TIMED_OUT,
+    Status.CANCELLED: Exit.INTERRUPTED,
+}
+
+
+def run_queued(settings: Settings, agents: Registry, attempt: Attempt, alive_fd: int) -> Document | None:
+    """Runs an attempt of a queued job; None where it was started before."""
+    roots = settings.roots
+    artifacts = JobArtifacts(roots.artifacts(attempt.job.job_id))
+    paths = roots.workspace(attempt.job.job_id)
+    place = Place(
+        step=artifacts.paths.step(attempt.step.step_id),
+        artifacts=artifacts.paths.directory,
+        workspace=Workspace(paths),
+        home=paths.home,
+        io=paths.io(attempt.step.step_id),
+        source=source(settings, attempt.job),
+        excluded=excluded(settings),
+    )
+    with Signals((signal.SIGTERM, signal.SIGINT)) as signals:
+        return StepRun(
+            attempt,
+            place,
+            settings,
+            agents.get(attempt.step.agent),
+            messages=start(artifacts.read_context(attempt.job)),
+            latest_success=latest_success(artifacts, attempt.job, attempt.step),
+            stops=Stops(signals),
+            alive_fd=alive_fd,
+        ).run()
+
+
+def forked(settings: Settings, agents: Registry, attempt: Attempt, alive_fd: int) -> int:
+    """`run_queued` as what a forked child does: an exit code instead of an exception."""
+    try:
+        result = run_queued(settings, agents, attempt, alive_fd)
+    except TryAgain as problem:
+        print(f"agentorch-step: {problem}", file=sys.stderr)  # noqa: T201  (a program of its own)
+        return Exit.TRY_AGAIN
+    return Exit.DONE if result is None else exit_code(result)
+
+
+def run_alone(  # noqa: PLR0913  (the four of the command line, and who asks)
+    settings: Settings,
+    agents: Registry,
+    job: Job,
+    step: Step,
+    workdir: Path,
+    output: Path,
+) -> Document | None:
+    """Runs a step in `workdir` itself, with no queue; its files appear in `output`."""
+    scratch = WorkspacePaths(output / ".agentorch", workdir)
+    workspace = Workspace(scratch)
+    workspace.adopt()
+    place = Place(
+        step=StepPaths(output),
+        artifacts=output,
+        workspace=workspace,
+        home=scratch.home,
+        io=scratch.io(step.step_id),
+        source=None,
+    )
+    number = 1 + max((int(p.name) for p in place.step.attempts.glob("[0-9]*")), default=0)
+    with Signals((signal.SIGTERM, signal.SIGINT)) as signals:
+        result = StepRun(
+            Attempt(job, step, number, number),
+            place,
+            settings,
+            agents.get(step.agent),
+            messages=start(job.context_window),
+            latest_success=None,
+            stops=Stops(signals),
+            alive_fd=None,
+        ).run()
+    return result
+
+
+def exit_code(result: Document) -> Exit:
+    """What agentorch-step exits with."""
+    return CODES.get(Status(result["status"]), Exit.NEGATIVE)
+
+
+def source(settings: Settings, job: Job) -> Source:
+    """Where the job's workspace comes from."""
+    return source_of(job, settings.project_aliases, Path.cwd())
+
+
+def excluded(settings: Settings) -> tuple[Path, ...]:
+    """What is never copied into a workspace: the state itself."""
+    roots = settings.roots
+    return (
+        settings.state_directory,
+        roots.queue_root,
+        roots.artifacts_root,
+        roots.workspaces_root,
+    )
+
+
+def latest_success(artifacts: JobArtifacts, job: Job, step: Step) -> str | None:
+    """The other step that succeeded last, None where none did."""
+    ended = [
+        (str(result["finished_at"]), str(result["step_id"]))
+        for result in artifacts.step_results(job)
+        if result["status"] == Status.SUCCESS and result["step_id"] != step.step_id
+    ]
+    return max(ended)[1] if ended else None
+
+
+def job_patch(settings: Settings, job: Job) -> bytes:
+    """The whole change of a job against its base; empty where there is no workspace.
+
+    A change that holds a secret is withheld: the step that made it says so.
+    """
+    workspace = Workspace(settings.roots.workspace(job.job_id))
+    if not workspace.exists():
+        return b""
+    vacate(workspace.paths.work)
+    try:
+        patch = workspace.job_change().patch
+    except WorkspaceTrouble:  # an agent made off with the work tree: there is no change to show
+        return b""
+    holds_secret = bool(Redactor(secret_values(settings)).find(patch.decode("utf-8", "replace")))
+    return b"" if holds_secret else patch

@@ -1,0 +1,42 @@
+"""agentorch-diff: the patch of a job or of one of its steps."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from agentorch.commands.shape import ids, opened, program, with_ids
+from agentorch.errors import UnknownJob
+from agentorch.inspect import find
+from agentorch.text import printable
+
+COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+
+
+@program()
+@with_ids
+@click.option("--step", "step_id", metavar="STEP", help="The patch of this step alone.")
+def main(words: tuple[str, ...], jobs: tuple[str, ...], step_id: str | None) -> None:
+    """Prints a patch that `git apply` takes: bytes as they are in a pipe, coloured on a terminal."""
+    queue = opened()
+    for word in ids(words, jobs):
+        found = find(queue, word)
+        paths = queue.roots.artifacts(found.job.job_id)
+        path = paths.patch
+        if step_id is not None:
+            path = paths.step(step_id).latest.patch
+        if not path.exists():
+            where = f"step {step_id!r} of job" if step_id else "job"
+            raise UnknownJob(f"{where} {found.job.job_id} has no patch yet")
+        _show(path.read_bytes())
+
+
+def _show(patch: bytes) -> None:
+    if not sys.stdout.isatty():
+        sys.stdout.buffer.write(patch)
+        return
+    for line in patch.decode("utf-8", "replace").splitlines():
+        bold = line.startswith(("diff ", "+++ ", "--- "))
+        colour = None if bold else COLOURS.get(line[:1])
+        click.secho(printable(line), fg=colour, bold=bold)

@@ -1,0 +1,97 @@
+"""agentorch-logs: what the steps of a job printed."""
+
+from __future__ import annotations
+
+import select
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from agentorch.artifacts import JobArtifacts
+from agentorch.commands.shape import ids, opened, program, with_ids
+from agentorch.errors import UnknownJob
+from agentorch.inotify import Inotify, Mask
+from agentorch.inspect import Found, find
+from agentorch.jobqueue import Queue
+from agentorch.paths import AttemptPaths
+from agentorch.states import State
+from agentorch.text import printable
+
+
+@program()
+@with_ids
+@click.option("--step", "step_id", metavar="STEP", help="The logs of this step alone.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+def main(words: tuple[str, ...], jobs: tuple[str, ...], step_id: str | None, *, follow: bool) -> None:
+    """Prints the logs of jobs, step by step, redacted; of each step its latest attempt."""
+    queue = opened()
+    for word in ids(words, jobs):
+        found = find(queue, word)
+        if step_id is not None and step_id not in {step.step_id for step in found.job.steps}:
+            raise UnknownJob(f"job {found.job.job_id} has no step {step_id!r}")
+        if follow:
+            Follower(queue, found, step_id).run()
+        else:
+            for path in _attempts(queue, found, step_id):
+                _show(path.read_bytes())
+
+
+def _attempts(queue: Queue, found: Found, step_id: str | None) -> Iterator[Path]:
+    """The log of the latest attempt of each step that has one, in the order of the steps."""
+    paths = queue.roots.artifacts(found.job.job_id)
+    state = JobArtifacts(paths).read_state()
+    for step in found.job.steps:
+        attempt = state.progress.of(step.step_id).attempt if state is not None else 0
+        at: AttemptPaths = paths.step(step.step_id).attempt(attempt)
+        if step_id in (None, step.step_id) and at.logs.exists():
+            yield at.logs
+
+
+class Follower:
+    """Prints what is there, and then what comes, until the job has ended."""
+
+    def __init__(self, queue: Queue, found: Found, step_id: str | None) -> None:
+        self._queue = queue
+        self._found = found
+        self._step_id = step_id
+        self._shown: dict[Path, int] = {}
+
+    def run(self) -> None:
+        """Waits for events only: a log that grows, a step that starts, a job that ends."""
+        artifacts = self._queue.roots.artifacts(self._found.job.job_id)
+        with Inotify() as events:
+            events.watch(artifacts.directory, Mask.MOVED_TO | Mask.CREATE)
+            for state in State:
+                events.watch(self._queue.paths.state(state), Mask.MOVED_TO)
+            while True:
+                ended = find(self._queue, self._found.job.job_id).state not in (
+                    State.PENDING,
+                    State.RUNNING,
+                )
+                self._show_new(events)
+                if ended:
+                    return
+                select.select([events], [], [])
+                list(events.read())
+
+    def _show_new(self, events: Inotify) -> None:
+        for path in _attempts(self._queue, self._found, self._step_id):
+            if path not in self._shown:
+                events.watch(path, Mask.MODIFY)
+                self._shown[path] = 0
+            with path.open("rb") as file:
+                file.seek(self._shown[path])
+                content = file.read()
+            self._shown[path] += len(content)
+            _show(content)
+
+
+def _show(content: bytes) -> None:
+    if sys.stdout.isatty():
+        lines = content.decode("utf-8", "replace").split("\n")
+        click.echo("\n".join(printable(line) for line in lines), nl=False)
+    else:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()

@@ -1,0 +1,32 @@
+"""agentorch-reclaim, also agentorch recover: gives back what dead owners left."""
+
+from __future__ import annotations
+
+import click
+
+from agentorch.commands.shape import answer, configured, program, say
+from agentorch.jobqueue import Queue
+from agentorch.reclaim import reclaim
+
+
+@program()
+@click.option(
+    "--stale-after-sec",
+    "least_age_s",
+    type=click.FloatRange(min=0),
+    help="Leave alone what was claimed less than so long ago; default RUNNER_RECLAIM_AFTER_SEC.",
+)
+def main(least_age_s: float | None) -> None:
+    """Puts the jobs of dead owners back to the front of pending/, and finishes half-done submissions.
+
+    A job of a live owner is left alone, however long it runs. Prints {reclaimed, stale_after_sec}.
+    """
+    settings = configured()
+    queue = Queue(settings.roots)
+    age_s = settings.runner_reclaim_after_s if least_age_s is None else least_age_s
+    queue.prepare()
+    queue.recover_incoming()
+    taken = reclaim(queue, least_age_s=age_s)
+    for job_id in taken:
+        say(f"{job_id}: taken back from a dead owner")
+    answer({"reclaimed": len(taken), "stale_after_sec": age_s})

@@ -1,0 +1,18 @@
+"""agentorch-retry: puts failed jobs back into the queue."""
+
+from __future__ import annotations
+
+import click
+
+from agentorch.commands.shape import decide, ids, opened, program, with_ids
+from agentorch.decide import retry
+
+
+@program()
+@with_ids
+@click.option("--from", "step_id", metavar="STEP", help="Begin again at this step.")
+@click.option("--comment", default="", help="Recorded with the decision.")
+def main(words: tuple[str, ...], jobs: tuple[str, ...], step_id: str | None, comment: str) -> None:
+    """Runs failed jobs again, from the step where each failed; what succeeded before it is kept."""
+    queue = opened()
+    decide(ids(words, jobs), lambda word: retry(queue, word, step_id, comment))

@@ -1,0 +1,140 @@
+"""The one shape of every executable: parse, call once, print; and what it exits with.
+
+stdout is the answer, stderr the talk. A failure with words prints them, a line a problem, each
+behind the program's name; anything else is our bug: a traceback, and 70.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import click
+
+from agentorch import __version__
+from agentorch.errors import AgentorchError, Exit, Misconfigured, UnknownJob
+from agentorch.jobqueue import Queue
+from agentorch.settings import SERVICE_USER, SYSTEM_STATE, Settings, load
+
+
+class Program(click.Command):
+    """A click command with our exit codes."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; exits with the code of what went wrong."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except AgentorchError as problem:
+            for line in problem.problems:
+                say(line)
+            ctx.exit(problem.exit_code)
+        except KeyboardInterrupt:
+            ctx.exit(Exit.INTERRUPTED)
+        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
+            raise  # click's own
+        except Exception:  # noqa: BLE001  (the one place where our bugs end)
+            traceback.print_exc()
+            ctx.exit(Exit.BUG)
+        return result
+
+
+def program(**settings: Any) -> Callable[[Callable[..., Any]], Program]:
+    """Makes a function the command of an executable; its docstring is the help."""
+
+    def make(function: Callable[..., Any]) -> Program:
+        help_names = {"help_option_names": ["-h", "--help"]}
+        versioned = click.version_option(__version__, message="%(version)s")(function)
+        return click.command(cls=Program, context_settings=help_names, **settings)(versioned)
+
+    return make
+
+
+def say(line: str) -> None:
+    """A line on stderr, behind the program's name."""
+    context = click.get_current_context(silent=True)
+    name = "agentorch" if context is None else context.command_path.replace(" ", "-")
+    click.echo(f"{name}: {line}", err=True)
+
+
+def answer(document: Any) -> None:
+    """A JSON object as one line on stdout."""
+    click.echo(json.dumps(document, ensure_ascii=False))
+
+
+def configured() -> Settings:
+    """The settings, after root has become the service user where one is installed."""
+    settings = load()
+    become_service_user(settings)
+    return settings
+
+
+def opened() -> Queue:
+    """The queue of this configuration. Makes nothing."""
+    return Queue(configured().roots)
+
+
+def become_service_user(settings: Settings) -> None:
+    """Root acts as the service user on the system's state: what it leaves is that user's."""
+    if os.geteuid() != 0 or settings.state_directory != SYSTEM_STATE:
+        return
+    try:
+        user = pwd.getpwnam(SERVICE_USER)
+    except KeyError:  # not installed as a service: root's own state
+        return
+    os.initgroups(user.pw_name, user.pw_gid)
+    os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+    os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    os.environ["HOME"] = user.pw_dir
+
+
+# ---- ids --------------------------------------------------------------------------------------
+
+
+def with_ids(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command `words`: ids from arguments, `--job`, or one a line from stdin."""
+    function = click.option("--job", "jobs", metavar="ID", multiple=True, help="The same as ID.")(
+        function
+    )
+    return click.argument("words", metavar="[ID]...", nargs=-1)(function)
+
+
+def ids(words: Sequence[str], jobs: Sequence[str]) -> list[str]:
+    """The ids that a command was given; from stdin where it was given none."""
+    given = [*words, *jobs]
+    if given:
+        return given
+    if sys.stdin.isatty():
+        raise click.UsageError("give a job's id, or ids on standard input")
+    return [word for line in sys.stdin for word in line.split()[:1]]
+
+
+def each(words: Iterable[str], act: Callable[[str], object]) -> None:
+    """Acts on every id; what is refused is said, and the others go on.
+
+    Exits with 2, as a decision that was refused does.
+    """
+    refused = False
+    for word in words:
+        try:
+            act(word)
+        except Misconfigured:
+            raise
+        except AgentorchError as problem:
+            if problem.exit_code not in (Exit.USAGE, UnknownJob.exit_code):
+                raise
+            refused = True
+            for line in problem.problems:
+                say(line)
+    if refused:
+        click.get_current_context().exit(Exit.USAGE)
+
+
+def decide(words: Iterable[str], act: Callable[[str], str]) -> None:
+    """`each` for a decision: the ids that it was taken on are the answer."""
+    each(words, lambda word: click.echo(act(word)))

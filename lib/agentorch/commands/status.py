@@ -1,0 +1,19 @@
+"""agentorch-status: where a job is and how it ended, as JSON."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from agentorch.commands.shape import ids, opened, program, with_ids
+from agentorch.inspect import find, status
+
+
+@program()
+@with_ids
+def main(words: tuple[str, ...], jobs: tuple[str, ...]) -> None:
+    """Prints a JSON object for each job: where it is, its state and its result."""
+    queue = opened()
+    for word in ids(words, jobs):
+        click.echo(json.dumps(status(queue, find(queue, word)), ensure_ascii=False, indent=2))

@@ -1,0 +1,117 @@
+"""agentorch-step: runs one step, of a queued job or with no queue at all."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from agentorch import attempt, contracts
+from agentorch.agents.registry import Registry
+from agentorch.agents.registry import load as load_agents
+from agentorch.artifacts import Document, JobArtifacts
+from agentorch.commands.shape import configured, program
+from agentorch.contracts import Door
+from agentorch.errors import Exit, Invalid, Refused, UnknownJob
+from agentorch.inspect import find
+from agentorch.job import Job, Step
+from agentorch.jobqueue import Queue, flocked
+from agentorch.launch.base import Attempt
+from agentorch.settings import Settings
+from agentorch.slots import STEPS, hold
+from agentorch.states import State
+
+_DIRECTORY = click.Path(file_okay=False, path_type=Path)
+
+
+@program()
+@click.argument("job_id", metavar="[JOB]", required=False)
+@click.argument("step_id", metavar="[STEP]", required=False)
+@click.option("--job", "file", type=click.Path(dir_okay=False, path_type=Path), help="A job file.")
+@click.option("--step", "of_file", metavar="STEP", help="The step of that file.")
+@click.option("--workdir", type=_DIRECTORY, help="Where its agent works: this very directory.")
+@click.option("--output", type=_DIRECTORY, help="Where the step's files go.")
+def main(  # noqa: PLR0913  (two ways to call it)
+    job_id: str | None,
+    step_id: str | None,
+    file: Path | None,
+    of_file: str | None,
+    workdir: Path | None,
+    output: Path | None,
+) -> None:
+    """Runs STEP of the JOB in the queue (not while a runner has it), in the job's workspace.
+
+    Or, with no queue: --job FILE --step STEP --workdir DIR --output DIR.
+
+    Exits with 0 success, 1 failed, 3 needs a human, 124 timed out, 130 interrupted.
+    """
+    settings = configured()
+    agents = load_agents(settings)
+    if job_id and step_id and not (file or of_file or workdir or output):
+        result = _queued(settings, agents, job_id, step_id)
+    elif file and of_file and workdir and output and not job_id:
+        result = _alone(settings, agents, file, of_file, workdir, output)
+    else:
+        raise click.UsageError("give JOB STEP, or --job, --step, --workdir and --output")
+    click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+    click.get_current_context().exit(Exit.BUG if result is None else attempt.exit_code(result))
+
+
+def _queued(settings: Settings, agents: Registry, word: str, step_id: str) -> Document | None:
+    """Owns the job in a slot meanwhile, and puts it back to where it was."""
+    queue = Queue(settings.roots)
+    found = find(queue, word)
+    step = _step(found.job, step_id)
+    job_id = found.job.job_id
+    if found.state is None or found.key is None or found.state is State.RUNNING:
+        raise Refused(f"job {job_id} is {found.state}: its runner runs its steps")
+    with hold(queue, STEPS, wait=False) as slot:
+        if slot is None:
+            raise Refused("another agentorch-step runs a step of a queued job")
+        if not slot.take(found.state, found.key):
+            raise Refused(f"job {job_id} was moved meanwhile")
+        try:
+            return _run(settings, agents, found.job, step)
+        finally:
+            slot.give(found.key, found.state)
+
+
+def _run(settings: Settings, agents: Registry, job: Job, step: Step) -> Document | None:
+    artifacts = JobArtifacts(settings.roots.artifacts(job.job_id))
+    paths = artifacts.paths.step(step.step_id)
+    paths.attempts.mkdir(0o750, parents=True, exist_ok=True)
+    with flocked(paths.lock, wait=True) as descriptor:
+        assert descriptor is not None  # noqa: S101  (we waited for it)
+        number = artifacts.next_attempt(step.step_id, 0)
+        this = Attempt(job, step, number, number)
+        result = attempt.run_queued(settings, agents, this, descriptor)
+        artifacts.publish_step(step.step_id, number)
+    return result
+
+
+def _alone(  # noqa: PLR0913
+    settings: Settings, agents: Registry, file: Path, step_id: str, workdir: Path, output: Path
+) -> Document | None:
+    try:
+        document = contracts.parse(file.read_bytes())
+        door = Door(agents.names(), tuple(settings.project_aliases))
+        job, _ = contracts.accept(document, door, datetime.now(UTC))
+    except OSError as problem:
+        raise Invalid([f"{file}: {problem.strerror}"]) from problem
+    except Invalid as invalid:
+        raise Invalid([f"{file}: {problem}" for problem in invalid.problems]) from invalid
+    if not workdir.is_dir():
+        raise Invalid([f"--workdir: {str(workdir)!r} is not a directory"])
+    step = _step(job, step_id)
+    output.mkdir(0o750, parents=True, exist_ok=True)
+    return attempt.run_alone(settings, agents, job, step, workdir.resolve(), output.resolve())
+
+
+def _step(job: Job, step_id: str) -> Step:
+    try:
+        return job.step(step_id)
+    except KeyError:
+        ids = ", ".join(step.step_id for step in job.steps)
+        raise UnknownJob(f"job {job.job_id} has no step {step_id!r}: it has {ids}") from None

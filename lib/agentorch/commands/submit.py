@@ -1,0 +1,161 @@
+"""agentorch-submit: queues jobs; their ids are the answer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agentorch import contracts
+from agentorch.agents.registry import load as load_agents
+from agentorch.commands.shape import answer, configured, program, say
+from agentorch.commands.waiting import wait_for
+from agentorch.contracts import Document, Door
+from agentorch.errors import Duplicate, Exit, Invalid
+from agentorch.job import Job, Network
+from agentorch.jobqueue import Queue
+from agentorch.settings import Settings
+
+
+@dataclass(frozen=True)
+class Given:
+    """A document, and where it was read from."""
+
+    name: str
+    document: Any
+
+
+@program()
+@click.argument("files", metavar="[FILE]...", nargs=-1)
+@click.option("--goal", help="Submit a job with just this goal (and the default pipeline).")
+@click.option("--project", metavar="ID", help="Work on this project of PROJECT_ALIASES.")
+@click.option("--priority", type=click.IntRange(0, 9), help="0 is claimed first; default 5.")
+@click.option("--wait", is_flag=True, help="Wait for the end; exit as agentorch-wait does.")
+@click.option("--json", "as_json", is_flag=True, help="Answer with one object a line.")
+def main(
+    files: tuple[str, ...],
+    goal: str | None,
+    project: str | None,
+    priority: int | None,
+    *,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Queues jobs from FILEs (- is standard input): JSON objects, or JSON lines.
+
+    All documents are checked before the first is queued. An id is printed when its job is on the
+    disk and will survive a power cut.
+    """
+    if not files and goal is None:
+        raise click.UsageError("give a FILE, - for standard input, or --goal")
+    settings = configured()
+    given = list(_given(files, goal))
+    changes = {"project_id": project, "priority": priority}
+    accepted = _accepted(given, {k: v for k, v in changes.items() if v is not None}, settings)
+    queue = Queue(settings.roots)
+    queue.prepare()
+    ids, refused = _queued(queue, accepted, settings, as_json=as_json)
+    code = wait_for(queue, ids) if wait else Exit.DONE
+    click.get_current_context().exit(Exit.USAGE if refused else code)
+
+
+def _given(files: Sequence[str], goal: str | None) -> Iterator[Given]:
+    problems: list[str] = []
+    if goal is not None:
+        yield Given("--goal", {"goal": goal})
+    for name in files:
+        try:
+            yield from _documents("standard input" if name == "-" else name, _content(name))
+        except Invalid as invalid:
+            problems += invalid.problems
+    if problems:
+        raise Invalid(problems)
+
+
+def _content(name: str) -> bytes:
+    if name == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(name).read_bytes()
+    except OSError as problem:
+        raise Invalid([f"{name}: {problem.strerror}"]) from problem
+
+
+def _documents(name: str, content: bytes) -> Iterator[Given]:
+    """One document, or one a line where the first line is a whole one and there are more."""
+    lines = content.split(b"\n")
+    several = [(n, line) for n, line in enumerate(lines, 1) if line.strip()]
+    if len(several) > 1 and _is_whole(several[0][1]):
+        for number, line in several:
+            place = f"{name}: line {number}"
+            yield Given(place, _parsed(place, line))
+    else:
+        yield Given(name, _parsed(name, content))
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        contracts.parse(line)
+    except Invalid:
+        return False
+    return True
+
+
+def _parsed(name: str, content: bytes) -> Any:
+    try:
+        return contracts.parse(content)
+    except Invalid as invalid:
+        raise Invalid([f"{name}: {problem}" for problem in invalid.problems]) from invalid
+
+
+def _accepted(
+    given: Sequence[Given], changes: Document, settings: Settings
+) -> list[tuple[Job, Document]]:
+    agents = load_agents(settings)
+    door = Door(agents.names(), tuple(settings.project_aliases))
+    accepted, problems = [], []
+    for one in given:
+        try:
+            document = one.document
+            if isinstance(document, dict):
+                document = {**_from_here(document), **changes}
+            accepted.append(contracts.accept(document, door, datetime.now(UTC)))
+        except Invalid as invalid:
+            problems += [f"{one.name}: {problem}" for problem in invalid.problems]
+    if problems:
+        raise Invalid(problems)
+    return accepted
+
+
+def _from_here(document: Document) -> Document:
+    """A relative workdir is the submitter's: the runner works somewhere else."""
+    workdir = document.get("workdir", ".")
+    if not isinstance(workdir, str) or not workdir or "\0" in workdir:
+        return document
+    return {**document, "workdir": str(Path.cwd() / workdir)}
+
+
+def _queued(
+    queue: Queue, accepted: Sequence[tuple[Job, Document]], settings: Settings, *, as_json: bool
+) -> tuple[list[str], bool]:
+    ids, refused = [], False
+    for job, document in accepted:
+        try:
+            state = queue.submit(job, document, floor_bytes=settings.min_free_disk_bytes)
+        except Duplicate as problem:
+            say(str(problem))
+            refused = True
+            continue
+        ids.append(job.job_id)
+        if job.policy.network is Network.ALLOW and settings.network is Network.DENY:
+            say(f"{job.job_id}: this server denies the network (NETWORK_POLICY), so the job has none")
+        if as_json:
+            answer({"job_id": job.job_id, "state": state})
+        else:
+            click.echo(job.job_id)
+    return ids, refused

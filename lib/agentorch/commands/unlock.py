@@ -1,0 +1,14 @@
+"""agentorch-unlock: fails jobs whose owner is dead."""
+
+from __future__ import annotations
+
+from agentorch.commands.shape import decide, ids, opened, program, with_ids
+from agentorch.decide import unlock
+
+
+@program()
+@with_ids
+def main(words: tuple[str, ...], jobs: tuple[str, ...]) -> None:
+    """Moves running jobs of dead owners to failed/; a live owner's job is refused (cancel it)."""
+    queue = opened()
+    decide(ids(words, jobs), lambda word: unlock(queue, word))

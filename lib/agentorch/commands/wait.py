@@ -1,0 +1,21 @@
+"""agentorch-wait: waits for jobs to end; the exit code tells how they did."""
+
+from __future__ import annotations
+
+import click
+
+from agentorch.commands.shape import ids, opened, program, with_ids
+from agentorch.commands.waiting import wait_for
+
+
+@program()
+@with_ids
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), help="Seconds; then exit 124.")
+def main(words: tuple[str, ...], jobs: tuple[str, ...], timeout_s: float | None) -> None:
+    """Waits until each job has ended or needs a human.
+
+    Exits with 0 when all succeeded, else as the first that did not: 1 failed or cancelled, 3 needs
+    a human, 124 timed out.
+    """
+    queue = opened()
+    click.get_current_context().exit(wait_for(queue, ids(words, jobs), timeout_s))

@@ -1,0 +1,70 @@
+"""Waiting for jobs to end, and the exit code that tells how they did."""
+
+from __future__ import annotations
+
+import select
+import sys
+import time
+from collections.abc import Sequence
+
+import click
+
+from agentorch.artifacts import read_json
+from agentorch.errors import Exit
+from agentorch.inotify import Inotify, Mask
+from agentorch.inspect import find, status_word
+from agentorch.jobqueue import Queue
+from agentorch.states import ENDED, State, Status
+
+CODES = {
+    Status.SUCCESS: Exit.DONE,
+    Status.NEEDS_HUMAN: Exit.NEEDS_HUMAN,
+    State.AWAITING_APPROVAL: Exit.NEEDS_HUMAN,
+    Status.TIMEOUT: Exit.TIMED_OUT,
+}
+SETTLED = ENDED | {State.AWAITING_APPROVAL}
+
+
+def wait_for(queue: Queue, ids: Sequence[str], timeout_s: float | None = None) -> Exit:
+    """Waits until every job has ended or needs a human; the worst of their exit codes.
+
+    TIMED_OUT after `timeout_s`. On a terminal, a line on stderr shows where each is.
+    """
+    until = None if timeout_s is None else time.monotonic() + timeout_s
+    codes = [_wait_for_one(queue, job_id, until) for job_id in ids]
+    failures = [code for code in codes if code is not Exit.DONE]
+    return failures[0] if failures else Exit.DONE
+
+
+def _wait_for_one(queue: Queue, word: str, until: float | None) -> Exit:
+    job_id = find(queue, word).job.job_id
+    with Inotify() as events:
+        events.watch(queue.roots.artifacts(job_id).directory, Mask.MOVED_TO | Mask.CREATE)
+        for state in SETTLED:
+            events.watch(queue.paths.state(state), Mask.MOVED_TO)
+        poll = select.poll()
+        poll.register(events, select.POLLIN)
+        while True:
+            found = find(queue, job_id)
+            document = read_json(queue.roots.artifacts(job_id).state)
+            word = status_word(found.state, document) or "submitting"
+            _progress(job_id, word, document and document["current_step"])
+            if found.state in SETTLED:
+                _progress_ends()
+                return CODES.get(word, Exit.NEGATIVE)
+            left = None if until is None else max(0.0, until - time.monotonic())
+            if not poll.poll(None if left is None else left * 1000) and left is not None:
+                _progress_ends()
+                return Exit.TIMED_OUT
+            list(events.read())
+
+
+def _progress(job_id: str, word: str, step: str | None) -> None:
+    if sys.stderr.isatty():
+        at = f" at {step}" if step and word == Status.RUNNING else ""
+        click.echo(f"\r\033[K{job_id}: {word}{at}", nl=False, err=True)
+
+
+def _progress_ends() -> None:
+    if sys.stderr.isatty():
+        click.echo(err=True)
