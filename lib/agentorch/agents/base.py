@@ -25,6 +25,7 @@ class Ending(StrEnum):
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
     DISK_FULL = "disk_full"
+    OUTPUT_LIMIT = "output_limit"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,150 @@
+"""Waits for a program's end, and decides when it must be ended before: limits, life, wishes.
+
+Output and the end are events. CPU time, I/O and free space make none, so they are looked at from
+time to time; see `look_interval_s`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agentorch import procfs
+from agentorch.agents.base import Ending, Line
+from agentorch.descendants import Descendants
+from agentorch.output import Followers
+
+# What a look costs grows with the host's processes; between looks only output counts as life.
+_LOOK_S = 30.0
+_LOOK_AT_DISK_S = 1.0
+_LOOKS_PER_IDLE = 4
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop it. `idle_s` and `min_free_bytes` are off at 0.
+
+    `watched` is a path on the filesystem whose free space counts; `max_stream_bytes` bounds stdout
+    and stderr each.
+    """
+
+    timeout_s: float
+    watched: Path
+    idle_s: float = 0
+    grace_s: float = 5
+    min_free_bytes: int = 0
+    max_stream_bytes: int = 2 << 30
+
+
+class Stops(Protocol):
+    """How the caller says that it wants to stop."""
+
+    def fileno(self) -> int:
+        """Becomes readable when there may be a reason."""
+
+    def reason(self) -> Ending | None:
+        """CANCELLED or INTERRUPTED; None where it was a false alarm. Empties the descriptor."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the decision to stop is made from; times of the monotonic clock."""
+
+    now: float
+    began: float
+    lively: float
+    stream_bytes: int = 0
+    free_bytes: int | None = None
+
+
+def verdict(limits: Limits, seen: Seen) -> Ending | None:
+    """Why the program must be stopped now, None where it may go on. Pure."""
+    if seen.stream_bytes > limits.max_stream_bytes:
+        return Ending.OUTPUT_LIMIT
+    if seen.free_bytes is not None and seen.free_bytes < limits.min_free_bytes:
+        return Ending.DISK_FULL
+    if seen.now - seen.began >= limits.timeout_s:
+        return Ending.TIMEOUT
+    if limits.idle_s and seen.now - seen.lively >= limits.idle_s:
+        return Ending.STALLED
+    return None
+
+
+def look_interval_s(limits: Limits) -> float:
+    """How long between two looks at what makes no event: CPU time, I/O, free space. Pure."""
+    disk = _LOOK_AT_DISK_S if limits.min_free_bytes else math.inf
+    idle = limits.idle_s / _LOOKS_PER_IDLE if limits.idle_s else math.inf
+    return min(_LOOK_S, disk, idle)
+
+
+class Watch:
+    """Waits for the program's end, its output, the caller's wish, and the limits' deadlines."""
+
+    def __init__(
+        self, limits: Limits, followers: Followers, family: Descendants, began: float
+    ) -> None:
+        self._limits = limits
+        self._followers = followers
+        self._family = family
+        self._began = self._lively = self._next_look = began
+        self._sizes: tuple[int, ...] = (0, 0)
+        self._activity: frozenset[object] = frozenset()
+        self._free_bytes: int | None = None
+
+    def until_end(self, pid: int, stops: Stops, on_line: Callable[[Line], None]) -> Ending:
+        """EXITED when the program ended by itself, else why it must be stopped now."""
+        pidfd = os.pidfd_open(pid)
+        try:
+            poller = select.poll()
+            for one in (pidfd, stops.fileno(), self._followers.events.fileno()):
+                poller.register(one, select.POLLIN)
+            while True:
+                self._followers.follow(on_line)
+                ending = verdict(self._limits, self._see(time.monotonic()))
+                if ending is not None:
+                    return ending
+                ready = dict(poller.poll(self._wait_ms()))
+                if pidfd in ready:
+                    return Ending.EXITED
+                if stops.fileno() in ready and (reason := stops.reason()) is not None:
+                    return reason
+                for _ in self._followers.events.read():
+                    pass  # that there was one is all that counts
+        finally:
+            os.close(pidfd)
+
+    def _see(self, now: float) -> Seen:
+        sizes = self._followers.sizes()
+        if sizes != self._sizes:
+            self._sizes, self._lively = sizes, now
+        if now >= self._next_look or now >= self._idle_until():
+            self._look(now)
+        return Seen(now, self._began, self._lively, max(sizes), self._free_bytes)
+
+    def _look(self, now: float) -> None:
+        living = self._family.living()
+        if self._limits.idle_s:
+            activity = frozenset(
+                (one.identity, one.cpu_ticks, procfs.io_bytes(one.pid)) for one in living
+            )
+            if activity != self._activity:
+                self._activity, self._lively = activity, now
+        if self._limits.min_free_bytes:
+            room = os.statvfs(self._limits.watched)
+            self._free_bytes = room.f_bavail * room.f_frsize
+        self._next_look = now + look_interval_s(self._limits)
+
+    def _idle_until(self) -> float:
+        return self._lively + self._limits.idle_s if self._limits.idle_s else math.inf
+
+    def _wait_ms(self) -> int:
+        if self._followers.behind:
+            return 0
+        until = min(self._began + self._limits.timeout_s, self._next_look, self._idle_until())
+        return max(0, math.ceil((until - time.monotonic()) * 1000))
