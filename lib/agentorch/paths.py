@@ -23,8 +23,11 @@
             prompt.md                   what the agent was given
     WORKSPACES_ROOT/ID/
         work/                           what the agent sees
+        workspace.json                  its base, its last trees, the visit that began last
         history.git/                    ours: trees of work/ before and after each attempt
-        git.before/                     a copy of work/.git as it was before the step
+        git.before/                     copies of work/.git, and of what else git keeps nowhere,
+                                        as they were before the step
+        scratch/                        half made or half removed, of no value to anybody
         home/                           the agents' HOME, private to the job
         io/STEP/                        live stdin, stdout, stderr of the attempt
 
@@ -203,6 +206,14 @@ class WorkspacePaths:
     @property
     def work(self) -> Path:
         return self.directory / "work"
+
+    @property
+    def record(self) -> Path:
+        return self.directory / "workspace.json"
+
+    @property
+    def scratch(self) -> Path:
+        return self.directory / "scratch"
 
     @property
     def history(self) -> Path:

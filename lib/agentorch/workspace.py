@@ -1,0 +1,312 @@
+"""A job's workspace: made once, looked at before and after each step, put back for a new attempt.
+
+`workspace.json` is its commit record: where it is missing, whatever else is there is half made and
+made anew. It is replaced after the trees and copies that it names are written. They are not
+synced, so it also has the boot in which that was: after a reboot, nothing in `work/` is
+believed; it is written anew out of the recorded trees, and `workspace_lost` says that they are
+gone too.
+
+What is put back, exactly: bytes, symbolic links, permissions, ignored files, empty directories,
+and the agents' `.git` with whatever else git can't hold (`tree.is_opaque`), as opaque copies.
+FIFOs, sockets and devices are not kept, nor are owners, mtimes and extended attributes. After a
+reboot, `.git` is that of a fresh clone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from agentorch import atomic
+from agentorch.git import EPOCH, INDEX, lost
+from agentorch.history import VISIBLE_INDEX, History, Snapshot
+from agentorch.paths import WorkspacePaths
+from agentorch.source import Source, reading, source_of
+from agentorch.tree import (
+    PatchRefused,
+    WorkspaceTrouble,
+    change_mode,
+    is_directory,
+    listing,
+    refuse_symlinks,
+)
+from agentorch.treecopy import (
+    change_modes,
+    copy_opaque,
+    copy_tree,
+    identity,
+    make_directories,
+    remove,
+)
+from agentorch.workrecord import Begun, Record, decode, encode
+
+__all__ = [
+    "Change",
+    "PatchRefused",
+    "Snapshot",
+    "Source",
+    "Workspace",
+    "WorkspaceTrouble",
+    "source_of",
+]
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What came of a work tree: a patch that was proven to lead from before to after."""
+
+    patch: bytes
+    changed: bool
+    after: Snapshot
+
+
+class Workspace:
+    """The workspace at `paths`. One process uses it at a time, and no agent runs meanwhile."""
+
+    def __init__(self, paths: WorkspacePaths) -> None:
+        self.paths = paths
+        self.history = History(paths.history)
+        self._boot = BOOT_ID.read_text("ascii").strip()
+
+    @property
+    def base(self) -> Snapshot:
+        """What every step started from. Raises WorkspaceTrouble where there is no workspace."""
+        return self._recorded().base
+
+    @property
+    def commit(self) -> str:
+        """The commit of the base, in the source and in the agents' `.git`."""
+        return self._recorded().commit
+
+    def prepare(
+        self,
+        source: Source,
+        *,
+        excluded: Sequence[Path] = (),
+        patches: Sequence[bytes] = (),
+        commit: str | None = None,
+        when: datetime = EPOCH,
+    ) -> None:
+        """Makes the workspace, unless it is there.
+
+        `excluded` directories are not copied. To make a lost one again: `patches` are those of
+        the steps that ended, in order, and `commit` the base that they are for. A commit of ours
+        is dated `when`. Raises WorkspaceTrouble; PatchRefused for a patch.
+        """
+        refuse_symlinks(self.paths.directory)
+        if self._read() is not None:
+            return
+        with atomic.disk_trouble(self.paths.directory):
+            self._clear()
+            base_commit, base = self._make(source, excluded, commit, when)
+            for patch in filter(None, patches):
+                self.history.apply(self.paths.work, patch)
+            last = self._snapshot(base) if any(patches) else base
+            self._write(Record(base_commit, base, last, self._boot))
+
+    def begin(self, step_id: str, visit: int) -> Snapshot:
+        """The work tree as a visit of a step finds it; durable when it returns.
+
+        The first time for a visit this is what the previous step left. A later time, it is put
+        back to what it was then. Raises WorkspaceTrouble(workspace_lost).
+        """
+        refuse_symlinks(self.paths.directory)
+        record = self._recorded()
+        begun = record.begun
+        with atomic.disk_trouble(self.paths.directory):
+            if begun is not None and (begun.step_id, begun.visit) == (step_id, visit):
+                self._put_back(record, begun.before, begun)
+                if record.boot == self._boot:
+                    return begun.before
+            elif record.boot != self._boot or not is_directory(self.paths.work):
+                self._put_back(record, record.last, None)
+            begun = self._take(record, step_id, visit)
+            self._write(replace(record, last=begun.before, boot=self._boot, begun=begun))
+        return begun.before
+
+    def end(self, before: Snapshot) -> Change:
+        """What came of the work tree since `before`; durable when it returns.
+
+        Raises WorkspaceTrouble: patch_mismatch, file_too_large, workspace_lost.
+        """
+        record = self._recorded()
+        with atomic.disk_trouble(self.paths.directory):
+            change = self._change(before, before)
+            if change.after != record.last:
+                self._write(replace(record, last=change.after))
+        return change
+
+    def job_change(self) -> Change:
+        """What came of the work tree since the base."""
+        record = self._recorded()
+        return self._change(record.base, record.last)
+
+    def apply(self, patch: bytes) -> bool:
+        """Applies a patch to the work tree; False where it was applied already, or is empty.
+
+        Belongs between `begin` and `end`: what it did is then undone for a new attempt. Raises
+        PatchRefused, and changes nothing, where it doesn't fit or would touch `.git` or anything
+        outside the tree.
+        """
+        listing(self.paths.work)
+        if not patch or self.history.applied(self.paths.work, patch):
+            return False
+        self.history.apply(self.paths.work, patch)
+        return True
+
+    def discard(self) -> None:
+        """Removes the whole directory, read-only trees too."""
+        remove(self.paths.directory)
+
+    # ---- making it ----------------------------------------------------------------------------
+
+    def _clear(self) -> None:
+        paths = self.paths
+        for path in (paths.work, paths.history, paths.git_before, paths.scratch):
+            remove(path)
+
+    def _make(
+        self, source: Source, excluded: Sequence[Path], commit: str | None, when: datetime
+    ) -> tuple[str, Snapshot]:
+        atomic.make_directory(self.paths.directory)
+        self.paths.work.mkdir(0o750)
+        if source.kind == "git" and source.path is not None:
+            return self._clone(source.path, commit, when)
+        return self._copy(source.path, excluded, when)
+
+    def _clone(self, source: Path, commit: str | None, when: datetime) -> tuple[str, Snapshot]:
+        self._enter(source)
+        self.history.clone(source)
+        head = self.history.resolve("HEAD^{commit}")
+        if commit is not None and commit != head:
+            head = self._rewind(source, commit)
+        if head is None:
+            return self._first_commit(when)
+        self.history.checkout(self.paths.work, head)
+        self.history.plant(self.paths.work / ".git", head)
+        self.history.forget_submodules()
+        tree = self.history.tree_of_index()
+        return head, Snapshot(tree, tree)
+
+    def _rewind(self, source: Path, commit: str) -> str:
+        if self.history.resolve(f"{commit}^{{commit}}") is None:
+            problem = f"{source}: HEAD does not contain the base commit {commit} any more"
+            raise WorkspaceTrouble("base_gone", problem)
+        self.history.rewind(commit)
+        return commit
+
+    def _copy(
+        self, source: Path | None, excluded: Sequence[Path], when: datetime
+    ) -> tuple[str, Snapshot]:
+        if source is not None:
+            self._enter(source)
+            ours = [path for path in (*excluded, self.paths.directory) if path.exists()]
+            with reading(source):
+                copy_tree(source, self.paths.work, excluded={identity(path) for path in ours})
+            self.paths.work.chmod(0o750)
+        remove(self.paths.work / ".git")
+        self.history.create()
+        return self._first_commit(when)
+
+    def _enter(self, source: Path) -> None:
+        with reading(source):
+            refuse_symlinks(source)
+            os.scandir(source).close()
+
+    def _first_commit(self, when: datetime) -> tuple[str, Snapshot]:
+        base = self._snapshot(None)
+        commit = self.history.commit(base.visible, when)
+        index = INDEX if base.visible == base.full else VISIBLE_INDEX
+        self.history.plant(self.paths.work / ".git", commit, index)
+        return commit, base
+
+    # ---- looking at it ------------------------------------------------------------------------
+
+    def _snapshot(self, last: Snapshot | None) -> Snapshot:
+        found = listing(self.paths.work, self.history.index_ns())
+        return self.history.snapshot(self.paths.work, found, last)
+
+    def _take(self, record: Record, step_id: str, visit: int) -> Begun:
+        found = listing(self.paths.work, self.history.index_ns())
+        before = self.history.snapshot(self.paths.work, found, record.last)
+        if record.begun is None or list(record.begun.opaque) != found.opaque:
+            remove(self.paths.git_before)
+        for path in found.opaque:
+            copy_opaque(path, self.paths.work, self.paths.git_before, again=True)
+        return Begun(
+            step_id,
+            visit,
+            before,
+            opaque=tuple(found.opaque),
+            directories=tuple(found.empty_directories()),
+            modes=found.modes,
+        )
+
+    def _change(self, before: Snapshot, last: Snapshot) -> Change:
+        if not is_directory(self.paths.work):
+            raise lost(f"{self.paths.work}: it is not a directory any more")
+        after = self._snapshot(last)
+        if after.visible == before.visible:
+            return Change(b"", changed=False, after=after)
+        patch = self.history.patch(before.visible, after.visible)
+        return Change(patch, changed=True, after=after)
+
+    # ---- putting it back ----------------------------------------------------------------------
+
+    def _put_back(self, record: Record, snapshot: Snapshot, begun: Begun | None) -> None:
+        """Makes the work tree anew beside the old one, then changes them over."""
+        fresh = self.paths.scratch / "work"
+        remove(self.paths.scratch)
+        atomic.make_directory(fresh)
+        self.history.checkout(fresh, snapshot.full)
+        if begun is not None:
+            make_directories(fresh, begun.directories)
+        if begun is not None and record.boot == self._boot:
+            self._put_back_opaque(fresh, begun.opaque)
+        else:
+            self.history.replant(fresh / ".git", record.commit)
+        if begun is not None:
+            change_modes(fresh, begun.modes)
+        self._change_over(fresh)
+
+    def _put_back_opaque(self, fresh: Path, opaque: Collection[bytes]) -> None:
+        try:
+            for path in opaque:
+                copy_opaque(path, self.paths.git_before, fresh)
+        except FileNotFoundError as problem:
+            raise lost(f"{self.paths.git_before}: {os.fsdecode(path)!r} is missing") from problem
+
+    def _change_over(self, fresh: Path) -> None:
+        work = self.paths.work
+        if is_directory(work):
+            # moving a directory writes its `..`
+            change_mode(os.fsencode(work), 0o750)
+        if os.path.lexists(work):
+            work.rename(self.paths.scratch / "old")
+        fresh.rename(work)
+        remove(self.paths.scratch)
+
+    # ---- the record ---------------------------------------------------------------------------
+
+    def _read(self) -> Record | None:
+        try:
+            return decode(json.loads(self.paths.record.read_bytes()))
+        except FileNotFoundError:  # not made, or only half
+            return None
+        except (ValueError, KeyError, TypeError) as problem:
+            raise lost(f"{self.paths.record}: {problem!r}") from problem
+
+    def _recorded(self) -> Record:
+        record = self._read()
+        if record is None:
+            raise lost(f"{self.paths.record} is missing")
+        return record
+
+    def _write(self, record: Record) -> None:
+        atomic.replace_json(self.paths.record, encode(record))
