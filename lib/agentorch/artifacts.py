@@ -69,11 +69,11 @@ class JobArtifacts:
     def read_state(self) -> JobState | None:
         """What state.json says; None where the job was never claimed."""
         document = read_json(self.paths.state)
-        return None if document is None else _state_of(document)
+        return None if document is None else state_of(document)
 
     def write_state(self, job: Job, state: JobState) -> None:
         """Replaces state.json; durable when it returns."""
-        atomic.replace_json(self.paths.state, _state_document(job, state))
+        atomic.replace_json(self.paths.state, state_document(job, state))
 
     def read_context(self, job: Job) -> tuple[Mapping[str, Any], ...]:
         """The conversation so far: context.json, or the job's own window at the start."""
@@ -239,7 +239,8 @@ def _quoted(text: str) -> str:
     return "\n".join(f"> {line}" for line in text.splitlines())
 
 
-def _state_document(job: Job, state: JobState) -> Document:
+def state_document(job: Job, state: JobState) -> Document:
+    """A job's state as state.json has it. Pure."""
     return {
         "job_id": state.job_id,
         "status": state.status,
@@ -269,11 +270,13 @@ def _step_documents(job: Job, state: JobState) -> Iterator[tuple[str, Document]]
                 "summary": record.summary,
                 "tries": progress.tries,
                 "visits": progress.visits,
+                "base": progress.base,
             },
         )
 
 
-def _state_of(document: Document) -> JobState:
+def state_of(document: Document) -> JobState:
+    """What a state.json says. Pure."""
     steps = document["steps"]
     progress = {
         name: StepProgress(
