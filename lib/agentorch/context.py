@@ -109,8 +109,8 @@ def _latest(items: Sequence[str], limit: int) -> list[str]:
 
 
 def _tidy(message: Message) -> Message:
-    role = _one_line(str(message.get("role") or "user"))
-    return {**message, "role": role[:MAX_ROLE_CHARS], "content": _content(message)}
+    role = _one_line(str(message.get("role", "")))[:MAX_ROLE_CHARS].rstrip() or "user"
+    return {**message, "role": role, "content": _content(message)}
 
 
 def _content(message: Message) -> str:

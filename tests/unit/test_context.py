@@ -69,11 +69,15 @@ def test_roles_are_cut_and_empty_messages_dropped() -> None:
         {"role": "user"},
         {"content": "b"},
         {"role": "two\nlines", "content": "c"},
+        {"role": " \t", "content": "d"},
+        {"role": "r" * 31 + " cut behind a space", "content": "e"},
     ]
     assert start(window) == (
         {"role": "r" * 32, "content": "a", "name": "kept"},
         {"role": "user", "content": "b"},
         {"role": "two lines", "content": "c"},
+        {"role": "user", "content": "d"},
+        {"role": "r" * 31, "content": "e"},
     )
 
 
