@@ -66,6 +66,8 @@ def _places(confinement: Confinement, masks: Masks, hidden: Iterable[Path]) -> l
         *(f"--whitelist=/etc/{name}" for name in _etc(confinement.network)),
         *(f"--whitelist={plain(path, KIND)}" for path in shown if not _in_system(path)),
         *_private_tmp(shown),
+        # for root, who owns it; what is whitelisted is a mount of its own and stays as it is
+        "--read-only=/",
         *(f"--read-only={plain(path, KIND)}" for path in _read_only(confinement)),
         *(f"--blacklist={plain(path, KIND)}" for path in (*masks.directories, *masks.files)),
     ]
