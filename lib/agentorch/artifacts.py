@@ -80,6 +80,15 @@ class JobArtifacts:
         document = read_json(self.paths.context)
         return job.context_window if document is None else tuple(document["messages"])
 
+    def read_base(self) -> str | None:
+        """The commit that the workspace was made from, None before it was made."""
+        document = read_json(self.paths.base)
+        return None if document is None else str(document["commit"])
+
+    def write_base(self, commit: str) -> None:
+        """Remembers the commit for the case that the workspace is lost; durable."""
+        atomic.replace_json(self.paths.base, {"commit": commit})
+
     def context_document(self) -> Document | None:
         """context.json as it is, None before the first step ended."""
         return read_json(self.paths.context)

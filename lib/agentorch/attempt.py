@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from agentorch.agents.registry import Registry
@@ -30,7 +31,9 @@ CODES = {
 }
 
 
-def run_queued(settings: Settings, agents: Registry, attempt: Attempt, alive_fd: int) -> Document | None:
+def run_queued(
+    settings: Settings, agents: Registry, attempt: Attempt, alive_fd: int
+) -> Document | None:
     """Runs an attempt of a queued job; None where it was started before."""
     roots = settings.roots
     artifacts = JobArtifacts(roots.artifacts(attempt.job.job_id))
@@ -41,8 +44,8 @@ def run_queued(settings: Settings, agents: Registry, attempt: Attempt, alive_fd:
         workspace=Workspace(paths),
         home=paths.home,
         io=paths.io(attempt.step.step_id),
-        source=source(settings, attempt.job),
-        excluded=excluded(settings),
+        make=partial(make_workspace, settings, artifacts, attempt.job),
+        is_git=is_git(settings, attempt.job),
     )
     with Signals((signal.SIGTERM, signal.SIGINT)) as signals:
         return StepRun(
@@ -78,14 +81,14 @@ def run_alone(  # noqa: PLR0913  (the four of the command line, and who asks)
     """Runs a step in `workdir` itself, with no queue; its files appear in `output`."""
     scratch = WorkspacePaths(output / ".agentorch", workdir)
     workspace = Workspace(scratch)
-    workspace.adopt()
     place = Place(
         step=StepPaths(output),
         artifacts=output,
         workspace=workspace,
         home=scratch.home,
         io=scratch.io(step.step_id),
-        source=None,
+        make=workspace.adopt,
+        is_git=(workdir / ".git").exists(),
     )
     number = 1 + max((int(p.name) for p in place.step.attempts.glob("[0-9]*")), default=0)
     with Signals((signal.SIGTERM, signal.SIGINT)) as signals:
@@ -104,12 +107,45 @@ def run_alone(  # noqa: PLR0913  (the four of the command line, and who asks)
 
 def exit_code(result: Document) -> Exit:
     """What agentorch-step exits with."""
+    if (result["error"] or {}).get("code") == "interrupted":
+        return Exit.INTERRUPTED
     return CODES.get(Status(result["status"]), Exit.NEGATIVE)
 
 
+def is_git(settings: Settings, job: Job) -> bool:
+    """Whether what the job's workspace is made of is a git repository."""
+    try:
+        return source(settings, job).kind == "git"
+    except WorkspaceTrouble:  # it is gone; making the workspace says so, where it must be made
+        return False
+
+
 def source(settings: Settings, job: Job) -> Source:
-    """Where the job's workspace comes from."""
+    """Where the job's workspace comes from. Raises WorkspaceTrouble."""
     return source_of(job, settings.project_aliases, Path.cwd())
+
+
+def make_workspace(settings: Settings, artifacts: JobArtifacts, job: Job) -> None:
+    """Makes the job's workspace where it is not there.
+
+    One that was lost is made again from its base and from what the steps that succeeded did.
+    """
+    workspace = Workspace(settings.roots.workspace(job.job_id))
+    if workspace.exists():
+        return
+    results = [r for r in artifacts.step_results(job) if r["status"] == Status.SUCCESS]
+    results.sort(key=lambda result: str(result["finished_at"]))
+    patches = [
+        artifacts.paths.step(result["step_id"]).latest.patch.read_bytes() for result in results
+    ]
+    workspace.prepare(
+        source(settings, job),
+        excluded=excluded(settings),
+        patches=patches,
+        commit=artifacts.read_base(),
+        when=job.submitted_at,
+    )
+    artifacts.write_base(workspace.commit)
 
 
 def excluded(settings: Settings) -> tuple[Path, ...]:

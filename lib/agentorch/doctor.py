@@ -16,8 +16,8 @@ from agentorch.agents.registry import Registry
 from agentorch.agents.registry import load as load_agents
 from agentorch.errors import AgentorchError
 from agentorch.paths import Roots
-from agentorch.preflight import preflight
 from agentorch.policy import Effective
+from agentorch.preflight import Ground, check
 from agentorch.sandbox import Wrapper, probe
 from agentorch.settings import Settings
 
@@ -139,7 +139,7 @@ def sandbox_check(settings: Settings) -> Check:
     if not settings.sandbox:
         return Check("sandbox", "warning", "SANDBOX=0: jobs that don't ask for it run without one")
     wrapper = Wrapper(settings.sandbox_wrapper, settings.sandbox_wrapper_args)
-    problems = probe(wrapper)
+    problems = probe(wrapper, settings.network)
     if problems:
         return Check("sandbox", "problem", "; ".join(problems))
     return Check("sandbox", "ok", f"{settings.sandbox_wrapper}: starts, no network, read-only root")
@@ -165,7 +165,9 @@ def agent_check(settings: Settings, agents: Registry, name: str) -> Check:
         return Check(f"agent {name}", "warning", "can only be simulated here")
     allowed = Effective(settings.sandbox, settings.network, frozenset(settings.allowed_binaries))
     environment = {"PATH": settings.environment.get("PATH", os.defpath)}
-    problems = preflight(capabilities, allowed, environment, settings.min_binary_versions)
+    ground = Ground(allowed, environment, settings.min_binary_versions, source_is_git=True)
+    problems = check(capabilities, ground)
     if problems:
-        return Check(f"agent {name}", "warning", "; ".join(problems))
+        words = "; ".join(problem.words for problem in problems)
+        return Check(f"agent {name}", "warning", words)
     return Check(f"agent {name}", "ok", f"{capabilities.binary} is there and allowed")

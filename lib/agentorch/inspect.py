@@ -57,7 +57,9 @@ def resolve(queue: Queue, word: str) -> str:
 
 def _ids(queue: Queue) -> list[str]:
     try:
-        return sorted(name for name in os.listdir(queue.roots.artifacts_root) if JOB_ID.fullmatch(name))
+        return sorted(
+            name for name in os.listdir(queue.roots.artifacts_root) if JOB_ID.fullmatch(name)
+        )
     except FileNotFoundError:
         return []
 
@@ -140,7 +142,7 @@ def rows(queue: Queue, listed: Iterable[tuple[Key, State, str | None]]) -> Itera
             state=state,
             slot=slot,
             status=status_word(state, known),
-            step=known and known["current_step"],
+            step=known["current_step"] if known is not None else None,
             goal=document["goal"],
             project=document["project_id"],
             agents=tuple(step["agent"] for step in document["steps"]),

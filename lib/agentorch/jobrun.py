@@ -149,9 +149,7 @@ class JobRun:
 
     def _attempt(self) -> Decision:
         step_id = self.state.progress.current
-        number = self.artifacts.next_attempt(
-            step_id, self.state.progress.of(step_id).attempt
-        )
+        number = self.artifacts.next_attempt(step_id, self.state.progress.of(step_id).attempt)
         progress = pipeline.started(self.state.progress, number)
         self.state = replace(self.state, progress=progress).record(
             step_id, started_at=_now(), finished_at=None, summary=""
@@ -228,9 +226,7 @@ class JobRun:
         if result is None or (result.get("error") or {}).get("code") == INTERRUPTED:
             return self._interrupted()
         kind = OutcomeClass(result["outcome"])
-        progress, decision = pipeline.after(
-            self.job, self.state.progress, kind, self.max_attempts
-        )
+        progress, decision = pipeline.after(self.job, self.state.progress, kind, self.max_attempts)
         self.artifacts.publish_step(step_id, number)
         if not (isinstance(decision, RunStep) and progress.of(step_id).status is Phase.RETRYING):
             self._remember(step_id, number, result)

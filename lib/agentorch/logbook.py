@@ -20,7 +20,9 @@ class Logbook:
     def __init__(self, path: Path, redactor: Redactor, limit_chars: int) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self._file = os.fdopen(os.open(path, flags, 0o640), "w", encoding="utf-8", errors="replace")
-        self._redactors = {name: LineRedactor(redactor) for name in ("stdout", "stderr", "agentorch")}
+        self._redactors = {
+            name: LineRedactor(redactor) for name in ("stdout", "stderr", "agentorch")
+        }
         self._room = limit_chars // 2
         self._limit = limit_chars // 2
         self._tail: deque[str] = deque()

@@ -14,6 +14,7 @@
         decisions.jsonl                 every decision, appended
         cancel                          marker: the owner ends the job
         state.json                      the pipeline's progress; its status is the commit record
+        base.json                       the commit that the workspace was made from
         context.json  result.json  report.md  patch.diff  logs.txt
         steps/STEP/.lock                flock held by the step's process and its sandbox
         steps/STEP/{result.json,report.md,patch.diff,logs.txt,raw_stdout.txt,raw_stderr.txt}
@@ -174,6 +175,10 @@ class ArtifactPaths:
         return self.directory / "state.json"
 
     @property
+    def base(self) -> Path:
+        return self.directory / "base.json"
+
+    @property
     def context(self) -> Path:
         return self.directory / "context.json"
 
@@ -199,13 +204,14 @@ class ArtifactPaths:
 
 @dataclass(frozen=True)
 class WorkspacePaths:
-    """A job's workspace."""
+    """A job's workspace; `elsewhere` where the work tree is a directory of the user's."""
 
     directory: Path
+    elsewhere: Path | None = None
 
     @property
     def work(self) -> Path:
-        return self.directory / "work"
+        return self.elsewhere or self.directory / "work"
 
     @property
     def record(self) -> Path:

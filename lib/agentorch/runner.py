@@ -62,6 +62,7 @@ class Runner:
         self.job_patch = job_patch
         self.queue = Queue(settings.roots)
         self.jobs = 0
+        self.waiting = False
 
     def run(self, slot_name: str) -> Exit:
         """Works until told to leave, or as `until` says."""
@@ -119,25 +120,35 @@ class Runner:
             self._carry_on(slot, key, launcher, events)
         while not self._leaving(events):
             self._reclaim(slot, events)
-            key = events.next_pending()
-            if key is None:
-                if self.until is not Until.TOLD:
-                    return
+            coming = events.next_pending()
+            if coming is not None:
+                self._claim(slot, coming, launcher, events)
+            elif self.until is Until.TOLD:
                 events.wait(None)
-            elif self._claimed(slot, key):
-                self._work(slot, key, launcher, events)
+            else:
+                return
 
     def _leaving(self, events: Events) -> bool:
         enough = self.until is Until.ONE and self.jobs > 0
         return enough or events.signals.came(*LEAVE_NOW, *LEAVE_AFTER_JOB)
 
-    def _claimed(self, slot: Slot, key: Key) -> bool:
+    def _claim(self, slot: Slot, key: Key, launcher: Fork, events: Events) -> None:
         try:
-            return slot.take(State.PENDING, key)
-        except OSError as problem:
-            if problem.errno not in atomic.DISK_TROUBLE:
-                raise
-            raise TryAgain(f"{slot.directory}: {problem.strerror}") from problem
+            with atomic.disk_trouble(slot.directory):
+                claimed = slot.take(State.PENDING, key)
+        except TryAgain as problem:
+            self._wait_for_disk(problem, key, events)
+            claimed = slot.path(key).exists()  # moved, and only its sync failed
+            if not claimed:
+                events.backlog.arrived(str(key))
+        if claimed:
+            self._work(slot, key, launcher, events)
+
+    def _wait_for_disk(self, problem: TryAgain, key: Key, events: Events) -> None:
+        if not self.waiting:
+            self.journal.error(f"waiting: {problem}", job=key.job_id)
+        self.waiting = True
+        events.wait(self.settings.runner_poll_interval_s)
 
     def _reclaim(self, slot: Slot, events: Events) -> None:
         if not events.slots_changed:
@@ -157,20 +168,17 @@ class Runner:
     def _work(self, slot: Slot, key: Key, launcher: Fork, events: Events) -> None:
         """Works on a job of ours until it left the slot; a full disk is waited out."""
         self.jobs += 1
-        told = False
-        while True:
+        while slot.path(key).exists():
             try:
-                if self._run_job(slot, key, launcher, events) is not None:
-                    return
+                self._run_job(slot, key, launcher, events)
             except TryAgain as problem:
-                if not told:
-                    self.journal.error(f"waiting: {problem}", job=key.job_id)
-                told = True
-            if events.signals.came(*LEAVE_NOW):
-                return
-            events.wait(self.settings.runner_poll_interval_s)
+                self._wait_for_disk(problem, key, events)
+                if events.signals.came(*LEAVE_NOW):
+                    return
+            else:
+                self.waiting = False
 
-    def _run_job(self, slot: Slot, key: Key, launcher: Fork, events: Events) -> Left | None:
+    def _run_job(self, slot: Slot, key: Key, launcher: Fork, events: Events) -> Left:
         with atomic.disk_trouble(slot.directory):
             return JobRun(
                 slot,

@@ -15,7 +15,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,24 +23,24 @@ from pathlib import Path
 from typing import Any
 
 from agentorch import atomic, beneath, output, pipeline, prompt
-from agentorch.agents.base import Agent, Capabilities, Ending, Request
+from agentorch.agents.base import Agent, Ending, Request
 from agentorch.agents.endings import outcome_of_exit
 from agentorch.artifacts import Document, step_result
 from agentorch.contracts import rfc3339
-from agentorch.errors import TryAgain
+from agentorch.errors import Misconfigured
 from agentorch.job import Outcome
 from agentorch.launch.base import Attempt
 from agentorch.logbook import Logbook
 from agentorch.paths import AttemptPaths, StepPaths
 from agentorch.policy import Effective, EnvironmentRules, ServerPolicy, effective, environment_for
-from agentorch.preflight import preflight
+from agentorch.preflight import Ground, check
 from agentorch.process import Launch, Limits, run
 from agentorch.redact import Redactor
 from agentorch.sandbox import Confinement, Wrapper, confined, vacate
 from agentorch.settings import Settings
 from agentorch.signals import Signals
-from agentorch.states import OutcomeClass, Status
-from agentorch.workspace import Change, PatchRefused, Source, Workspace, WorkspaceTrouble
+from agentorch.states import OutcomeClass
+from agentorch.workspace import Change, PatchRefused, Snapshot, Workspace, WorkspaceTrouble
 
 MAX_PATCH_BYTES = 512 * 1024 * 1024
 
@@ -49,8 +49,8 @@ MAX_PATCH_BYTES = 512 * 1024 * 1024
 class Place:
     """Where an attempt happens.
 
-    `artifacts` is the directory that input artifacts are read from, and that the agent may read;
-    `source` None: the workspace is there already, and is not to be made.
+    `artifacts` is the directory that input artifacts are read from, and that the agent may read.
+    `make` makes the workspace where it is not there; `is_git`: what it is made of is a repository.
     """
 
     step: StepPaths
@@ -58,8 +58,8 @@ class Place:
     workspace: Workspace
     home: Path
     io: Path
-    source: Source | None
-    excluded: tuple[Path, ...] = ()
+    make: Callable[[], None]
+    is_git: bool
 
 
 class StepEnded(Exception):  # noqa: N818  (the step ended; whether that is an error, its outcome says)
@@ -80,6 +80,7 @@ class Stops:
         return self._signals.fileno()
 
     def reason(self) -> Ending | None:
+        self._signals.clear()
         if self._signals.came(signal.SIGTERM):
             return Ending.CANCELLED
         return Ending.INTERRUPTED if self._signals.came(signal.SIGINT) else None
@@ -124,7 +125,9 @@ class StepRun:
             if not self._claimed():
                 return None
             started_at, began = datetime.now(UTC), time.monotonic()
-            logs = Logbook(self.paths.logs, self.redactor, self.settings.max_subprocess_output_chars)
+            logs = Logbook(
+                self.paths.logs, self.redactor, self.settings.max_subprocess_output_chars
+            )
             outcome = self._outcome(logs)
             metrics = {"duration_ms": round((time.monotonic() - began) * 1000)}
             outcome = replace(outcome, metrics={**metrics, **outcome.metrics})
@@ -145,7 +148,9 @@ class StepRun:
             self._apply_patches(logs)
             text = self._prompt()
             atomic.replace(self.paths.prompt, self.redactor.redact(text).encode())
-            outcome = self._executed(text, logs) if self.settings.real_cli else self._simulated(text)
+            outcome = (
+                self._executed(text, logs) if self.settings.real_cli else self._simulated(text)
+            )
             vacate(self.place.workspace.paths.work)
             self.change = self.place.workspace.end(before)
         except StepEnded as end:
@@ -153,7 +158,10 @@ class StepRun:
         except PatchRefused as refusal:
             return failure(OutcomeClass.PATCH, "patch_apply_failed", str(refusal))
         except WorkspaceTrouble as trouble:
-            return failure(OutcomeClass.INFRA, trouble.code, str(trouble))
+            kind = OutcomeClass.PATCH if trouble.code == "patch_mismatch" else OutcomeClass.INFRA
+            return failure(kind, trouble.code, str(trouble))
+        except Misconfigured as problem:  # the sandbox can't enforce what is asked
+            return failure(OutcomeClass.POLICY, "policy", str(problem))
         return outcome
 
     # ---- before -------------------------------------------------------------------------------
@@ -166,25 +174,29 @@ class StepRun:
         if capabilities is None:
             words = f"agent {self.agent.name!r} can only be simulated here: set ENABLE_REAL_CLI=0"
             raise StepEnded(failure(OutcomeClass.POLICY, "preflight", words))
-        problems = preflight(
-            capabilities,
-            self.policy,
-            self._environment(capabilities),
-            self.settings.min_binary_versions,
+        ground = Ground(
+            policy=self.policy,
+            environment=self._environment(),
+            minimum=self.settings.min_binary_versions,
+            source_is_git=self.place.is_git,
+            non_git_status=self.settings.non_git_workdir_status,
         )
+        problems = check(capabilities, ground)
         if problems:
-            raise StepEnded(failure(OutcomeClass.POLICY, "preflight", "; ".join(problems)))
-        if capabilities.needs_git and self.place.source and self.place.source.kind != "git":
-            needs_human = self.settings.non_git_workdir_status == Status.NEEDS_HUMAN
-            kind = OutcomeClass.NEEDS_HUMAN if needs_human else OutcomeClass.POLICY
-            words = f"the source of the workspace is not a git repository: {self.place.source.path}"
-            raise StepEnded(failure(kind, "non_git_workdir", words))
+            words = "; ".join(problem.words for problem in problems)
+            raise StepEnded(failure(problems[0].kind, problems[0].error, words))
 
-    def _workspace_before(self) -> Any:
+    def _workspace_before(self) -> Snapshot:
         workspace = self.place.workspace
         vacate(workspace.paths.work)
-        if self.place.source is not None:
-            workspace.prepare(self.place.source, excluded=self.place.excluded)
+        self.place.make()
+        try:
+            return workspace.begin(self.step.step_id, self.attempt.base)
+        except WorkspaceTrouble as trouble:
+            if trouble.code != "workspace_lost":
+                raise
+        workspace.discard()
+        self.place.make()
         return workspace.begin(self.step.step_id, self.attempt.base)
 
     def _apply_patches(self, logs: Logbook) -> None:
@@ -260,7 +272,7 @@ class StepRun:
         command = self.agent.command(request)
         capabilities = self.agent.capabilities
         assert capabilities is not None  # noqa: S101  (_ready refused it)
-        environment = self._environment(capabilities, command.passes, command.environment)
+        environment = self._environment(command.passes, command.environment)
         self.place.home.mkdir(0o700, parents=True, exist_ok=True)
         for path, content in command.files.items():
             beneath.write(self.place.home, path, content, 0o600)
@@ -296,7 +308,7 @@ class StepRun:
             )
             ended = run(launch, self._limits(), self.stops, logs.line)
             lines = output.lines(streams / "stdout", "stdout")
-            outcome = outcome_of_exit(ended) or self.agent.outcome(ended, lines)
+            outcome = outcome_of_exit(ended, command.argv[0]) or self.agent.outcome(ended, lines)
             self._keep_raw(streams)
         return outcome
 
@@ -309,10 +321,7 @@ class StepRun:
         )
 
     def _environment(
-        self,
-        capabilities: Capabilities,
-        passes: Sequence[str] = (),
-        given: Mapping[str, str] | None = None,
+        self, passes: Sequence[str] = (), given: Mapping[str, str] | None = None
     ) -> dict[str, str]:
         rules = EnvironmentRules(
             self.settings.env_allowlist,
@@ -341,9 +350,7 @@ class StepRun:
     def _keep_raw(self, streams: Path) -> None:
         kept = {"stdout": self.paths.raw_stdout, "stderr": self.paths.raw_stderr}
         for name, path in kept.items():
-            text = output.head_and_tail(
-                streams / name, self.settings.max_subprocess_output_chars
-            )
+            text = output.head_and_tail(streams / name, self.settings.max_subprocess_output_chars)
             atomic.replace(path, self.redactor.redact(text).encode())
 
     # ---- after --------------------------------------------------------------------------------
@@ -407,6 +414,3 @@ def secret_values(settings: Settings) -> list[str]:
         for name in settings.sensitive_env_vars
         if settings.environment.get(name)
     ]
-
-
-__all__ = ["Place", "StepRun", "Stops", "TryAgain"]

@@ -74,6 +74,10 @@ class Workspace:
         self.history = History(paths.history)
         self._boot = BOOT_ID.read_text("ascii").strip()
 
+    def exists(self) -> bool:
+        """Whether the workspace was made, whole."""
+        return self._read() is not None
+
     @property
     def base(self) -> Snapshot:
         """What every step started from. Raises WorkspaceTrouble where there is no workspace."""

@@ -24,7 +24,9 @@ from agentorch.text import printable
 @with_ids
 @click.option("--step", "step_id", metavar="STEP", help="The logs of this step alone.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
-def main(words: tuple[str, ...], jobs: tuple[str, ...], step_id: str | None, *, follow: bool) -> None:
+def main(
+    words: tuple[str, ...], jobs: tuple[str, ...], step_id: str | None, *, follow: bool
+) -> None:
     """Prints the logs of jobs, step by step, redacted; of each step its latest attempt."""
     queue = opened()
     for word in ids(words, jobs):

@@ -10,7 +10,9 @@ from agentorch.commands.waiting import wait_for
 
 @program()
 @with_ids
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), help="Seconds; then exit 124.")
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=0), help="Seconds; then exit 124."
+)
 def main(words: tuple[str, ...], jobs: tuple[str, ...], timeout_s: float | None) -> None:
     """Waits until each job has ended or needs a human.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -16,7 +16,7 @@ from agentorch.inspect import find, status_word
 from agentorch.jobqueue import Queue
 from agentorch.states import ENDED, State, Status
 
-CODES = {
+CODES: Mapping[str, Exit] = {
     Status.SUCCESS: Exit.DONE,
     Status.NEEDS_HUMAN: Exit.NEEDS_HUMAN,
     State.AWAITING_APPROVAL: Exit.NEEDS_HUMAN,
@@ -48,7 +48,7 @@ def _wait_for_one(queue: Queue, word: str, until: float | None) -> Exit:
             found = find(queue, job_id)
             document = read_json(queue.roots.artifacts(job_id).state)
             word = status_word(found.state, document) or "submitting"
-            _progress(job_id, word, document and document["current_step"])
+            _progress(job_id, word, document["current_step"] if document is not None else None)
             if found.state in SETTLED:
                 _progress_ends()
                 return CODES.get(word, Exit.NEGATIVE)

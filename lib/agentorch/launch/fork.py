@@ -51,7 +51,9 @@ class Fork:
             return attempt.name
         step = self._roots.artifacts(attempt.job.job_id).step(attempt.step.step_id)
         step.attempts.mkdir(0o750, parents=True, exist_ok=True)
-        descriptor = os.open(step.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        descriptor = os.open(
+            step.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640
+        )
         try:
             if not lock(descriptor, wait=False):
                 raise Busy(attempt.name)

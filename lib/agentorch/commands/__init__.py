@@ -1,0 +1,28 @@
+"""One module an executable: parse, call once, print. This table is the one list of them.
+
+NAME is `agentorch NAME` and bin/agentorch-NAME, and its module here exports `main`; the words are
+those that the module's docstring, the help and the manual begin with. A test holds bin/ and
+pyproject.toml against it.
+"""
+
+from __future__ import annotations
+
+COMMANDS = {
+    "submit": "queues jobs; their ids are the answer",
+    "status": "where a job is and how it ended, as JSON",
+    "ls": "the jobs in the queue",
+    "wait": "waits for jobs to end; the exit code tells how they did",
+    "logs": "what the steps of a job printed",
+    "diff": "the patch of a job or of one of its steps",
+    "approve": "lets jobs that wait for a human go on",
+    "cancel": "ends jobs that have not ended",
+    "retry": "puts failed jobs back into the queue",
+    "unlock": "fails jobs whose owner is dead",
+    "reclaim": "gives back what dead owners left",
+    "doctor": "tries what jobs will need, for real",
+    "runner": "holds a slot and works on jobs",
+    "step": "runs one step, of a queued job or with no queue at all",
+}
+
+# Names that `agentorch` knows too (CONTRACT section 8); there is no executable of these.
+ALIASES = {"recover": "reclaim"}
