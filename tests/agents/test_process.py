@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from agentorch import process
 from agentorch.agents.base import Ending, Exit, Line
 from agentorch.output import head_and_tail, lines
 from agentorch.process import Limits
 from agentorch.watch import Seen, look_interval_s, verdict
-from cage import Cage
+
+from .cage import Cage
 
 
 @pytest.fixture

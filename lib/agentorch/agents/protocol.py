@@ -1,0 +1,205 @@
+"""What a third-party agent reads and prints (agentorch-agent(5)): JSON in, JSON lines out. Pure.
+
+    {"type": "progress", "text": …}
+    {"type": "text", "text": …}                                    goes to the report
+    {"type": "usage", "tokens_in": …, "tokens_out": …, "cost_usd": …}   since the last such line
+    {"type": "result", "status": "success|failed|needs_human", "summary": …, "report"?: …,
+                       "error"?: {"code", "message"}, "question"?: …}
+
+Any other line is an ordinary line of its log. The last result counts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from agentorch.agents.base import Exit, Line, Request
+from agentorch.agents.endings import details, outcome_of_exit
+from agentorch.job import Outcome
+from agentorch.states import OutcomeClass
+from agentorch.text import one_line, printable
+
+VERSION = 1
+REPORT_CHARS = 1_000_000
+QUESTION_CHARS = 2000
+# Beyond that a number in JSON is no longer the number that was meant (RFC 8259, section 6).
+MAX_COUNT = 2**53
+
+_STATUSES = {
+    "success": OutcomeClass.SUCCESS,
+    "failed": OutcomeClass.AGENT_ERROR,
+    "needs_human": OutcomeClass.NEEDS_HUMAN,
+}
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+def request_bytes(request: Request) -> bytes:
+    """The request as one line of JSON."""
+    document = {
+        "version": VERSION,
+        "job_id": request.job_id,
+        "step_id": request.step_id,
+        "attempt": request.attempt,
+        "agent": request.agent,
+        "role": request.role,
+        "goal": request.goal,
+        "prompt": request.prompt,
+        "work": str(request.work),
+        "home": str(request.home),
+        "artifacts": str(request.artifacts),
+        "project_id": request.project_id,
+        "allowed_tools": None if request.tools is None else list(request.tools),
+        "timeout_sec": request.timeout_s,
+    }
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+
+
+def outcome(name: str, exit_: Exit, lines: Iterable[Line]) -> Outcome:
+    """What the run came to: how it ended first, then the result that it printed."""
+    heard = _Heard()
+    for line in lines:
+        if line.stream == "stdout":
+            heard.line(line)
+    ended = outcome_of_exit(exit_, name) or _decided(name, exit_, heard)
+    report = ended.report or "".join(heard.report)
+    return replace(ended, report=report, metrics=heard.usage)
+
+
+def _decided(name: str, exit_: Exit, heard: _Heard) -> Outcome:
+    if exit_.code != 0:
+        return _nonzero(name, exit_, heard)
+    if heard.malformed is not None:
+        return _unreadable(f"{name}: {heard.malformed}")
+    if heard.result is None:
+        return _unreadable(f"{name} ended without a result line{heard.last}")
+    return heard.result
+
+
+def _unreadable(words: str) -> Outcome:
+    return Outcome(OutcomeClass.PARSE_ERROR, one_line(words), error="parse_error")
+
+
+def _nonzero(name: str, exit_: Exit, heard: _Heard) -> Outcome:
+    """Whatever result it printed: a program that succeeded exits with 0."""
+    said = heard.result
+    failed = said is not None and said.kind is not OutcomeClass.SUCCESS
+    why = f": {said.summary}" if said is not None and failed else heard.last
+    return Outcome(
+        OutcomeClass.AGENT_ERROR,
+        one_line(f"{name}: exit code {exit_.code}{why}"),
+        report=said.report if said is not None else "",
+        error="agent_exit_nonzero",
+        details=details(exit_),
+    )
+
+
+# ---- lines ------------------------------------------------------------------------------------
+
+
+class _Heard:
+    """What the agent's lines came to so far. Holds no more than the report's limit."""
+
+    def __init__(self) -> None:
+        self.report: list[str] = []
+        self.usage: dict[str, float] = {}
+        self.result: Outcome | None = None
+        self.malformed: str | None = None
+        self._room = REPORT_CHARS
+        self._last = ""
+
+    @property
+    def last(self) -> str:
+        """The last ordinary line, for a message that lacks a reason."""
+        return f": {self._last}" if self._last else ""
+
+    def line(self, line: Line) -> None:
+        event = parsed(line.text)
+        try:
+            match event:
+                case {"type": "text", "text": str(text)}:
+                    self._append(text)
+                case {"type": "progress", "text": str(_)}:
+                    pass
+                case {"type": "usage"}:
+                    self._add(event)
+                case {"type": "result"}:
+                    self.result = resulted(event)
+                case _:
+                    self._last = one_line(line.text) or self._last
+        except ValueError as problem:
+            self.malformed = str(problem)
+
+    def _append(self, text: str) -> None:
+        self.report.append(printable(text[: self._room]))
+        self._room -= min(self._room, len(text))
+
+    def _add(self, counts: Mapping[str, Any]) -> None:
+        for key, amount in used(counts).items():
+            self.usage[key] = self.usage.get(key, 0) + amount
+
+
+def parsed(text: str) -> Any:
+    """The object on this line, None where there is none."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # an ordinary line that begins like an object
+        return None
+
+
+def used(counts: Mapping[str, Any]) -> dict[str, float]:
+    """A usage line's figures. Raises ValueError with the place of what is none."""
+    return {
+        key: _amount(key, counts[key], whole=key != "cost_usd")
+        for key in ("tokens_in", "tokens_out", "cost_usd")
+        if counts.get(key) is not None
+    }
+
+
+def _amount(key: str, value: object, *, whole: bool) -> float:
+    kinds = (int,) if whole else (int, float)
+    # JSON's true is an int to Python
+    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 <= value <= MAX_COUNT:
+        expected = "a whole number" if whole else "an amount"
+        raise ValueError(f"usage.{key}: {str(value)[:40]!r}: expected {expected}, 0 or more")
+    return value
+
+
+def resulted(result: Mapping[str, Any]) -> Outcome:
+    """A result line's outcome. Raises ValueError with the place of what is malformed."""
+    status = result.get("status")
+    if not isinstance(status, str) or status not in _STATUSES:
+        raise ValueError(f"result.status: {str(status)[:40]!r}: expected {' or '.join(_STATUSES)}")
+    code, message = _error(result.get("error"))
+    failed = status == "failed"
+    return Outcome(
+        _STATUSES[status],
+        one_line(_text(result, "summary") or message or status),
+        report=printable(_text(result, "report")[:REPORT_CHARS]),
+        error=(code or "agent_failed") if failed else None,
+        details={"message": message} if failed and message else {},
+        question=printable(_text(result, "question")[:QUESTION_CHARS]) or None,
+    )
+
+
+def _text(result: Mapping[str, Any], key: str) -> str:
+    match result.get(key):
+        case None:
+            return ""
+        case str(text):
+            return text
+    raise ValueError(f"result.{key}: expected a string")
+
+
+def _error(error: object) -> tuple[str, str]:
+    match error:
+        case None:
+            return "", ""
+        case {"code": str(code), "message": str(message)} if _CODE.fullmatch(code):
+            return code, one_line(message, QUESTION_CHARS)
+    raise ValueError("result.error: expected code (like api_error) and message")

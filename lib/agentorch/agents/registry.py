@@ -1,0 +1,116 @@
+"""The agents by name: built in, from manifests, from entry points; each is loaded when asked for.
+
+A name has one owner: built in before manifest before entry point, and of two the first by file
+name. The loser, and whatever is broken, is a problem in words and harms nobody else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
+
+from agentorch.agents.base import Agent
+from agentorch.errors import Invalid, Misconfigured
+from agentorch.settings import Settings
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+# Name, and where its adapter is: `module:attribute`.
+BUILT_IN: Mapping[str, str] = {
+    "opencode": "agentorch.agents.simulated:OPENCODE",
+    "codex": "agentorch.agents.simulated:CODEX",
+    "claude": "agentorch.agents.simulated:CLAUDE",
+    "kimi": "agentorch.agents.simulated:KIMI",
+    "exec": "agentorch.agents.exec_:AGENT",
+}
+
+
+class Registry:
+    """The agents of these settings, as they are at the first question."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def names(self) -> tuple[str, ...]:
+        """All names that a job may use. No entry point's code is loaded for that."""
+        return tuple(sorted({*BUILT_IN, *self._manifests[0], *self._points[0]}))
+
+    def get(self, name: str) -> Agent:
+        """The agent of this name. Raises Invalid: unknown, or Misconfigured: broken."""
+        if name in BUILT_IN:
+            return _built_in(BUILT_IN[name])
+        agents, problems = self._manifests
+        if name in agents:
+            return agents[name]
+        if name in self._points[0]:
+            return self._entry_point(name)
+        raise Invalid([_unknown(name, self.names()), *(one for one in problems if name in one)])
+
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with manifests and entry points; loads them all."""
+        points, clashes = self._points
+        broken: list[str] = []
+        for name in points:
+            try:
+                self._entry_point(name)
+            except Misconfigured as problem:
+                broken += problem.problems
+        return (*self._manifests[1], *clashes, *broken)
+
+    @cached_property
+    def _manifests(self) -> tuple[Mapping[str, Agent], tuple[str, ...]]:
+        from agentorch.agents import manifest  # noqa: PLC0415  (only where a name isn't built in)
+
+        agents: dict[str, Agent] = {}
+        problems: list[str] = []
+        for path in sorted(self._settings.agents_directory.glob("*.toml")):
+            try:
+                agent = manifest.read(path)
+            except Misconfigured as problem:
+                problems += problem.problems
+                continue
+            if agent.name in BUILT_IN or agent.name in agents:
+                problems.append(f"{path}: name: {agent.name!r} is taken by another agent")
+            else:
+                agents[agent.name] = agent
+        return agents, tuple(problems)
+
+    @cached_property
+    def _points(self) -> tuple[Mapping[str, EntryPoint], tuple[str, ...]]:
+        # importlib.metadata reads every installed package's list: not for built-in names
+        from agentorch.agents import entrypoint  # noqa: PLC0415
+
+        points: dict[str, EntryPoint] = {}
+        problems: list[str] = []
+        for point in entrypoint.declared(self._settings.worker_entrypoint_group):
+            if point.name in BUILT_IN or point.name in self._manifests[0] or point.name in points:
+                words = f"{point.name!r} is taken by another agent"
+                problems.append(f"entry point {point.name} = {point.value}: {words}")
+            else:
+                points[point.name] = point
+        return points, tuple(problems)
+
+    def _entry_point(self, name: str) -> Agent:
+        from agentorch.agents import entrypoint  # noqa: PLC0415
+
+        return entrypoint.load(self._points[0][name])
+
+
+def load(settings: Settings) -> Registry:
+    """The registry; nothing is read yet."""
+    return Registry(settings)
+
+
+def _built_in(place: str) -> Agent:
+    module, attribute = place.split(":")
+    return cast(Agent, getattr(importlib.import_module(module), attribute))
+
+
+def _unknown(name: str, names: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, names, 1)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    return f"agent {name!r} is unknown ({guess}see agentorch-agent(5))"

@@ -1,0 +1,72 @@
+"""A stand-in for a run: the same request gives the same bytes, no program, nothing invented.
+
+Without ENABLE_REAL_CLI=1 every agent answers like this, so that a pipeline can be tried whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from agentorch.agents.base import Command, Exit, Line, Request, Simulation
+from agentorch.errors import Refused
+from agentorch.job import Outcome
+from agentorch.states import OutcomeClass
+from agentorch.text import fenced, one_line
+
+DIRECTORY = "agentorch-simulated"
+
+
+def simulate(request: Request) -> Simulation:
+    """What the agent of this request would do, as far as that can be told without it. Pure."""
+    path = None if only_reads(request.role) else f"{DIRECTORY}/{request.step_id}.md"
+    files = {} if path is None else {path: _note(request).encode("utf-8", "replace")}
+    change = "changed nothing" if path is None else f"wrote {path}"
+    summary = one_line(f"simulated: {request.agent} as {request.role} {change}")
+    return Simulation(
+        files, Outcome(OutcomeClass.SUCCESS, summary, report=_report(request, change))
+    )
+
+
+def only_reads(role: str) -> bool:
+    """Whether this role only looks at the workspace: planners and reviewers do. Pure."""
+    return any(word in role.lower() for word in ("plan", "review"))
+
+
+def _note(request: Request) -> str:
+    # Not the attempt: it starts from the workspace as it was, and is to give the same patch.
+    return (
+        f"# Simulated change of step {request.step_id}\n\n"
+        f"Goal: {one_line(request.goal, 500)}\n\n"
+        f"{request.agent} as {one_line(request.role)} would have worked here.\n"
+    )
+
+
+def _report(request: Request, change: str) -> str:
+    return (
+        f"# {request.step_id}: {request.agent} as {one_line(request.role)} (simulated)\n\n"
+        f"This step was simulated: no program ran, no model was asked, and it {change}.\n\n"
+        f"With ENABLE_REAL_CLI=1 the agent would get {len(request.prompt)} characters of prompt "
+        f"and {request.timeout_s} s for this:\n\n{fenced(request.script)}"
+    )
+
+
+@dataclass(frozen=True)
+class SimulatedOnly:
+    """An agent of which only the name is known; in real mode the step refuses it."""
+
+    name: str
+    capabilities: None = None
+
+    def command(self, request: Request) -> Command:
+        raise Refused(f"agent {self.name!r} can only be simulated")
+
+    def outcome(self, exit_: Exit, lines: Iterable[Line]) -> Outcome:
+        raise Refused(f"agent {self.name!r} can only be simulated")
+
+    def simulate(self, request: Request) -> Simulation:
+        return simulate(request)
+
+
+# Their adapters for real runs take these places in the registry.
+OPENCODE, CODEX, CLAUDE, KIMI = map(SimulatedOnly, ("opencode", "codex", "claude", "kimi"))
