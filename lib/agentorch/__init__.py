@@ -1,16 +1,19 @@
 """agentorch, the mail queue of coding agents.
 
-The floors of this package, imports go down only:
+The floors of this package. Imports go down; on one floor they go to the left:
 
-    8  commands/                                parse, call once, print
-    7  runner reclaim inspect                   what owns or reads whole jobs
-    6  step                                     one attempt of one step
-    5  launch/ sandbox/ agents/ process         what runs programs
-    4  jobqueue artifacts approvals workspace   what keeps state on disk
-    3  paths atomic inotify settings journal    how the disk and the environment are touched
-    2  contracts                                what is accepted at a door
-    1  pipeline context prompt redact policy    pure decisions: no os, no time
-    0  errors states job                        pure words
+    8  commands/                                    parse, call once, print
+    7  inspect doctor reclaim decide jobrun runner  what owns or reads whole jobs
+    6  step attempt                                 one attempt of one step
+    5  launch/ sandbox/ agents/ preflight logbook   what runs programs
+       output descendants watch process
+    4  jobqueue slots artifacts approvals finish    what keeps state on disk
+       tree git treecopy history source workrecord workspace
+    3  paths atomic beneath inotify signals procfs  how the disk, the kernel and the
+       backlog events settings journal              environment are touched
+    2  contracts                                    what is accepted at a door
+    1  pipeline context prompt redact policy        pure decisions: no os, no time
+    0  errors states job text secretforms           pure words
 """
 
 __version__ = "0.1.0"
