@@ -87,6 +87,8 @@ def _inside(user: tuple[int, int]) -> list[str]:
         "/usr/bin/unshare",
         "--user",
         "--map-current-user",
+        # for setpriv: emptying the bounding set is a privilege of its own
+        "--keep-caps",
         "--pid",
         "--fork",
         "--kill-child",
