@@ -55,7 +55,7 @@ class Descendants:
 
     def __init__(self) -> None:
         self._root = os.getpid()
-        before = procfs.below(procfs.processes(), self._root, frozenset())
+        before = [] if _childless() else procfs.below(procfs.processes(), self._root, frozenset())
         self._spared = frozenset(one.identity for one in before)
         self._asked: set[tuple[int, int]] = set()
         self._refused: set[tuple[int, int]] = set()
@@ -80,7 +80,7 @@ class Descendants:
         signalled is left.
         """
         deadline = time.monotonic() + grace_s
-        while True:
+        while not _childless():
             living, ended = self._found()
             for one in ended:
                 os.waitpid(one.pid, 0)
@@ -134,6 +134,15 @@ class Descendants:
             os.close(descriptor)
             return None
         return descriptor
+
+
+def _childless() -> bool:
+    """Whether nothing descends from us: whoever lost its parent would be our child by now."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return False
 
 
 def _some(descriptors: Iterator[int | None]) -> list[int]:

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from agentorch.agents.base import Line
-from agentorch.inotify import Inotify, Mask
 
 FOLLOWED_LINE_BYTES = 1 << 20
 WHOLE_LINE_BYTES = 16 << 20
 CHUNK_BYTES = 256 << 10
 # What is followed after the end of a program that printed faster than it could be followed.
-DRAINED_BYTES = 16 << 20
+DRAINED_BYTES = 4 << 20
 
 
 class Splitter:
@@ -119,14 +118,10 @@ class Follower:
 
 
 class Followers:
-    """Both streams of a program; `events` becomes readable when one of them grew."""
+    """Both streams of a program."""
 
     def __init__(self, stdout: Path, stderr: Path) -> None:
-        self.events = Inotify()
-        self._both: list[Follower] = []
-        for path, stream in ((stdout, "stdout"), (stderr, "stderr")):
-            self._both.append(Follower(path, stream))
-            self.events.watch(path, Mask.MODIFY)
+        self._both = (Follower(stdout, "stdout"), Follower(stderr, "stderr"))
 
     def __enter__(self) -> Self:
         return self
@@ -134,7 +129,6 @@ class Followers:
     def __exit__(self, *_: object) -> None:
         for one in self._both:
             one.close()
-        self.events.close()
 
     @property
     def behind(self) -> bool:

@@ -63,7 +63,7 @@ def run(launch: Launch, limits: Limits, stops: Stops, on_line: Callable[[Line], 
 
     `on_line` gets each complete line soon after it was printed. A program that can't be executed
     ends with 126 or 127 and says why on stderr, as sh(1) does. Raises TryAgain where the system has
-    no process, descriptor or inotify instance to give; nothing was started then.
+    no process or descriptor to give; nothing was started then.
     """
     began = time.monotonic()
     kills = procfs.oom_kills()

@@ -50,15 +50,19 @@ def parse_stat(text: str) -> Process:
 
 def process(pid: int) -> Process | None:
     """The process of this number, None where there is none."""
+    # Plain calls and not Path: a look reads this of every process on the host.
     try:
-        return parse_stat((PROC / str(pid) / "stat").read_text("utf-8", "replace"))
+        descriptor = os.open(f"{PROC}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return parse_stat(os.read(descriptor, 4096).decode("utf-8", "replace"))
+        finally:
+            os.close(descriptor)
     except _UNREADABLE:
         return None
 
 
 def processes() -> Iterator[Process]:
     """Every process that can be seen, zombies included."""
-    # Plain names and not Path: this is read once a second on hosts with thousands of processes.
     for name in os.listdir(PROC):
         if name.isdigit() and (found := process(int(name))) is not None:
             yield found
