@@ -82,7 +82,7 @@ def test_every_command_is_a_word_of_agentorch(name: str) -> None:
 
 
 def test_a_misspelled_command_is_refused_with_the_near_one() -> None:
-    done = run(ROOT / "bin/agentorch", "stauts", "x")
+    done = run(ROOT / "bin/agentorch", "statu", "x")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "'stauts' (did you mean 'status'?)" in done.stderr
+    assert "'statu' (did you mean 'status'?)" in done.stderr

@@ -1,0 +1,53 @@
+# make venv    .venv with every command, following this checkout
+# make demo    jobs from submission to result, in a directory of their own
+# make test    every suite; installs what is missing when root, else says what is
+# make bench   measures what the design promises
+# make lint    the linters alone
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+VENV := .venv
+PACKAGES := bubblewrap:bwrap debootstrap:debootstrap e2fsprogs:mkfs.ext4 firejail:firejail git:git \
+	podman:podman shellcheck:shellcheck strace:strace systemd-container:systemd-nspawn
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+MAKEFLAGS += --no-print-directory
+
+.PHONY: venv demo test bench lint packages clean
+.DELETE_ON_ERROR:
+
+venv: $(VENV)/.installed
+	@:
+
+# Made anew where its Python has gone; else pip takes over what pyproject.toml says now.
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'make: $(PYTHON) is older than 3.11; try: make PYTHON=python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || packaging/need python3-venv:module=ensurepip
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/python -m pip install -qq --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	@$(VENV)/bin/python -m pip install -qq --editable '.[dev]'
+	@touch $@
+
+demo: venv
+	@examples/demo/run
+
+test: packages $(VENV)/.dev
+	@$(VENV)/bin/python -m pytest -q -n 2 $(PYTEST_ARGS)
+
+bench: $(VENV)/.dev
+	@$(VENV)/bin/python tests/bench/run.py
+
+lint: $(VENV)/.dev
+	@$(VENV)/bin/python -m pytest -q tests/lint
+
+# Where one stays missing, the tests that need it are skipped, each with its reason.
+packages:
+	@packaging/need $(PACKAGES) || echo 'make: the tests that need these will be skipped' >&2
+
+clean:
+	@rm -rf $(VENV) build lib/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,61 @@
+"""What every test stands on: its own environment, programs that are there, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from agentorch.settings import VARIABLES
+
+PACKAGES = {
+    "bwrap": "bubblewrap",
+    "mkfs.ext4": "e2fsprogs",
+    "systemd-nspawn": "systemd-container",
+    "systemd-analyze": "systemd",
+    "dpkg-buildpackage": "dpkg-dev",
+}
+PASSED = pytest.StashKey[bool]()
+
+# A shared machine stops for a while now and then; and what CI tries is the same every time.
+settings.register_profile("agentorch", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("agentorch")
+
+
+def pytest_configure() -> None:
+    """Takes the developer's own configuration out of the tests' environment."""
+    ours = {name for name, _, _ in VARIABLES} | {"PROJECT_ALIASES", "WEBHOOK_TOKEN"}
+    for name in list(os.environ):
+        if name in ours or name.startswith(("AGENTORCH_", "ANTHROPIC_", "OPENAI_")):
+            del os.environ[name]
+    os.umask(0o022)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips a test whose programs are missing, with what to install."""
+    needed = [program for mark in item.iter_markers("needs") for program in mark.args]
+    if missing := [program for program in needed if shutil.which(program) is None]:
+        packages = " ".join(PACKAGES.get(program, program) for program in missing)
+        pytest.skip(f"{', '.join(missing)} not installed: apt install {packages}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, object]:
+    """Notes whether the test itself passed, for the end of its fixtures."""
+    report = yield
+    if report.when == "call":
+        item.stash[PASSED] = report.passed
+    return report
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """pytest's own; emptied by rm when the test passed: shutil.rmtree fails on deep trees."""
+    yield tmp_path
+    if request.node.stash.get(PASSED, False):
+        subprocess.run(["rm", "-rf", "--", str(tmp_path)], check=False)

@@ -1,0 +1,128 @@
+"""The linters, as tests: a finding reads like a failure."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PLACES = (".ci", "bin", "contracts", "examples", "lib", "man", "packaging", "tests", "units")
+PYTHON = ("lib", "tests")
+
+REFUSED = {"task", "worker", "manager", "handler", "helper", "utils", "util"}
+MOST_LINES = 500
+
+# Names that are somebody else's, and whose.
+NOT_OURS = {
+    "settings.py: worker_entrypoint_group": "WORKER_ENTRYPOINT_GROUP of CONTRACT.md",
+    "prompt.py: task": "what the prompt says below its heading of this name",
+    "systemd_run.py: _manager": "systemd's",
+    "systemd_run.py: MANAGER_VARIABLES": "systemd's",
+}
+
+
+def sources() -> Iterator[Path]:
+    """Every file that belongs to the project."""
+    for place in PLACES:
+        for path in (ROOT / place).rglob("*"):
+            if path.is_file() and not path.is_symlink() and "__pycache__" not in path.parts:
+                yield path
+
+
+def is_shell(path: Path) -> bool:
+    with path.open("rb") as file:
+        return (
+            re.match(rb"#!\s*(?:/usr)?/bin/(?:env )?(?:ba|da)?sh\b", file.readline(100)) is not None
+        )
+
+
+def tool(name: str) -> str:
+    """The path of a linter: of this environment, or the system's."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} not installed: make venv-dev, or apt install {name}")
+    return found
+
+
+def accepted(*argv: str | Path) -> None:
+    done = subprocess.run(argv, cwd=ROOT, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ruff_check() -> None:
+    accepted(tool("ruff"), "check", "--quiet", *PYTHON)
+
+
+def test_ruff_format() -> None:
+    accepted(tool("ruff"), "format", "--check", *PYTHON)
+
+
+def test_mypy() -> None:
+    accepted(tool("mypy"), "--strict", *PYTHON)
+
+
+def test_shellcheck() -> None:
+    scripts = [path for path in sources() if is_shell(path)]
+    assert scripts
+    accepted(tool("shellcheck"), *scripts)
+
+
+def test_codespell() -> None:
+    english = [path for path in PLACES]
+    accepted(tool("codespell"), *(path for path in english if (ROOT / path).exists()))
+
+
+def identifiers(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Every name that a file makes: of a class, function, argument, variable or attribute."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                yield node.lineno, name
+            case ast.arg(arg=name):
+                yield node.lineno, name
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield node.lineno, name
+
+
+def words(identifier: str) -> set[str]:
+    """The words of a name, in lower case and singular."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", identifier)
+    found = {word.lower() for word in spaced.split("_")}
+    return found | {word.removesuffix("s") for word in found}
+
+
+def test_words_that_are_not_used_for_anything_of_ours() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name}"
+        for path in sorted((ROOT / "lib").rglob("*.py"))
+        for line, name in [
+            (1, path.stem),
+            *identifiers(ast.parse(path.read_text("utf-8"))),
+        ]
+        if words(name) & REFUSED and f"{path.name}: {name}" not in NOT_OURS
+    ]
+    assert wrong == []
+
+
+def test_files_stay_small() -> None:
+    """350 lines are much for one thing; a table may be longer where it is one."""
+    long = {
+        str(path.relative_to(ROOT)): count
+        for path in (ROOT / "lib").rglob("*.py")
+        if (count := len(path.read_text("utf-8").splitlines())) > MOST_LINES
+    }
+    assert long == {}
+
+
+def test_every_package_of_ours_is_one_for_pip() -> None:
+    """setuptools installs only directories that say they are packages."""
+    directories = {path.parent for path in (ROOT / "lib/agentorch").rglob("*.py")}
+    assert [path for path in directories if not (path / "__init__.py").exists()] == []
