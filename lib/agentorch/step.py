@@ -139,6 +139,8 @@ class StepRun:
             self.paths.claim.touch(0o640, exist_ok=False)
         except FileExistsError:
             return False
+        for path in (self.paths.raw_stdout, self.paths.raw_stderr):
+            path.touch(0o640)
         return True
 
     def _outcome(self, logs: Logbook) -> Outcome:
