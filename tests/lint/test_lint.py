@@ -76,8 +76,7 @@ def test_shellcheck() -> None:
 
 
 def test_codespell() -> None:
-    english = [path for path in PLACES]
-    accepted(tool("codespell"), *(path for path in english if (ROOT / path).exists()))
+    accepted(tool("codespell"), *(place for place in PLACES if (ROOT / place).exists()))
 
 
 def identifiers(tree: ast.AST) -> Iterator[tuple[int, str]]:
