@@ -102,7 +102,7 @@ def words(stderr: bytes) -> str:
 
 def environment(place: Place | None, when: datetime = EPOCH) -> dict[str, str]:
     """All variables of a git of ours; nothing is inherited but PATH."""
-    stamp = f"{int(when.timestamp())} +0000"
+    stamp = f"@{int(when.timestamp())} +0000"
     variables = {
         "PATH": os.environ.get("PATH", os.defpath),
         "LC_ALL": "C",

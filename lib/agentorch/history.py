@@ -88,12 +88,12 @@ class History:
 
     def resolve(self, name: str) -> str | None:
         """The object that a name stands for, None where it stands for nothing here."""
-        ended = git.run(["rev-parse", "--verify", "--quiet", name], Place(self.directory))
+        ended = git.run(["rev-parse", "--verify", "--quiet", name], self._at())
         return None if ended.returncode else ended.stdout.decode().strip()
 
     def commit(self, tree: str, when: datetime) -> str:
         """Makes the one commit of a history that has none, packed for `plant`."""
-        here = Place(self.directory)
+        here = self._at()
         commit = git.output(["commit-tree", "-m", "base", tree], here, when=when).decode().strip()
         git.output(["update-ref", "HEAD", commit], here)
         pack = str(self.directory / "objects" / "pack" / "pack")
@@ -102,7 +102,7 @@ class History:
 
     def rewind(self, commit: str) -> None:
         """Puts HEAD, and the branch that it names, to an earlier commit."""
-        git.output(["update-ref", "HEAD", commit], Place(self.directory))
+        git.output(["update-ref", "HEAD", commit], self._at())
 
     def plant(self, target: Path, commit: str, index: str = git.INDEX) -> None:
         """Makes the agents' own repository: the history behind HEAD, clean, sharing nothing."""
@@ -118,7 +118,7 @@ class History:
 
     def replant(self, target: Path, commit: str) -> None:
         """`plant` for a work tree that was not just made: the index knows no file's stat(2)."""
-        git.output(["read-tree", commit], Place(self.directory, CHECK_INDEX))
+        git.output(["read-tree", commit], self._at(None, CHECK_INDEX))
         self.plant(target, commit, CHECK_INDEX)
 
     # ---- trees --------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ class History:
     def checkout(self, work: Path, tree: str) -> None:
         """Fills an empty directory with a tree; the index then knows its files."""
         self.distrust()
-        git.output(git.checkout_argv(tree), Place(self.directory, work=work))
+        git.output(git.checkout_argv(tree), self._at(work))
 
     def snapshot(self, work: Path, found: Listing, last: Snapshot | None) -> Snapshot:
         """The trees of what was found. `last` is the latest one, whose visible files stay so."""
@@ -149,31 +149,29 @@ class History:
 
     def names(self, tree: str) -> frozenset[bytes]:
         """The paths in a tree."""
-        return _split(git.output(git.names_argv(tree), Place(self.directory)))
+        return _split(git.output(git.names_argv(tree), self._at()))
 
-    def forget_submodules(self) -> None:
+    def forget_submodules(self, work: Path) -> None:
         """Takes the gitlinks out of the index: below a submodule's directory are plain files."""
-        listed = git.output(["ls-files", "--stage", "-z"], Place(self.directory))
+        listed = git.output(["ls-files", "--stage", "-z"], self._at())
         entries = [entry.split(b"\t", 1) for entry in listed.split(b"\0") if entry]
         links = [path for kind, path in entries if kind.startswith(b"160000 ")]
         if links:
-            self._forget(links)
+            self._forget(work, links)
         self._indexed = frozenset(path for _, path in entries) - frozenset(links)
 
     def tree_of_index(self, index: str = git.INDEX) -> str:
         """Writes the index as a tree."""
-        return git.output(["write-tree"], Place(self.directory, index)).decode().strip()
+        return git.output(["write-tree"], self._at(None, index)).decode().strip()
 
     def _full(self, work: Path, found: Listing) -> str:
-        # a git that was killed leaves its lock; nobody else uses this index
-        (self.directory / f"{git.INDEX}.lock").unlink(missing_ok=True)
         if found.backdated:
             self.distrust()
         files = frozenset(found.files)
         gone = self._known() - files
         self._indexed = None
         if gone:
-            self._forget(gone)
+            self._forget(work, gone)
         self._add(work, found.files)
         self._indexed = files
         return self.tree_of_index()
@@ -182,7 +180,7 @@ class History:
         if self._indexed is None:
             if not self.index_ns():
                 return frozenset()
-            return _split(git.output(["ls-files", "-z"], Place(self.directory)))
+            return _split(git.output(["ls-files", "-z"], self._at()))
         return self._indexed
 
     def _add(self, work: Path, files: Iterable[bytes]) -> None:
@@ -195,12 +193,12 @@ class History:
         before_ns = self.index_ns()
         os.utime(self.directory)
         started_ns = self.directory.stat().st_mtime_ns
-        git.output(git.add_argv(), Place(self.directory, work=work), stdin=_join(files))
+        git.output(git.add_argv(), self._at(work), stdin=_join(files))
         if before_ns and self.index_ns() == before_ns:
             os.utime(self.directory / git.INDEX, ns=(started_ns, started_ns))
 
-    def _forget(self, paths: Iterable[bytes], index: str = git.INDEX) -> None:
-        git.output(git.forget_argv(), Place(self.directory, index), stdin=_join(paths))
+    def _forget(self, work: Path, paths: Iterable[bytes], index: str = git.INDEX) -> None:
+        git.output(git.forget_argv(), self._at(work, index), stdin=_join(paths))
 
     def _visible(self, work: Path, full: str, found: Listing, last: Snapshot | None) -> str:
         if not any(os.path.basename(path) == b".gitignore" for path in found.files):
@@ -210,7 +208,7 @@ class History:
         if not hidden:
             return full
         shutil.copyfile(self.directory / git.INDEX, self.directory / VISIBLE_INDEX)
-        self._forget(hidden, VISIBLE_INDEX)
+        self._forget(work, hidden, VISIBLE_INDEX)
         return self.tree_of_index(VISIBLE_INDEX)
 
     def _ignored(self, work: Path, paths: Collection[bytes]) -> frozenset[bytes]:
@@ -218,10 +216,15 @@ class History:
             return frozenset()
         # `./` keeps a name that starts with a colon from being read as pathspec magic
         asked = _join(b"./" + path for path in paths)
-        ended = git.run(git.ignored_argv(), Place(self.directory, work=work), stdin=asked)
+        ended = git.run(git.ignored_argv(), self._at(work), stdin=asked)
         if ended.returncode not in (0, 1):  # 1: none of them is ignored
             raise git.lost(f"git check-ignore: {git.words(ended.stderr)}")
         return frozenset(path.removeprefix(b"./") for path in _split(ended.stdout))
+
+    def _at(self, work: Path | None = None, index: str = git.INDEX) -> Place:
+        # a git that was killed leaves the lock of its index, and nobody else uses ours
+        (self.directory / f"{index}.lock").unlink(missing_ok=True)
+        return Place(self.directory, index, work)
 
     # ---- patches ------------------------------------------------------------------------------
 
@@ -229,15 +232,14 @@ class History:
         """The patch between two trees, proven by applying it. Raises WorkspaceTrouble."""
         for renames in (True, False):
             argv = git.patch_argv(before, after, renames=renames)
-            patch = git.output(argv, Place(self.directory))
+            patch = git.output(argv, self._at())
             if self._leads(before, patch) == after:
                 return patch
         problem = f"the patch from tree {before} does not lead to tree {after}"
         raise WorkspaceTrouble("patch_mismatch", problem)
 
     def _leads(self, before: str, patch: bytes) -> str | None:
-        check = Place(self.directory, CHECK_INDEX)
-        (self.directory / f"{CHECK_INDEX}.lock").unlink(missing_ok=True)
+        check = self._at(None, CHECK_INDEX)
         git.output(["read-tree", before], check)
         if git.run(git.apply_argv("--cached"), check, stdin=patch).returncode:
             return None
@@ -245,14 +247,14 @@ class History:
 
     def apply(self, work: Path, patch: bytes) -> None:
         """Changes the files as the patch says, all of them or none. Raises PatchRefused."""
-        ended = git.run(git.apply_argv(), Place(self.directory, work=work), stdin=patch)
+        ended = git.run(git.apply_argv(), self._at(work), stdin=patch)
         if ended.returncode:
             raise PatchRefused(f"the patch can't be applied: {git.words(ended.stderr)}")
 
     def applied(self, work: Path, patch: bytes) -> bool:
         """Whether the files are already as the patch would leave them."""
         argv = git.apply_argv("--check", "--reverse")
-        ended = git.run(argv, Place(self.directory, work=work), stdin=patch)
+        ended = git.run(argv, self._at(work), stdin=patch)
         return ended.returncode == 0
 
 

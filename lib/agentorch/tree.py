@@ -15,6 +15,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -128,11 +129,25 @@ def listing(root: Path, index_ns: int = 0) -> Listing:
     Directories and files that their owner can't read are made readable. A FIFO, socket or device
     under a name that git opens is removed. Raises WorkspaceTrouble.
     """
-    try:
+    if not is_directory(root):
+        raise WorkspaceTrouble("workspace_lost", f"{root}: it is not a directory any more")
+    with reading_work():
         return _listing(root, index_ns)
+
+
+@contextmanager
+def reading_work() -> Iterator[None]:
+    """Turns what an agent left in the way of reading into WorkspaceTrouble."""
+    try:
+        yield
     except PermissionError as problem:
         words = f"{os.fsdecode(problem.filename)}: {problem.strerror}; does another user own it?"
         raise WorkspaceTrouble("unreadable", words) from problem
+    except OSError as problem:
+        if problem.errno != errno.ENAMETOOLONG:
+            raise
+        start = os.fsdecode(problem.filename)[:200]
+        raise WorkspaceTrouble("path_too_long", f"{start!r}…: nested too deep") from problem
 
 
 def _listing(root: Path, index_ns: int) -> Listing:
@@ -193,15 +208,9 @@ def refuse_large(path: bytes, status: os.stat_result) -> None:
 
 
 def entries(directory: bytes) -> Iterator[os.DirEntry[bytes]]:
-    """What a directory holds. Raises WorkspaceTrouble where the kernel takes no such path."""
-    try:
-        with os.scandir(directory) as found:
-            yield from found
-    except OSError as problem:
-        if problem.errno != errno.ENAMETOOLONG:
-            raise
-        start = os.fsdecode(directory[:200])
-        raise WorkspaceTrouble("path_too_long", f"{start!r}…: nested too deep") from problem
+    """What a directory holds."""
+    with os.scandir(directory) as found:
+        yield from found
 
 
 def open_up(path: bytes, status: os.stat_result) -> None:
@@ -217,5 +226,7 @@ def change_mode(path: bytes, mode: int) -> None:
     try:
         if not stat.S_ISLNK(os.fstat(descriptor).st_mode):
             os.chmod(f"/proc/self/fd/{descriptor}", mode)
+    except PermissionError as problem:
+        raise PermissionError(problem.errno, problem.strerror, path) from None
     finally:
         os.close(descriptor)

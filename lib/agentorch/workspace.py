@@ -9,14 +9,14 @@ gone too.
 What is put back, exactly: bytes, symbolic links, permissions, ignored files, empty directories,
 and the agents' `.git` with whatever else git can't hold (`tree.is_opaque`), as opaque copies.
 FIFOs, sockets and devices are not kept, nor are owners, mtimes and extended attributes. After a
-reboot, `.git` is that of a fresh clone.
+reboot, or where the copies were being replaced, `.git` is that of a fresh clone.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ from agentorch.tree import (
     change_mode,
     is_directory,
     listing,
+    reading_work,
     refuse_symlinks,
 )
 from agentorch.treecopy import (
@@ -194,7 +195,7 @@ class Workspace:
             return self._first_commit(when)
         self.history.checkout(self.paths.work, head)
         self.history.plant(self.paths.work / ".git", head)
-        self.history.forget_submodules()
+        self.history.forget_submodules(self.paths.work)
         tree = self.history.tree_of_index()
         return head, Snapshot(tree, tree)
 
@@ -239,10 +240,7 @@ class Workspace:
     def _take(self, record: Record, step_id: str, visit: int) -> Begun:
         found = listing(self.paths.work, self.history.index_ns())
         before = self.history.snapshot(self.paths.work, found, record.last)
-        if record.begun is None or list(record.begun.opaque) != found.opaque:
-            remove(self.paths.git_before)
-        for path in found.opaque:
-            copy_opaque(path, self.paths.work, self.paths.git_before, again=True)
+        self._keep_opaque(found.opaque, () if record.begun is None else record.begun.opaque)
         return Begun(
             step_id,
             visit,
@@ -252,9 +250,22 @@ class Workspace:
             modes=found.modes,
         )
 
+    def _keep_opaque(self, opaque: Sequence[bytes], copied: Sequence[bytes]) -> None:
+        """Brings the copies up to date, out of their place: there they are whole or missing."""
+        copies = self.paths.scratch / "git.before"
+        remove(self.paths.scratch)
+        self.paths.scratch.mkdir(0o750)
+        if tuple(opaque) == tuple(copied) and is_directory(self.paths.git_before):
+            self.paths.git_before.rename(copies)
+        remove(self.paths.git_before)
+        with reading_work():
+            for path in opaque:
+                copy_opaque(path, self.paths.work, copies, again=True)
+        if opaque:
+            copies.rename(self.paths.git_before)
+        self.paths.scratch.rmdir()
+
     def _change(self, before: Snapshot, last: Snapshot) -> Change:
-        if not is_directory(self.paths.work):
-            raise lost(f"{self.paths.work}: it is not a directory any more")
         after = self._snapshot(last)
         if after.visible == before.visible:
             return Change(b"", changed=False, after=after)
@@ -267,24 +278,23 @@ class Workspace:
         """Makes the work tree anew beside the old one, then changes them over."""
         fresh = self.paths.scratch / "work"
         remove(self.paths.scratch)
-        atomic.make_directory(fresh)
+        self.paths.scratch.mkdir(0o750)
+        fresh.mkdir(0o750)
         self.history.checkout(fresh, snapshot.full)
         if begun is not None:
             make_directories(fresh, begun.directories)
-        if begun is not None and record.boot == self._boot:
-            self._put_back_opaque(fresh, begun.opaque)
+        if begun is not None and self._believes_copies(record, begun):
+            for path in begun.opaque:
+                copy_opaque(path, self.paths.git_before, fresh)
         else:
             self.history.replant(fresh / ".git", record.commit)
         if begun is not None:
             change_modes(fresh, begun.modes)
         self._change_over(fresh)
 
-    def _put_back_opaque(self, fresh: Path, opaque: Collection[bytes]) -> None:
-        try:
-            for path in opaque:
-                copy_opaque(path, self.paths.git_before, fresh)
-        except FileNotFoundError as problem:
-            raise lost(f"{self.paths.git_before}: {os.fsdecode(path)!r} is missing") from problem
+    def _believes_copies(self, record: Record, begun: Begun) -> bool:
+        whole = is_directory(self.paths.git_before) or not begun.opaque
+        return whole and record.boot == self._boot
 
     def _change_over(self, fresh: Path) -> None:
         work = self.paths.work
