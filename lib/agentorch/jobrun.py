@@ -144,7 +144,8 @@ class JobRun:
         current = self.state.progress.of(self.state.progress.current)
         if current.status is not Phase.RUNNING:
             return RunStep()
-        self._wait_for_step(self._attempt_at(current.attempt))
+        if not self._wait_for_step(self._attempt_at(current.attempt)):
+            return RunStep()
         return self._absorbed()
 
     def _attempt(self) -> Decision:
@@ -161,7 +162,8 @@ class JobRun:
         try:
             name = self.launcher.submit(attempt)
         except Busy:
-            self._wait_for_step(attempt)
+            if not self._wait_for_step(attempt):
+                return RunStep()
             name = self.launcher.submit(attempt)
         self._wait_for_step(attempt, name)
         how = self.launcher.list().get(name, "it is not known how its process ended")
@@ -193,8 +195,11 @@ class JobRun:
         base = self.state.progress.of(step.step_id).base
         return Attempt(self.job, step, number, base)
 
-    def _wait_for_step(self, attempt: Attempt, name: str | None = None) -> None:
-        """Waits until the step's lock is free, passing on a cancel or a stop meanwhile."""
+    def _wait_for_step(self, attempt: Attempt, name: str | None = None) -> bool:
+        """Waits until the step's lock is free, passing on a cancel or a stop meanwhile.
+
+        False: told to leave while somebody else's attempt still runs.
+        """
         step = self.artifacts.paths.step(attempt.step.step_id)
         step.attempts.mkdir(0o750, parents=True, exist_ok=True)
         watch = self.events.watch(step.directory)
@@ -203,7 +208,9 @@ class JobRun:
             while True:
                 with flocked(step.lock, wait=False, owning=False) as descriptor:
                     if descriptor is not None:
-                        return
+                        return True
+                if name is None and self.stopping():
+                    return False
                 told = self._pass_on(name, told)
                 self.events.wait(None)
         finally:

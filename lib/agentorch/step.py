@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from agentorch import atomic, beneath, output, pipeline, prompt
-from agentorch.agents.base import Agent, Ending, Request
+from agentorch.agents.base import Agent, Ending, Exit, Request
 from agentorch.agents.endings import outcome_of_exit
 from agentorch.artifacts import Document, step_result
 from agentorch.contracts import rfc3339
@@ -309,8 +310,10 @@ class StepRun:
                 reports_signals_as_128=self.policy.sandbox,
             )
             ended = run(launch, self._limits(), self.stops, logs.line)
-            lines = output.lines(streams / "stdout", "stdout")
-            outcome = outcome_of_exit(ended, command.argv[0]) or self.agent.outcome(ended, lines)
+            lines = chain.from_iterable(
+                output.lines(streams / name, name) for name in ("stdout", "stderr")
+            )
+            outcome = settled(ended, command.argv[0], self.agent.outcome(ended, lines))
             self._keep_raw(streams)
         return outcome
 
@@ -407,6 +410,14 @@ class StepRun:
 def failure(kind: OutcomeClass, code: str, words: str) -> Outcome:
     """An outcome of ours, not the agent's."""
     return Outcome(kind, words, error=code)
+
+
+def settled(ended: Exit, program: str, said: Outcome) -> Outcome:
+    """What an adapter made of a run; that it was stopped or killed is not for it to overrule."""
+    forced = outcome_of_exit(ended, program)
+    if forced is None or said.kind is forced.kind:
+        return said
+    return replace(forced, report=said.report, metrics=said.metrics, session_id=said.session_id)
 
 
 def secret_values(settings: Settings) -> list[str]:

@@ -21,10 +21,20 @@ def test_the_minimal_job_in_simulation(here: Installation) -> None:
     for name in ("job.json", "state.json", "result.json", "context.json", "report.md", "logs.txt"):
         assert (directory / name).stat().st_size, name
     for step_id in ("01_plan", "02_implement", "03_review"):
-        for name in ("result.json", "report.md", "patch.diff", "logs.txt", "raw_stdout.txt", "raw_stderr.txt"):
+        for name in (
+            "result.json",
+            "report.md",
+            "patch.diff",
+            "logs.txt",
+            "raw_stdout.txt",
+            "raw_stderr.txt",
+        ):
             assert (directory / "steps" / step_id / name).exists(), (step_id, name)
     here.git("apply", "--check", str(directory / "patch.diff"))
-    assert "steps/01_plan/report.md" in (directory / "steps/02_implement/attempts/1/prompt.md").read_text()
+    assert (
+        "steps/01_plan/report.md"
+        in (directory / "steps/02_implement/attempts/1/prompt.md").read_text()
+    )
 
 
 def test_simulation_is_deterministic(here: Installation) -> None:
@@ -36,9 +46,15 @@ def test_simulation_is_deterministic(here: Installation) -> None:
 
 def test_a_real_change_is_made_checked_and_applies(here: Installation) -> None:
     job_id = here.submit(
-        step("mend", "echo world >> README; printf '#!/bin/sh\\nexit 0\\n' > test; chmod +x test; git add -A; "
-             "git -c user.name=a -c user.email=a@localhost commit -qm mine"),
-        step("check", "./test; grep -q world README; test -r $AGENTORCH_ARTIFACTS/steps/mend/patch.diff"),
+        step(
+            "mend",
+            "echo world >> README; printf '#!/bin/sh\\nexit 0\\n' > test; chmod +x test; git add -A; "
+            "git -c user.name=a -c user.email=a@localhost commit -qm mine",
+        ),
+        step(
+            "check",
+            "./test; grep -q world README; test -r $AGENTORCH_ARTIFACTS/steps/mend/patch.diff",
+        ),
     )
     here.drain()
     found = here.status(job_id)
@@ -89,7 +105,9 @@ def test_a_repair_loop_goes_back_until_the_check_is_content(here: Installation) 
 
 
 def test_a_timeout_says_so_and_leaves_no_process(here: Installation) -> None:
-    job_id = here.submit(step("a", "trap '' TERM; (setsid sleep 3333 &); sleep 3333", timeout_sec=1))
+    job_id = here.submit(
+        step("a", "trap '' TERM; (setsid sleep 3333 &); sleep 3333", timeout_sec=1)
+    )
     here.drain()
     found = here.status(job_id)
     assert found["status"] == "timeout"
@@ -125,9 +143,13 @@ def test_a_secret_is_nowhere_in_what_a_step_leaves(here: Installation, where: st
 
 
 def test_a_variable_that_is_sensitive_is_redacted_by_its_value(here: Installation) -> None:
-    variables = {"ENV_ALLOWLIST": "PATH,MY_WORD", "MY_WORD": "correct horse", "SENSITIVE_ENV_VARS": "OTHER_WORD",
-                 "OTHER_WORD": "battery staple"}
-    job_id = here.submit(step("a", "echo \"$MY_WORD and battery staple; [${OTHER_WORD-}]\""))
+    variables = {
+        "ENV_ALLOWLIST": "PATH,MY_WORD",
+        "MY_WORD": "correct horse",
+        "SENSITIVE_ENV_VARS": "OTHER_WORD",
+        "OTHER_WORD": "battery staple",
+    }
+    job_id = here.submit(step("a", 'echo "$MY_WORD and battery staple; [${OTHER_WORD-}]"'))
     here.drain(**variables)
     logs = here.run("logs", job_id).stdout
     assert "correct horse and [redacted:" in logs
@@ -152,7 +174,10 @@ def test_a_binary_that_is_not_allowed_is_refused(here: Installation) -> None:
 
 def test_the_jobs_policy_cannot_loosen_the_servers(here: Installation) -> None:
     job_id = here.submit(
-        step("a", "ls /sys/class/net > net 2>/dev/null || true; cat /proc/net/dev > dev; echo $$ > pid"),
+        step(
+            "a",
+            "ls /sys/class/net > net 2>/dev/null || true; cat /proc/net/dev > dev; echo $$ > pid",
+        ),
         policy={"sandbox": False, "network": "allow"},
     )
     here.drain()
@@ -168,7 +193,9 @@ def test_without_a_sandbox_nothing_outlives_the_step_either(here: Installation) 
     job_id = here.submit(step("a", script), policy={"sandbox": False})
     here.drain(SANDBOX="0")
     assert here.status(job_id)["status"] == "success"
-    sleeping = [p for p in Path("/proc").glob("[0-9]*/cmdline") if _reads(p).find(b"sleep\x003333.") >= 0]
+    sleeping = [
+        p for p in Path("/proc").glob("[0-9]*/cmdline") if _reads(p).find(b"sleep\x003333.") >= 0
+    ]
     assert not sleeping
 
 
@@ -205,10 +232,18 @@ def test_patches_of_earlier_steps_are_applied_once(here: Installation) -> None:
 
 
 def test_the_conversation_grows_by_two_messages_a_step(here: Installation) -> None:
-    job_id = here.submit(step("a", "true"), step("b", "true"), context_window=[{"role": "user", "content": "hi"}])
+    job_id = here.submit(
+        step("a", "true"), step("b", "true"), context_window=[{"role": "user", "content": "hi"}]
+    )
     here.drain()
     context = json.loads((here.artifacts(job_id) / "context.json").read_text())
-    assert [m["role"] for m in context["messages"]] == ["user", "user", "assistant", "user", "assistant"]
+    assert [m["role"] for m in context["messages"]] == [
+        "user",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+    ]
     assert "step b" in context["messages"][-1]["content"]
 
 
