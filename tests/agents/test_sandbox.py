@@ -415,6 +415,18 @@ def test_nobody_hides_from_an_ordinary_user(inside: Inside) -> None:
     assert (ran.stdout, ran.stderr) == ("hidden 3\n0 True\n", "")
 
 
+def test_a_mount_namespace_alone_is_no_occupant(inside: Inside) -> None:
+    argv = ["unshare", "--user", "--mount", "sh", "-c", "echo started; exec sleep 1000"]
+    with subprocess.Popen(
+        argv, cwd=inside.work, stdout=subprocess.PIPE, **as_user(inside.uid)
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"started\n"
+        vacate(inside.work)
+        assert other.poll() is None
+        other.kill()
+
+
 def test_occupants_of_a_path_with_blanks(inside: Inside) -> None:
     work = inside.top / "two words\\and more"
     work.mkdir()
@@ -591,6 +603,11 @@ def test_no_capability_and_no_way_to_get_one(inside: Inside) -> None:
 @pytest.mark.parametrize("network", Network)
 def test_the_probe_finds_nothing(network: Network) -> None:
     assert probe(Wrapper(), network) == ()
+
+
+@pytest.mark.parametrize("parent", ["/var/tmp", "/dev/shm"])
+def test_a_workspace_in_places_that_are_special_inside(parent: str) -> None:
+    assert probe(Wrapper(), directory=Path(parent)) == ()
 
 
 def test_the_probe_finds_a_hole_in_the_servers_arguments() -> None:

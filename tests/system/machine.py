@@ -138,7 +138,7 @@ def _debootstrap(made: Path, suite: str, packages: Sequence[str]) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     include = f"--include={','.join(packages)}"
     argv = ["debootstrap", "--variant=minbase", include, suite, str(unfinished)]
-    subprocess.run(argv, check=True, capture_output=True)
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
     unfinished.rename(made)
 
 

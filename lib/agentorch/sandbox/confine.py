@@ -40,6 +40,8 @@ def confined(
 ) -> Iterator[Confined]:
     """What to start, once, instead of `argv`; None as wrapper confines nothing.
 
+    Start it from a thread that lives as long as the attempt: bwrap dies with the thread that
+    started it (PR_SET_PDEATHSIG(2const)).
     `alive_fd` is held open as long as anything runs inside, where the wrapper can (the table of
     `wrappers`); whoever reads or resets the work tree after a crash calls `vacate` first all the
     same. On leaving, whatever is still inside is killed, and is gone on return.

@@ -18,8 +18,6 @@ from pathlib import Path
 
 from agentorch.errors import TryAgain
 
-PROC = Path("/proc")
-
 
 def occupants(work: Path) -> list[int]:
     """Processes that have a mount namespace other than ours with a mount at `work`.
@@ -68,18 +66,18 @@ def _handle(pid: int) -> Iterator[int | None]:
 
 
 def _processes() -> Iterator[int]:
-    return (int(name) for name in os.listdir(PROC) if name.isdecimal())
+    return (int(name) for name in os.listdir("/proc") if name.isdecimal())
 
 
 def _namespace() -> str:
-    return os.readlink(PROC / "self/ns/mnt")
+    return os.readlink("/proc/self/ns/mnt")
 
 
 def _sees(pid: int, ours: str, points: frozenset[bytes]) -> bool:
     try:
-        if os.readlink(PROC / str(pid) / "ns/mnt") == ours:
+        if os.readlink(f"/proc/{pid}/ns/mnt") == ours:
             return False
-        text = (PROC / str(pid) / "mountinfo").read_bytes()
+        text = Path(f"/proc/{pid}/mountinfo").read_bytes()
     except OSError:  # it is gone, or another user's and so no attempt of ours
         return False
     return any(line.split()[4] in points for line in text.splitlines())

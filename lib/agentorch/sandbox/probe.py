@@ -46,9 +46,14 @@ class Facts:
     interfaces: frozenset[str]
 
 
-def probe(wrapper: Wrapper, network: Network = Network.DENY) -> tuple[str, ...]:
-    """Starts the sandbox once; what is wrong with it, in words with a remedy. Empty is fine."""
-    with tempfile.TemporaryDirectory(prefix="agentorch-probe-") as scratch:
+def probe(
+    wrapper: Wrapper, network: Network = Network.DENY, directory: Path | None = None
+) -> tuple[str, ...]:
+    """Starts the sandbox once; what is wrong with it, in words with a remedy. Empty is fine.
+
+    `directory` is where workspaces would be; None is the system's place for temporary files.
+    """
+    with tempfile.TemporaryDirectory(prefix="agentorch-probe-", dir=directory) as scratch:
         top = Path(scratch).resolve()
         confinement = _confinement(top, network)
         argv = ("sh", "-c", SCRIPT, "sh", str(_neighbour(top)), str(confinement.work))
@@ -146,8 +151,8 @@ REMEDIES = (
 
 
 def _not_started(wrapper: Wrapper, code: int, said: str) -> str:
-    last = said.strip().splitlines()[-1] if said.strip() else f"exit code {code}"
-    return f"SANDBOX_WRAPPER: {wrapper.command!r}: it does not start: {last}{remedy(said)}"
+    first = said.strip().splitlines()[0] if said.strip() else f"exit code {code}"
+    return f"SANDBOX_WRAPPER: {wrapper.command!r}: it does not start: {first}{remedy(said)}"
 
 
 def remedy(said: str) -> str:

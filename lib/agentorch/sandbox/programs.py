@@ -43,7 +43,7 @@ def needed(argv: Iterable[str], environment: Mapping[str, str], private: Iterabl
     steps = [*_links(Path(found)), *_interpreter(Path(found), environment)]
     shown = (*map(Path, SYSTEM), *own)
     missing = [step for step in steps if not any(step.is_relative_to(top) for top in shown)]
-    return _shown(missing, (*own, Path.home()))
+    return _shown(missing, (*own, _home()))
 
 
 def _shown(steps: Iterable[Path], private: tuple[Path, ...]) -> Needed:
@@ -53,6 +53,10 @@ def _shown(steps: Iterable[Path], private: tuple[Path, ...]) -> Needed:
         trees=tuple(dict.fromkeys(tree for step, tree in trees.items() if not _link(step, tree))),
         links={path: to for path, to in links.items() if trees[Path(path)] == Path(path)},
     )
+
+
+def _home() -> Path:
+    return Path(os.path.expanduser("~"))  # a user without a home has "~", which holds nothing
 
 
 def _link(step: Path, tree: Path) -> bool:
