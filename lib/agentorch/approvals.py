@@ -18,9 +18,9 @@ from datetime import datetime
 from typing import Any
 
 from agentorch import atomic
-from agentorch.contracts import rfc3339
 from agentorch.jobqueue import flocked
 from agentorch.paths import ArtifactPaths
+from agentorch.times import rfc3339
 
 
 @contextlib.contextmanager

@@ -12,11 +12,11 @@ from datetime import datetime
 
 from agentorch import atomic
 from agentorch.artifacts import FINAL_STATES, PENDING, JobArtifacts, JobState, job_result
-from agentorch.contracts import rfc3339
 from agentorch.job import Job, Key
 from agentorch.pipeline import Finish, begin
 from agentorch.slots import Slot
 from agentorch.states import State
+from agentorch.times import rfc3339
 
 
 def finish(

@@ -10,11 +10,12 @@ from datetime import datetime
 from typing import Any
 
 from agentorch.artifacts import Document, JobArtifacts, read_json
-from agentorch.contracts import job_of, rfc3339
+from agentorch.contracts.values import job_of
 from agentorch.errors import UnknownJob
 from agentorch.job import JOB_ID, Job, Key
 from agentorch.jobqueue import Queue, read_document
 from agentorch.states import ENDED, State, Status
+from agentorch.times import rfc3339
 
 MAX_SUGGESTIONS = 3
 

@@ -1,6 +1,6 @@
 """What a job is, as values: frozen, complete, already checked at the door.
 
-`contracts.accept` makes these out of documents; behind that door nobody asks again whether a field
+`contracts.door` makes these out of documents; behind that door nobody asks again whether a field
 is there or in its bounds.
 """
 

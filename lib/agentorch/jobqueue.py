@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agentorch import atomic
-from agentorch.contracts import Document, job_of
+from agentorch.contracts.values import Document, job_of
 from agentorch.errors import Duplicate, TryAgain
 from agentorch.job import MAX_TAKEN, Job, Key
 from agentorch.paths import Roots
@@ -93,7 +93,7 @@ class Queue:
                 raise Duplicate(f"job {job.job_id!r} is there already") from None
             state = first_state(job)
             try:
-                os.rename(incoming, self.paths.file(state, job.key))  # noqa: PTH104
+                os.rename(incoming, self.paths.file(state, job.key))
             except OSError:
                 # not queued, not acknowledged: the id is free again
                 artifacts.job.unlink()
@@ -157,7 +157,7 @@ class Queue:
             if not lock(descriptor, wait=False):
                 return False
             found = os.fstat(descriptor)
-            queued = found.st_nlink == 2 and self._queue_incoming(path, found)  # noqa: PLR2004
+            queued = found.st_nlink == 2 and self._queue_incoming(path, found)
             # one link: never owned its id; three: its job was queued by somebody else
             path.unlink(missing_ok=True)
             return queued
@@ -174,7 +174,7 @@ class Queue:
         if not owned:
             return False
         state = first_state(job)
-        os.rename(path, self.paths.file(state, job.key))  # noqa: PTH104
+        os.rename(path, self.paths.file(state, job.key))
         self._sync(self.paths.incoming, artifacts.directory, self.roots.artifacts_root)
         atomic.sync_directory(self.paths.state(state))
         return True
@@ -223,7 +223,7 @@ class Queue:
     def move(self, source: Path, target: Path) -> bool:
         """Moves a queue file and makes it durable; False when somebody else moved it first."""
         try:
-            os.rename(source, target)  # noqa: PTH104
+            os.rename(source, target)
         except FileNotFoundError:
             return False
         with atomic.disk_trouble(target):

@@ -22,7 +22,6 @@ from agentorch.artifacts import (
     JobState,
     step_result,
 )
-from agentorch.contracts import rfc3339
 from agentorch.errors import Exit, TryAgain
 from agentorch.events import Events
 from agentorch.finish import finish, give_back
@@ -34,6 +33,7 @@ from agentorch.launch.fork import Busy
 from agentorch.pipeline import AskHuman, Decision, Finish, Phase, RunStep
 from agentorch.slots import Slot
 from agentorch.states import OutcomeClass, Status
+from agentorch.times import rfc3339
 
 INTERRUPTED = "interrupted"
 # how a launcher says that a step's process ended because the disk can't take what it leaves

@@ -12,13 +12,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from agentorch.artifacts import FINAL_STATES, PENDING, JobArtifacts, JobState
-from agentorch.contracts import moment_of
 from agentorch.finish import finish, give_back
 from agentorch.job import MAX_TAKEN, Job, Key
 from agentorch.jobqueue import Queue, read_job
 from agentorch.pipeline import Finish, Phase, begin, interrupted
 from agentorch.slots import Slot, hold_dead
 from agentorch.states import Status
+from agentorch.times import moment_of
 
 
 def reclaim(queue: Queue, *, own: str | None = None, least_age_s: float = 0) -> list[str]:

@@ -27,7 +27,6 @@ from agentorch import atomic, beneath, output, pipeline, prompt
 from agentorch.agents.base import Agent, Ending, Exit, Request
 from agentorch.agents.endings import outcome_of_exit
 from agentorch.artifacts import Document, step_result
-from agentorch.contracts import rfc3339
 from agentorch.errors import Misconfigured
 from agentorch.job import Outcome
 from agentorch.launch.base import Attempt
@@ -41,6 +40,7 @@ from agentorch.sandbox import Confinement, Wrapper, confined, vacate
 from agentorch.settings import Settings
 from agentorch.signals import Signals
 from agentorch.states import OutcomeClass
+from agentorch.times import rfc3339
 from agentorch.workspace import Change, PatchRefused, Snapshot, Workspace, WorkspaceTrouble
 
 MAX_PATCH_BYTES = 512 * 1024 * 1024
@@ -63,7 +63,7 @@ class Place:
     is_git: bool
 
 
-class StepEnded(Exception):  # noqa: N818  (the step ended; whether that is an error, its outcome says)
+class StepEnded(Exception):
     """The attempt ended before its agent ran."""
 
     def __init__(self, outcome: Outcome) -> None:
@@ -274,7 +274,7 @@ class StepRun:
         request = self._request(text)
         command = self.agent.command(request)
         capabilities = self.agent.capabilities
-        assert capabilities is not None  # noqa: S101  (_ready refused it)
+        assert capabilities is not None
         environment = self._environment(command.passes, command.environment)
         self.place.home.mkdir(0o700, parents=True, exist_ok=True)
         for path, content in command.files.items():

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch import contracts
-from agentorch.contracts import Door
+from agentorch.contracts import completing, reading, values
+from agentorch.contracts.door import Door, accept
 from agentorch.errors import Invalid
 from agentorch.job import Handoff, Key
 
@@ -29,20 +29,22 @@ def full() -> dict[str, Any]:
 
 def problems(document: Any) -> list[str]:
     with pytest.raises(Invalid) as caught:
-        contracts.accept(document, DOOR, NOW)
+        accept(document, DOOR, NOW)
     return list(caught.value.problems)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples/jobs").glob("*.json")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples/jobs").glob("*.json")), ids=lambda p: p.name
+)
 def test_every_example_is_accepted(path: Path) -> None:
-    job, document = contracts.accept(contracts.parse(path.read_bytes()), DOOR, NOW)
-    assert contracts.job_of(document) == job
-    again, _ = contracts.accept(document, DOOR, NOW)
+    job, document = accept(reading.parse(path.read_bytes()), DOOR, NOW)
+    assert values.job_of(document) == job
+    again, _ = accept(document, DOOR, NOW)
     assert again == job
 
 
 def test_the_minimal_form_gets_the_default_pipeline() -> None:
-    job, document = contracts.accept({"goal": "mend it"}, DOOR, NOW)
+    job, document = accept({"goal": "mend it"}, DOOR, NOW)
     assert [(s.step_id, s.agent, s.role, s.timeout_s) for s in job.steps] == [
         ("01_plan", "opencode", "planner", 120),
         ("02_implement", "codex", "implementer", 300),
@@ -56,13 +58,13 @@ def test_the_minimal_form_gets_the_default_pipeline() -> None:
 
 
 def test_empty_steps_are_the_default_pipeline_too() -> None:
-    job, _ = contracts.accept({"goal": "x", "steps": []}, DOOR, NOW)
+    job, _ = accept({"goal": "x", "steps": []}, DOOR, NOW)
     assert len(job.steps) == 3
 
 
 def test_a_doors_handoff_holds_where_the_document_has_none() -> None:
     door = Door(DOOR.agents, (), "webhook", Handoff.PATCH_FIRST)
-    assert contracts.accept({"goal": "x"}, door, NOW)[0].artifact_handoff is Handoff.PATCH_FIRST
+    assert accept({"goal": "x"}, door, NOW)[0].artifact_handoff is Handoff.PATCH_FIRST
 
 
 BAD: list[tuple[tuple[str | int, ...], Any, str]] = [
@@ -85,7 +87,11 @@ BAD: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("priority",), 10, ".priority: 10 is above 9"),
     (("priority",), True, ".priority:"),
     (("source",), {"type": "mail"}, ".source.type: 'mail' is not one of"),
-    (("project_id",), "shpo", ".project_id: 'shpo' is not in PROJECT_ALIASES (did you mean 'shop'?)"),
+    (
+        ("project_id",),
+        "shpo",
+        ".project_id: 'shpo' is not in PROJECT_ALIASES (did you mean 'shop'?)",
+    ),
     (("project_id",), "../x", ".project_id:"),
     (("workdir",), "", ".workdir: is empty"),
     (("workdir",), "a\0b", ".workdir: holds a NUL character"),
@@ -100,8 +106,16 @@ BAD: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("policy",), {"network": "open"}, ".policy.network: 'open' is not one of deny, allow"),
     (("policy",), {"sandbox": "no"}, ".policy.sandbox: expected boolean, found a string"),
     (("policy",), [], ".policy: expected object, found an array"),
-    (("steps", 0, "agent"), "cluade", ".steps[0].agent: 'cluade' is unknown (did you mean 'claude'?"),
-    (("steps", 1, "step_id"), "01_plan", ".steps[1].step_id: '01_plan' is the id of an earlier step"),
+    (
+        ("steps", 0, "agent"),
+        "cluade",
+        ".steps[0].agent: 'cluade' is unknown (did you mean 'claude'?",
+    ),
+    (
+        ("steps", 1, "step_id"),
+        "01_plan",
+        ".steps[1].step_id: '01_plan' is the id of an earlier step",
+    ),
     (("steps", 1, "step_id"), "../x", ".steps[1].step_id:"),
     (("steps", 0, "role"), "", ".steps[0].role: is empty"),
     (("steps", 0, "prompt"), "x" * 20001, ".steps[0].prompt:"),
@@ -111,17 +125,27 @@ BAD: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("steps", 1, "max_retries"), 11, ".steps[1].max_retries:"),
     (("steps", 1, "retry_backoff_sec"), 61, ".steps[1].retry_backoff_sec:"),
     (("steps", 2, "on_failure"), "give_up", ".steps[2].on_failure:"),
-    (("steps", 2, "on_failure"), "goto:nowhere", ".steps[2].on_failure: there is no step 'nowhere'"),
+    (
+        ("steps", 2, "on_failure"),
+        "goto:nowhere",
+        ".steps[2].on_failure: there is no step 'nowhere'",
+    ),
     (("steps", 1, "input_artifacts"), ["../../etc/passwd"], ".steps[1].input_artifacts[0]:"),
     (("steps", 1, "input_artifacts"), ["/etc/passwd"], ".steps[1].input_artifacts[0]:"),
     (("steps", 1, "input_artifacts"), ["a\nb"], ".steps[1].input_artifacts[0]:"),
-    (("steps", 1, "apply_patches_from"), ["03"], ".steps[1].apply_patches_from[0]: there is no step"),
+    (
+        ("steps", 1, "apply_patches_from"),
+        ["03"],
+        ".steps[1].apply_patches_from[0]: there is no step",
+    ),
     (("steps", 1, "apply_patches_from"), ["../x"], ".steps[1].apply_patches_from[0]:"),
     (("steps", 1, "allowed_tools"), "Bash", ".steps[1].allowed_tools:"),
 ]
 
 
-@pytest.mark.parametrize(("path", "value", "said"), BAD, ids=[f"{b[0]}-{n}" for n, b in enumerate(BAD)])
+@pytest.mark.parametrize(
+    ("path", "value", "said"), BAD, ids=[f"{b[0]}-{n}" for n, b in enumerate(BAD)]
+)
 def test_every_bad_document_is_refused_with_its_place(
     path: tuple[str | int, ...], value: Any, said: str
 ) -> None:
@@ -159,17 +183,17 @@ def test_what_is_no_object_is_refused(document: Any) -> None:
         "[" * 100_000,
         '{"a":' * 65 + "1" + "}" * 65,
         "9" * 5000,
-        " " * (contracts.MAX_DOCUMENT_BYTES + 1),
+        " " * (reading.MAX_DOCUMENT_BYTES + 1),
     ],
 )
 def test_what_is_no_json_of_ours_is_refused(text: str) -> None:
     with pytest.raises(Invalid):
-        contracts.parse(text.encode())
+        reading.parse(text.encode())
 
 
 def test_invalid_utf8_is_refused() -> None:
     with pytest.raises(Invalid, match="not UTF-8: byte 2"):
-        contracts.parse(b'{"\xff": 1}')
+        reading.parse(b'{"\xff": 1}')
 
 
 JSON = st.recursive(
@@ -184,7 +208,7 @@ def test_no_value_of_any_field_gets_anything_but_a_job_or_problems(field: str, v
     document = deepcopy(full())
     document[field] = value
     try:
-        job, _ = contracts.accept(document, DOOR, NOW)
+        job, _ = accept(document, DOOR, NOW)
     except Invalid as invalid:
         assert all(": " in problem for problem in invalid.problems)
     else:
@@ -193,7 +217,7 @@ def test_no_value_of_any_field_gets_anything_but_a_job_or_problems(field: str, v
 
 def test_ids_are_uuid_version_7_and_sort_by_time() -> None:
     ids = [
-        contracts.new_id(datetime(2026, 1, 1, 0, 0, 0, microsecond, tzinfo=UTC))
+        completing.new_id(datetime(2026, 1, 1, 0, 0, 0, microsecond, tzinfo=UTC))
         for microsecond in range(0, 900_000, 1000)
     ]
     assert ids == sorted(ids)

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-
-from agentorch.contracts import problems_of
 from tests.jobs.conftest import Installation, step
+
+from agentorch.contracts.checking import problems_of
 
 
 def test_the_minimal_job_in_simulation(here: Installation) -> None:

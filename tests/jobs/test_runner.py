@@ -9,7 +9,6 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-
 from tests.jobs.conftest import Installation, eventually, step
 
 

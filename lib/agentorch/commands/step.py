@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 
-from agentorch import attempt, contracts
+from agentorch import attempt
 from agentorch.agents.registry import Registry
 from agentorch.agents.registry import load as load_agents
 from agentorch.artifacts import Document, JobArtifacts
 from agentorch.commands.shape import configured, program
-from agentorch.contracts import Door
+from agentorch.contracts.door import Door, accept
+from agentorch.contracts.reading import parse
 from agentorch.errors import Exit, Invalid, Refused, UnknownJob
 from agentorch.inspect import find
 from agentorch.job import Job, Step
@@ -33,7 +34,7 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 @click.option("--step", "of_file", metavar="STEP", help="The step of that file.")
 @click.option("--workdir", type=_DIRECTORY, help="Where its agent works: this very directory.")
 @click.option("--output", type=_DIRECTORY, help="Where the step's files go.")
-def main(  # noqa: PLR0913  (two ways to call it)
+def main(
     job_id: str | None,
     step_id: str | None,
     file: Path | None,
@@ -83,7 +84,7 @@ def _run(settings: Settings, agents: Registry, job: Job, step: Step) -> Document
     paths = artifacts.paths.step(step.step_id)
     paths.attempts.mkdir(0o750, parents=True, exist_ok=True)
     with flocked(paths.lock, wait=True) as descriptor:
-        assert descriptor is not None  # noqa: S101  (we waited for it)
+        assert descriptor is not None
         number = artifacts.next_attempt(step.step_id, 0)
         this = Attempt(job, step, number, number)
         result = attempt.run_queued(settings, agents, this, descriptor)
@@ -91,13 +92,13 @@ def _run(settings: Settings, agents: Registry, job: Job, step: Step) -> Document
     return result
 
 
-def _alone(  # noqa: PLR0913
+def _alone(
     settings: Settings, agents: Registry, file: Path, step_id: str, workdir: Path, output: Path
 ) -> Document | None:
     try:
-        document = contracts.parse(file.read_bytes())
+        document = parse(file.read_bytes())
         door = Door(agents.names(), tuple(settings.project_aliases))
-        job, _ = contracts.accept(document, door, datetime.now(UTC))
+        job, _ = accept(document, door, datetime.now(UTC))
     except OSError as problem:
         raise Invalid([f"{file}: {problem.strerror}"]) from problem
     except Invalid as invalid:

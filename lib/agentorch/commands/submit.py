@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 
-from agentorch import contracts
 from agentorch.agents.registry import load as load_agents
 from agentorch.commands.shape import answer, configured, program, say
 from agentorch.commands.waiting import wait_for
-from agentorch.contracts import Document, Door
+from agentorch.contracts.door import Document, Door, accept
+from agentorch.contracts.reading import parse
 from agentorch.errors import Duplicate, Exit, Invalid
 from agentorch.job import Job, Network
 from agentorch.jobqueue import Queue
@@ -100,7 +100,7 @@ def _documents(name: str, content: bytes) -> Iterator[Given]:
 
 def _is_whole(line: bytes) -> bool:
     try:
-        contracts.parse(line)
+        parse(line)
     except Invalid:
         return False
     return True
@@ -108,7 +108,7 @@ def _is_whole(line: bytes) -> bool:
 
 def _parsed(name: str, content: bytes) -> Any:
     try:
-        return contracts.parse(content)
+        return parse(content)
     except Invalid as invalid:
         raise Invalid([f"{name}: {problem}" for problem in invalid.problems]) from invalid
 
@@ -124,7 +124,7 @@ def _accepted(
             document = one.document
             if isinstance(document, dict):
                 document = {**_from_here(document), **changes}
-            accepted.append(contracts.accept(document, door, datetime.now(UTC)))
+            accepted.append(accept(document, door, datetime.now(UTC)))
         except Invalid as invalid:
             problems += [f"{one.name}: {problem}" for problem in invalid.problems]
     if problems:

@@ -1,0 +1,44 @@
+"""The door: a document from outside becomes a job, or every problem with it is named."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from agentorch.contracts.checking import problems_of
+from agentorch.contracts.completing import completed
+from agentorch.contracts.meaning import semantic_problems
+from agentorch.contracts.values import job_of
+from agentorch.contracts.words import kind
+from agentorch.errors import Invalid
+from agentorch.job import Handoff, Job
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Door:
+    """What a door knows: the agents, the projects, and what it puts where a document is silent."""
+
+    agents: Collection[str]
+    projects: Collection[str]
+    source_type: str = "manual"
+    handoff: Handoff = Handoff.MANUAL
+
+
+def accept(document: Any, door: Door, now: datetime) -> tuple[Job, Document]:
+    """The job that a document asks for, and its normalised form for the disk.
+
+    Raises Invalid with every problem. `now` becomes the time of submission.
+    """
+    if not isinstance(document, dict):
+        raise Invalid([f".: expected an object, found {kind(document)}"])
+    complete = completed(document, door.source_type, door.handoff, now)
+    problems = problems_of(complete, "job") or semantic_problems(
+        complete, door.agents, door.projects
+    )
+    if problems:
+        raise Invalid(problems)
+    return job_of(complete), complete

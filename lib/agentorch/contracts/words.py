@@ -1,0 +1,33 @@
+"""How a problem is put. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+def kind(value: Any) -> str:
+    """What a JSON value is, in words."""
+    names = {
+        dict: "an object",
+        list: "an array",
+        str: "a string",
+        bool: "a boolean",
+        type(None): "null",
+    }
+    return names.get(type(value), "a number")
+
+
+def short(value: Any) -> str:
+    """A value as it can be shown in a line."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def suggestion(word: str, known: Iterable[str], page: str = "") -> str:
+    """A hint in brackets: the known word that is near, and the page to see; empty where none."""
+    near = difflib.get_close_matches(word, list(known), 1)
+    hints = [f"did you mean {near[0]!r}?"] if near else []
+    hints += [f"see {page}"] if page else []
+    return f" ({' '.join(hints)})" if hints else ""
