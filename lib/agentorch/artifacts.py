@@ -143,7 +143,8 @@ class JobArtifacts:
         logs = b""
         for step, paths in texts:
             report.append(
-                f"\n## {step.step_id} ({step.agent}, {step.role})\n\n{read_text(paths.report).strip()}\n"
+                f"\n## {step.step_id} ({step.agent}, {step.role})\n\n"
+                f"{read_text(paths.report).strip()}\n"
             )
             logs += read_bytes(paths.logs)
         atomic.replace(self.paths.report, "".join(report).encode())
@@ -152,7 +153,7 @@ class JobArtifacts:
         atomic.replace_json(self.paths.result, result)
 
 
-def step_result(  # noqa: PLR0913  (a result's fields)
+def step_result(
     job: Job,
     step: Step,
     attempt: int,
@@ -257,7 +258,7 @@ def state_document(job: Job, state: JobState) -> Document:
         "finished_at": state.finished_at,
         "claimed_at": state.claimed_at,
         "current_step": state.progress.current,
-        "steps": {name: document for name, document in _step_documents(job, state)},
+        "steps": dict(_step_documents(job, state)),
     }
 
 

@@ -58,7 +58,7 @@ def replace(path: Path, content: bytes, *, mode: int = 0o640) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         _create(temporary, content, mode)
-        os.rename(temporary, path)  # noqa: PTH104  (says rename(2), which is the point)
+        os.rename(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -82,7 +82,7 @@ def link(source: Path, target: Path) -> None:
     """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
     os.link(source, temporary)
-    os.rename(temporary, target)  # noqa: PTH104
+    os.rename(temporary, target)
     # rename(2) of two names of one inode does nothing and leaves both
     temporary.unlink(missing_ok=True)
 

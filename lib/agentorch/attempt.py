@@ -1,4 +1,4 @@
-"""An attempt at its place: of a queued job below the roots, or of a job file with no queue at all."""
+"""An attempt at its place: of a queued job below the roots, or of a job file with no queue."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def forked(settings: Settings, agents: Registry, attempt: Attempt, alive_fd: int
     return Exit.DONE if result is None else exit_code(result)
 
 
-def run_alone(  # noqa: PLR0913  (the four of the command line, and who asks)
+def run_alone(
     settings: Settings,
     agents: Registry,
     job: Job,
@@ -92,7 +92,7 @@ def run_alone(  # noqa: PLR0913  (the four of the command line, and who asks)
     )
     number = 1 + max((int(p.name) for p in place.step.attempts.glob("[0-9]*")), default=0)
     with Signals((signal.SIGTERM, signal.SIGINT)) as signals:
-        result = StepRun(
+        return StepRun(
             Attempt(job, step, number, number),
             place,
             settings,
@@ -102,7 +102,6 @@ def run_alone(  # noqa: PLR0913  (the four of the command line, and who asks)
             stops=Stops(signals),
             alive_fd=None,
         ).run()
-    return result
 
 
 def exit_code(result: Document) -> Exit:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import heapq
 import os
 from collections.abc import Iterable, Iterator
+from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 
 KEPT = 50_000
@@ -26,10 +28,17 @@ class Backlog:
         self.stale = True
 
     def listed(self, names: Iterable[str]) -> None:
-        """Takes a whole listing, in any order."""
-        first = heapq.nsmallest(self._kept + 1, names)
-        self._horizon = first.pop() if len(first) > self._kept else None
-        self._names = first
+        """Takes a whole listing, in any order; of a long one only the first names are held."""
+        self._names, self._horizon = [], None
+        rest = iter(names)
+        # sort() of a sorted list with a tail is quicker than a heap of single names
+        while batch := list(islice(rest, self._kept)):
+            horizon = self._horizon
+            self._names += batch if horizon is None else [n for n in batch if n < horizon]
+            self._names.sort()
+            if len(self._names) > self._kept:
+                self._horizon = self._names[self._kept]
+                del self._names[self._kept :]
         self.stale = False
 
     def arrived(self, name: str) -> None:
@@ -52,6 +61,4 @@ class Backlog:
 def names_in(directory: Path) -> Iterator[str]:
     """The names in a directory, one by one: a million of them are not held at once."""
     with os.scandir(directory) as entries:
-        for entry in entries:
-            if not entry.name.startswith("."):
-                yield entry.name
+        yield from map(attrgetter("name"), entries)

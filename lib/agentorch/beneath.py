@@ -16,7 +16,7 @@ from pathlib import Path
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class NotBeneath(Exception):  # noqa: N818  (a fact about a path; who asked says what follows)
+class NotBeneath(Exception):
     """The path leaves its root, goes through a symlink, or is no regular file."""
 
 

@@ -7,8 +7,8 @@ any dead owner: state.json says where the job goes.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -130,7 +130,7 @@ def _taken(queue: Queue, found: Found) -> Iterator[tuple[Slot, Key]]:
     """The job in the commands' slot. Raises Refused when it was moved meanwhile."""
     with ExitStack() as held:
         slot = held.enter_context(hold(queue, COMMANDS, wait=True))
-        assert slot is not None and found.key is not None and found.state is not None  # noqa: S101, PT018
+        assert slot is not None and found.key is not None and found.state is not None  # noqa: PT018
         for stray in slot.held():  # a command died in here
             settle(slot, stray)
         if not slot.take(found.state, found.key):

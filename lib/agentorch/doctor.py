@@ -67,7 +67,7 @@ def writing_check(roots: Roots) -> Check:
     try:
         atomic.replace(first, b"")
         os.link(first, second)
-        os.rename(second, roots.queue.incoming / f"{name}.moved")  # noqa: PTH104
+        os.rename(second, roots.queue.incoming / f"{name}.moved")
     except (OSError, AgentorchError) as problem:
         words = f"{problem}: queue and artifacts must be writable, on one filesystem, in one mount"
         return Check("state", "problem", words)

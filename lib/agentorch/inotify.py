@@ -61,7 +61,7 @@ class Inotify:
         return self._descriptor
 
     def watch(self, path: Path, mask: Mask) -> int:
-        """Starts watching; the number that its events carry. Raises OSError (ENOSPC: no watches left)."""
+        """Starts watching; the number that its events carry. Raises OSError (ENOSPC: too many)."""
         found = _libc.inotify_add_watch(self._descriptor, os.fsencode(path), int(mask))
         return _checked(found, str(path))
 

@@ -131,7 +131,7 @@ class Queue:
             atomic.sync_directory(directory)
 
     def finish_submission(self, job_id: str) -> bool:
-        """Queues a job whose submitter died after it owned the id; False where nothing was to do."""
+        """Queues a job whose submitter died when it owned the id; False: nothing was to do."""
         artifacts = self.roots.artifacts(job_id)
         if _links(artifacts.job) != 1:
             return False
@@ -206,7 +206,7 @@ class Queue:
             return []
 
     def list_state(self, state: State) -> Iterator[tuple[Key, str | None]]:
-        """The keys in a state with their slots, in no order. What is not a queue file is left out."""
+        """The keys in a state with their slots, in no order; what is no queue file is left out."""
         for slot in self._places(state):
             directory = self.paths.state(state) if slot is None else self.paths.slot(slot)
             try:

@@ -50,7 +50,7 @@ class Left(Enum):
 class JobRun:
     """A claimed job. `job_patch` gives the whole change of a job's workspace."""
 
-    def __init__(  # noqa: PLR0913  (the runner's own parts, put together in one place)
+    def __init__(
         self,
         slot: Slot,
         key: Key,

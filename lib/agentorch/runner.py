@@ -45,7 +45,7 @@ class Until(StrEnum):
 class Runner:
     """One runner process. `run_step` is what a forked attempt does; it returns an exit code."""
 
-    def __init__(  # noqa: PLR0913  (what a process is made of)
+    def __init__(
         self,
         settings: Settings,
         agents: Registry,
@@ -67,15 +67,17 @@ class Runner:
     def run(self, slot_name: str) -> Exit:
         """Works until told to leave, or as `until` says."""
         self.queue.prepare()
-        with Signals((*LEAVE_NOW, *LEAVE_AFTER_JOB)) as signals:
-            with self._slot(slot_name, signals) as slot:
-                if slot is None:
-                    return Exit.DONE if signals.came(*LEAVE_NOW) else Exit.TRY_AGAIN
-                events = Events(self.queue.paths, signals)
-                try:
-                    self._serve(slot, events)
-                finally:
-                    events.close()
+        with (
+            Signals((*LEAVE_NOW, *LEAVE_AFTER_JOB)) as signals,
+            self._slot(slot_name, signals) as slot,
+        ):
+            if slot is None:
+                return Exit.DONE if signals.came(*LEAVE_NOW) else Exit.TRY_AGAIN
+            events = Events(self.queue.paths, signals)
+            try:
+                self._serve(slot, events)
+            finally:
+                events.close()
         return Exit.DONE
 
     # ---- the slot -----------------------------------------------------------------------------

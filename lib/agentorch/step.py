@@ -90,7 +90,7 @@ class Stops:
 class StepRun:
     """An attempt, and what it needs. `alive_fd` is the step's lock, for the sandbox to hold."""
 
-    def __init__(  # noqa: PLR0913  (an attempt's parts, put together in one place)
+    def __init__(
         self,
         attempt: Attempt,
         place: Place,

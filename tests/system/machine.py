@@ -44,6 +44,15 @@ shift
 exec "$@"
 """
 
+UNIFIED = Path("/sys/fs/cgroup/unified")
+# systemd 257 serves nobody whose control group lies outside of the machine.
+JOIN_CGROUP = """
+mkdir -p "$1"
+echo $$ >"$1/cgroup.procs"
+shift
+exec "$@"
+"""
+
 
 def missing() -> str | None:
     """Why no machine can be booted here; None where one can."""
@@ -87,6 +96,7 @@ class Machine:
     def enter_argv(self) -> list[str]:
         """Prefix of a command that is to run inside."""
         return [
+            *("sh", "-c", JOIN_CGROUP, "sh", str(self._cgroup())),
             "nsenter",
             *("--target", str(self.leader)),
             "--mount",
@@ -99,6 +109,13 @@ class Machine:
             "--wd",
             "--",
         ]
+
+    def _cgroup(self) -> Path:
+        """A control group of the machine for what tests run: beside that of its first process."""
+        text = Path(f"/proc/{self.leader}/cgroup").read_text()
+        path = next(line[3:] for line in text.splitlines() if line.startswith("0::"))
+        top = UNIFIED if UNIFIED.is_dir() else UNIFIED.parent
+        return top / path.lstrip("/") / "../agentorch-test.scope"
 
     def add_user(self, name: str, uid: int) -> dict[str, str]:
         """A user with a lingering, running manager; the variables that find it."""

@@ -52,11 +52,22 @@ def test_steps_run_in_order_and_the_last_success_ends_the_job() -> None:
 
 
 def test_a_retry_waits_longer_each_time_and_never_more_than_half_a_minute() -> None:
-    assert [pipeline.backoff_s(step("a", backoff=2), n) for n in range(1, 7)] == [2, 4, 8, 16, 30, 30]
+    assert [pipeline.backoff_s(step("a", backoff=2), n) for n in range(1, 7)] == [
+        2,
+        4,
+        8,
+        16,
+        30,
+        30,
+    ]
 
 
-@pytest.mark.parametrize(("retries", "limit", "tries"), [(0, 3, 1), (1, 3, 2), (9, 3, 3), (9, 1, 1)])
-def test_tries_are_bounded_by_the_job_and_by_the_server(retries: int, limit: int, tries: int) -> None:
+@pytest.mark.parametrize(
+    ("retries", "limit", "tries"), [(0, 3, 1), (1, 3, 2), (9, 3, 3), (9, 1, 1)]
+)
+def test_tries_are_bounded_by_the_job_and_by_the_server(
+    retries: int, limit: int, tries: int
+) -> None:
     work = job(step("a", retries=retries))
     progress, decision, count = pipeline.begin(work), RunStep(), 0
     while isinstance(decision, RunStep):
@@ -153,7 +164,9 @@ def test_a_step_that_is_visited_again_starts_from_what_is_there_then() -> None:
         (Handoff.WORKSPACE_FIRST, "a", ([], [])),
     ],
 )
-def test_handoff(handoff: Handoff, latest: str | None, expected: tuple[list[str], list[str]]) -> None:
+def test_handoff(
+    handoff: Handoff, latest: str | None, expected: tuple[list[str], list[str]]
+) -> None:
     asked = replace(step("b"), input_artifacts=("x.md",), apply_patches_from=("a", "p/q.diff"))
     assert pipeline.handoff(job(step("a"), asked, handoff=handoff), asked, latest) == expected
 
@@ -164,7 +177,9 @@ IDS = ("a", "b", "c", "d")
 @st.composite
 def pipelines(draw: st.DrawFn) -> Job:
     count = draw(st.integers(1, len(IDS)))
-    failures = st.sampled_from(["stop", "continue", "ask_human", *(f"goto:{i}" for i in IDS[:count])])
+    failures = st.sampled_from(
+        ["stop", "continue", "ask_human", *(f"goto:{i}" for i in IDS[:count])]
+    )
     return job(
         *(step(name, draw(failures), draw(st.integers(0, 10))) for name in IDS[:count]),
     )

@@ -94,7 +94,7 @@ def test_a_named_file_that_is_missing_is_a_configuration_error(tmp_path: Path) -
     [
         ("A=b", {"A": "b"}),
         (" A = b c  ", {"A": "b c"}),
-        ("A='b # c'\n;x\n#y\nB=\"d \\\"e\\\" \\$f\"", {"A": "b # c", "B": 'd "e" $f'}),
+        ('A=\'b # c\'\n;x\n#y\nB="d \\"e\\" \\$f"', {"A": "b # c", "B": 'd "e" $f'}),
         ("A=b\\\nc", {"A": "bc"}),
         ("A=", {"A": ""}),
         ("A='two\nlines'", {"A": "two\nlines"}),

@@ -17,7 +17,7 @@ from agentorch.reclaim import reclaim
     help="Leave alone what was claimed less than so long ago; default RUNNER_RECLAIM_AFTER_SEC.",
 )
 def main(least_age_s: float | None) -> None:
-    """Puts the jobs of dead owners back to the front of pending/, and finishes half-done submissions.
+    """Puts dead owners' jobs to the front of pending/, and finishes half-done submissions.
 
     A job of a live owner is left alone, however long it runs. Prints {reclaimed, stale_after_sec}.
     """

@@ -153,9 +153,7 @@ def _queued(
             continue
         ids.append(job.job_id)
         if job.policy.network is Network.ALLOW and settings.network is Network.DENY:
-            say(
-                f"{job.job_id}: this server denies the network (NETWORK_POLICY), so the job has none"
-            )
+            say(f"{job.job_id}: the server denies the network (NETWORK_POLICY): the job has none")
         if as_json:
             answer({"job_id": job.job_id, "state": state})
         else:

@@ -16,7 +16,7 @@ SCHEMAS = Path(__file__).parents[1] / "schemas"
 
 
 def problems_of(document: Any, contract: str) -> list[str]:
-    """Everything that a schema (`job`, `result`) has against a document, in the document's order."""
+    """Everything that a schema (`job`, `result`) has against a document, in its order."""
     found = []
     for error in sorted(
         _validator(contract).iter_errors(document), key=lambda e: list(map(str, e.path))
@@ -78,22 +78,6 @@ def _place(path: Iterable[str | int]) -> str:
     return place or "."
 
 
-_SAYS: dict[str, Callable[[Any], str]] = {
-    "type": lambda e: f"expected {_either(e.validator_value)}, found {kind(e.instance)}",
-    "required": lambda e: f"{_missing(e)!r} is missing",
-    "const": lambda e: f"expected {e.validator_value!r}, found {short(e.instance)}",
-    "enum": lambda e: f"{short(e.instance)} is not one of {', '.join(map(str, e.validator_value))}",
-    "minimum": lambda e: f"{e.instance} is below {e.validator_value}",
-    "maximum": lambda e: f"{e.instance} is above {e.validator_value}",
-    "minLength": lambda _: "is empty",
-    "maxLength": lambda e: f"has {len(e.instance)} characters, {e.validator_value} are allowed",
-    "minItems": lambda _: "is empty",
-    "pattern": lambda e: f"{short(e.instance)} does not match {e.validator_value}",
-    "format": lambda e: f"{short(e.instance)} is not a {e.validator_value}",
-    "additionalProperties": lambda e: _unknown_keys(e),
-}
-
-
 def _said(error: Any) -> str:
     return _SAYS[error.validator](error) if error.validator in _SAYS else str(error.message)[:200]
 
@@ -111,3 +95,19 @@ def _unknown_keys(error: Any) -> str:
 
 def _either(types: str | list[str]) -> str:
     return types if isinstance(types, str) else " or ".join(types)
+
+
+_SAYS: dict[str, Callable[[Any], str]] = {
+    "type": lambda e: f"expected {_either(e.validator_value)}, found {kind(e.instance)}",
+    "required": lambda e: f"{_missing(e)!r} is missing",
+    "const": lambda e: f"expected {e.validator_value!r}, found {short(e.instance)}",
+    "enum": lambda e: f"{short(e.instance)} is not one of {', '.join(map(str, e.validator_value))}",
+    "minimum": lambda e: f"{e.instance} is below {e.validator_value}",
+    "maximum": lambda e: f"{e.instance} is above {e.validator_value}",
+    "minLength": lambda _: "is empty",
+    "maxLength": lambda e: f"has {len(e.instance)} characters, {e.validator_value} are allowed",
+    "minItems": lambda _: "is empty",
+    "pattern": lambda e: f"{short(e.instance)} does not match {e.validator_value}",
+    "format": lambda e: f"{short(e.instance)} is not a {e.validator_value}",
+    "additionalProperties": _unknown_keys,
+}

@@ -77,7 +77,7 @@ def default_steps(goal: str) -> list[Document]:
             "step_id": _REVIEW,
             "agent": "claude",
             "role": "reviewer",
-            "prompt": f"Review the change against the goal: is it right, safe, whole?\n\nGoal: {goal}",
+            "prompt": f"Review the change: is it right, safe and whole?\n\nGoal: {goal}",
             "timeout_sec": 180,
             "max_retries": 1,
             "input_artifacts": [plan, f"{work}/report.md", f"{work}/patch.diff"],

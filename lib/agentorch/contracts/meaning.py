@@ -9,6 +9,8 @@ from agentorch.contracts.words import short, suggestion
 
 Document = dict[str, Any]
 
+NOT_BELOW = "is not a path below the job's artifacts"
+
 
 def semantic_problems(
     document: Document, agents: Collection[str], projects: Collection[str]
@@ -43,10 +45,10 @@ def _step_problems(
         yield f".on_failure: there is no step {target!r}{suggestion(target, ids)}"
     for place, path in enumerate(step.get("input_artifacts", [])):
         if not artifact_path_is_safe(path):
-            yield f".input_artifacts[{place}]: {short(path)} is not a path below the job's artifacts"
+            yield f".input_artifacts[{place}]: {short(path)} {NOT_BELOW}"
     for place, path in enumerate(step.get("apply_patches_from", [])):
         if path not in ids and not artifact_path_is_safe(path):
-            yield f".apply_patches_from[{place}]: {short(path)} is neither a step nor a path below the job's artifacts"
+            yield f".apply_patches_from[{place}]: {short(path)} is no step and {NOT_BELOW}"
         elif path not in ids and "/" not in path:
             yield f".apply_patches_from[{place}]: there is no step {path!r}{suggestion(path, ids)}"
     if "\0" in step["prompt"]:

@@ -25,7 +25,7 @@ SIGNALS = {Stop.CANCEL: signal.SIGTERM, Stop.GIVE_BACK: signal.SIGINT}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Busy(Exception):  # noqa: N818  (it is not an error: the attempt before it still runs)
+class Busy(Exception):
     """The step's lock is taken: an earlier attempt still runs."""
 
 
