@@ -29,16 +29,17 @@ class Backlog:
 
     def listed(self, names: Iterable[str]) -> None:
         """Takes a whole listing, in any order; of a long one only the first names are held."""
-        self._names, self._horizon = [], None
+        first: list[str] = []
+        horizon: str | None = None
         rest = iter(names)
         # sort() of a sorted list with a tail is quicker than a heap of single names
         while batch := list(islice(rest, self._kept)):
-            horizon = self._horizon
-            self._names += batch if horizon is None else [n for n in batch if n < horizon]
-            self._names.sort()
-            if len(self._names) > self._kept:
-                self._horizon = self._names[self._kept]
-                del self._names[self._kept :]
+            first += batch if horizon is None else [name for name in batch if name < horizon]
+            first.sort()
+            if len(first) > self._kept:
+                horizon = first[self._kept]
+                del first[self._kept :]
+        self._names, self._horizon = first, horizon
         self.stale = False
 
     def arrived(self, name: str) -> None:
