@@ -138,10 +138,15 @@ def _as_user_argv(uid: int) -> list[str]:
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]
 
 
-def tree(suite: str = SUITE, packages: Sequence[str] = PACKAGES) -> Path:
-    """The root file system, from the cache or made now (a minute, 430 MB)."""
+def cached(suite: str, packages: Sequence[str] = PACKAGES) -> Path:
+    """Where the root file system is kept, whether it is there or not."""
     key = hashlib.sha256(" ".join(sorted(packages)).encode()).hexdigest()[:12]
-    made = CACHE / f"{suite}-{key}"
+    return CACHE / f"{suite}-{key}"
+
+
+def tree(suite: str = SUITE, packages: Sequence[str] = PACKAGES) -> Path:
+    """The root file system, from the cache or made now (minutes, 430 MB)."""
+    made = cached(suite, packages)
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{made.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

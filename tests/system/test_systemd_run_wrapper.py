@@ -11,7 +11,7 @@ import pytest
 
 import agentorch
 
-from .machine import Machine, booted, missing
+from .machine import CACHE, SUITE, Machine, booted, cached, missing
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 
@@ -80,9 +80,11 @@ class Ground:
         return answer
 
 
-@pytest.fixture(scope="module")
-def machine() -> Iterator[Machine]:
-    with booted({Path(agentorch.__file__).parent.parent: LIBRARY}) as running:
+@pytest.fixture(scope="module", params=[SUITE, "trixie"])
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    if request.param != SUITE and not cached(request.param).is_dir():
+        pytest.skip(f"no {request.param} in {CACHE}; not proved here")
+    with booted({Path(agentorch.__file__).parent.parent: LIBRARY}, request.param) as running:
         yield running
 
 
