@@ -120,13 +120,7 @@ class JobArtifacts:
     def publish_step(self, step_id: str, attempt: int) -> None:
         """Makes an attempt's files the step's, result last; durable when it returns."""
         step = self.paths.step(step_id)
-        source = step.attempt(attempt).directory
-        for name in STEP_FILES:
-            if (source / name).exists():
-                atomic.link(source / name, step.directory / name)
-            else:
-                (step.directory / name).unlink(missing_ok=True)
-        atomic.sync_directory(step.directory)
+        publish(step.attempt(attempt).directory, step.directory)
 
     def write_end(self, job: Job, result: Document, patch: bytes) -> None:
         """The job's result, report, patch and logs; the result last."""
@@ -151,6 +145,16 @@ class JobArtifacts:
         atomic.replace(self.paths.patch, patch)
         atomic.replace(self.paths.logs, logs)
         atomic.replace_json(self.paths.result, result)
+
+
+def publish(source: Path, directory: Path) -> None:
+    """Makes the files of an attempt those of a directory, result last; durable."""
+    for name in STEP_FILES:
+        if (source / name).exists():
+            atomic.link(source / name, directory / name)
+        else:
+            (directory / name).unlink(missing_ok=True)
+    atomic.sync_directory(directory)
 
 
 def step_result(

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from agentorch.agents.registry import Registry
-from agentorch.artifacts import Document, JobArtifacts
+from agentorch.artifacts import Document, JobArtifacts, publish
 from agentorch.context import start
 from agentorch.errors import Exit, TryAgain
 from agentorch.job import Job, Step
 from agentorch.launch.base import Attempt
-from agentorch.paths import StepPaths, WorkspacePaths
+from agentorch.paths import ArtifactPaths, WorkspacePaths
 from agentorch.redact import Redactor
 from agentorch.sandbox import vacate
 from agentorch.settings import Settings
@@ -78,11 +78,17 @@ def run_alone(
     workdir: Path,
     output: Path,
 ) -> Document | None:
-    """Runs a step in `workdir` itself, with no queue; its files appear in `output`."""
+    """Runs a step in `workdir` itself, with no queue.
+
+    `output` is like a job's artifact directory: steps that share it read each other's files. The
+    files of the step that ran last are in it by their plain names, too.
+    """
+    artifacts = JobArtifacts(ArtifactPaths(output))
+    paths = artifacts.paths.step(step.step_id)
     scratch = WorkspacePaths(output / ".agentorch", workdir)
     workspace = Workspace(scratch)
     place = Place(
-        step=StepPaths(output),
+        step=paths,
         artifacts=output,
         workspace=workspace,
         home=scratch.home,
@@ -90,18 +96,24 @@ def run_alone(
         make=workspace.adopt,
         is_git=(workdir / ".git").exists(),
     )
-    number = 1 + max((int(p.name) for p in place.step.attempts.glob("[0-9]*")), default=0)
-    with Signals((signal.SIGTERM, signal.SIGINT)) as signals:
-        return StepRun(
-            Attempt(job, step, number, number),
-            place,
-            settings,
-            agents.get(step.agent),
-            messages=start(job.context_window),
-            latest_success=None,
-            stops=Stops(signals),
-            alive_fd=None,
-        ).run()
+    number = artifacts.next_attempt(step.step_id, 0)
+    try:
+        with Signals((signal.SIGTERM, signal.SIGINT)) as signals:
+            result = StepRun(
+                Attempt(job, step, number, number),
+                place,
+                settings,
+                agents.get(step.agent),
+                messages=start(job.context_window),
+                latest_success=latest_success(artifacts, job, step),
+                stops=Stops(signals),
+                alive_fd=None,
+            ).run()
+    finally:
+        workspace.forget()
+    artifacts.publish_step(step.step_id, number)
+    publish(paths.directory, output)
+    return result
 
 
 def exit_code(result: Document) -> Exit:

@@ -23,13 +23,17 @@ class Begun:
 
 @dataclass(frozen=True)
 class Record:
-    """`last` are the trees of the latest begin or end, `boot` the boot in which that was."""
+    """`last` are the trees of the latest begin or end, `boot` the boot in which that was.
+
+    `visits` has, by `STEP:VISIT`, the trees that every visit began with.
+    """
 
     commit: str
     base: Snapshot
     last: Snapshot
     boot: str
     begun: Begun | None = None
+    visits: Mapping[str, Snapshot] = field(default_factory=dict)
 
 
 # latin-1 gives every byte of a path a character, and gets it back
@@ -44,6 +48,7 @@ def encode(record: Record) -> dict[str, Any]:
         "last": asdict(record.last),
         "boot": record.boot,
         "begun": None if begun is None else _encode_begun(begun),
+        "visits": {visited: asdict(before) for visited, before in record.visits.items()},
     }
 
 
@@ -56,6 +61,7 @@ def decode(document: Mapping[str, Any]) -> Record:
         last=Snapshot(**document["last"]),
         boot=document["boot"],
         begun=None if begun is None else _decode_begun(begun),
+        visits={visited: Snapshot(**tree) for visited, tree in document["visits"].items()},
     )
 
 

@@ -115,12 +115,25 @@ class Workspace:
             last = self._snapshot(base) if any(patches) else base
             self._write(Record(base_commit, base, last, self._boot))
 
+    def adopt(self) -> None:
+        """Takes a work tree that is a directory of the user's: it is looked at, never put back."""
+        if self.paths.elsewhere is None:
+            raise ValueError("only a work tree that is elsewhere can be adopted")
+        with atomic.disk_trouble(self.paths.directory):
+            remove(self.paths.directory)
+            atomic.make_directory(self.paths.directory)
+            self.history.create()
+            base = self._snapshot(None)
+            self._write(Record("", base, base, self._boot))
+
     def begin(self, step_id: str, visit: int) -> Snapshot:
         """The work tree as a visit of a step finds it; durable when it returns.
 
         The first time for a visit this is what the previous step left. A later time, it is put
-        back to what it was then. Raises WorkspaceTrouble(workspace_lost).
+        back to what it was then; where another visit began since, without what the agents did to
+        `.git`. Raises WorkspaceTrouble(workspace_lost).
         """
+        visited = f"{step_id}:{visit}"
         refuse_symlinks(self.paths.directory)
         record = self._recorded()
         begun = record.begun
@@ -129,10 +142,14 @@ class Workspace:
                 self._put_back(record, begun.before, begun)
                 if record.boot == self._boot:
                     return begun.before
+            elif visited in record.visits:
+                self._put_back(record, record.visits[visited], None)
             elif record.boot != self._boot or not is_directory(self.paths.work):
                 self._put_back(record, record.last, None)
             begun = self._take(record, step_id, visit)
-            self._write(replace(record, last=begun.before, boot=self._boot, begun=begun))
+            visits = {**record.visits, visited: begun.before}
+            fresh = replace(record, last=begun.before, boot=self._boot, begun=begun, visits=visits)
+            self._write(fresh)
         return begun.before
 
     def end(self, before: Snapshot) -> Change:
@@ -164,6 +181,11 @@ class Workspace:
             return False
         self.history.apply(self.paths.work, patch)
         return True
+
+    def forget(self) -> None:
+        """Ends an adoption: all that is ours goes, the work tree stays."""
+        if self.paths.elsewhere is not None:
+            remove(self.paths.directory)
 
     def discard(self) -> None:
         """Removes the whole directory, read-only trees too."""

@@ -33,7 +33,7 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 @click.option("--job", "file", type=click.Path(dir_okay=False, path_type=Path), help="A job file.")
 @click.option("--step", "of_file", metavar="STEP", help="The step of that file.")
 @click.option("--workdir", type=_DIRECTORY, help="Where its agent works: this very directory.")
-@click.option("--output", type=_DIRECTORY, help="Where the step's files go.")
+@click.option("--output", type=_DIRECTORY, help="Where the step's files go; steps can share it.")
 def main(
     job_id: str | None,
     step_id: str | None,
@@ -105,6 +105,8 @@ def _alone(
         raise Invalid([f"{file}: {problem}" for problem in invalid.problems]) from invalid
     if not workdir.is_dir():
         raise Invalid([f"--workdir: {str(workdir)!r} is not a directory"])
+    if output.resolve().is_relative_to(workdir.resolve()):
+        raise Invalid(["--output: lies in --workdir, so it would be part of the step's change"])
     step = _step(job, step_id)
     output.mkdir(0o750, parents=True, exist_ok=True)
     return attempt.run_alone(settings, agents, job, step, workdir.resolve(), output.resolve())
