@@ -132,6 +132,7 @@ BAD: list[tuple[tuple[str | int, ...], Any, str]] = [
     ),
     (("steps", 1, "input_artifacts"), ["../../etc/passwd"], ".steps[1].input_artifacts[0]:"),
     (("steps", 1, "input_artifacts"), ["/etc/passwd"], ".steps[1].input_artifacts[0]:"),
+    (("steps", 1, "input_artifacts"), ["a//b"], ".steps[1].input_artifacts[0]:"),
     (("steps", 1, "input_artifacts"), ["a\nb"], ".steps[1].input_artifacts[0]:"),
     (
         ("steps", 1, "apply_patches_from"),
@@ -163,7 +164,9 @@ def test_all_problems_are_told_at_once() -> None:
     del document["steps"][0]["agent"]
     document["steps"][1]["timeout_sec"] = "soon"
     document["goal"] = ""
-    assert len(problems(document)) == 3
+    document["steps"][2]["agent"] = "nobody"
+    document["steps"][3]["on_failure"] = "goto:nowhere"
+    assert len(problems(document)) == 5
 
 
 @pytest.mark.parametrize("document", [None, [], "goal", 1, True])

@@ -93,5 +93,5 @@ def test_a_bad_job_file_is_refused_with_its_places(here: Installation) -> None:
     file.write_text('{"goal": "", "steps": [{"step_id": "a", "agent": "exce", "role": "r"}]}')
     arguments = ["--job", str(file), "--step", "a", "--workdir", ".", "--output", str(here.top)]
     done = here.run("step", *arguments, code=2)
-    assert done.stderr.count("agentorch-step: ") == 2
+    assert done.stderr.count("agentorch-step: ") == 3
     assert ".goal: is empty" in done.stderr

@@ -36,9 +36,10 @@ def accept(document: Any, door: Door, now: datetime) -> tuple[Job, Document]:
     if not isinstance(document, dict):
         raise Invalid([f".: expected an object, found {kind(document)}"])
     complete = completed(document, door.source_type, door.handoff, now)
-    problems = problems_of(complete, "job") or semantic_problems(
-        complete, door.agents, door.projects
-    )
+    problems = [
+        *problems_of(complete, "job"),
+        *semantic_problems(complete, door.agents, door.projects),
+    ]
     if problems:
         raise Invalid(problems)
     return job_of(complete), complete

@@ -1,8 +1,12 @@
-"""Everything that is wrong with a document that its schema accepts. Pure."""
+"""What is wrong with a document beyond its schema's reach. Pure.
+
+Looked for also where the schema found something, so that all is told at once: a value of the
+wrong type is the schema's to name, and is passed over here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from agentorch.contracts.words import short, suggestion
@@ -15,47 +19,67 @@ NOT_BELOW = "is not a path below the job's artifacts"
 def semantic_problems(
     document: Document, agents: Collection[str], projects: Collection[str]
 ) -> list[str]:
-    """What is wrong with a document that its schema accepts. Pure."""
-    steps: list[Document] = document["steps"]
-    ids = [step["step_id"] for step in steps]
+    """Every problem, with its place."""
+    given = document.get("steps")
+    steps = given if isinstance(given, list) else []
+    ids = [_text(step, "step_id") for step in steps]
     problems = [
         f".steps[{number}]{problem}"
         for number, step in enumerate(steps)
         for problem in _step_problems(number, step, ids, agents)
     ]
-    project = document.get("project_id")
-    if project is not None and project not in projects:
+    project = _text(document, "project_id")
+    if project and project not in projects:
         hint = suggestion(project, projects)
-        problems.append(f".project_id: {project!r} is not in PROJECT_ALIASES{hint}")
-    if "\0" in document["workdir"]:
+        problems.append(f".project_id: {short(project)} is not in PROJECT_ALIASES{hint}")
+    if "\0" in _text(document, "workdir"):
         problems.append(".workdir: holds a NUL character")
     return problems
 
 
 def _step_problems(
-    number: int, step: Document, ids: list[str], agents: Collection[str]
-) -> Iterable[str]:
-    if step["step_id"] in ids[:number]:
-        yield f".step_id: {step['step_id']!r} is the id of an earlier step too"
-    if step["agent"] not in agents:
-        hint = suggestion(step["agent"], agents, "agentorch doctor for those that are there")
-        yield f".agent: {step['agent']!r} is unknown{hint}"
-    target = step.get("on_failure", "stop").removeprefix("goto:")
-    if target != step.get("on_failure", "stop") and target not in ids:
-        yield f".on_failure: there is no step {target!r}{suggestion(target, ids)}"
-    for place, path in enumerate(step.get("input_artifacts", [])):
-        if not artifact_path_is_safe(path):
-            yield f".input_artifacts[{place}]: {short(path)} {NOT_BELOW}"
-    for place, path in enumerate(step.get("apply_patches_from", [])):
-        if path not in ids and not artifact_path_is_safe(path):
-            yield f".apply_patches_from[{place}]: {short(path)} is no step and {NOT_BELOW}"
-        elif path not in ids and "/" not in path:
-            yield f".apply_patches_from[{place}]: there is no step {path!r}{suggestion(path, ids)}"
-    if "\0" in step["prompt"]:
+    number: int, step: Any, ids: list[str], agents: Collection[str]
+) -> Iterator[str]:
+    if ids[number] and ids[number] in ids[:number]:
+        yield f".step_id: {short(ids[number])} is the id of an earlier step too"
+    agent = _text(step, "agent")
+    if agent and agent not in agents:
+        hint = suggestion(agent, agents, "agentorch doctor for those that are there")
+        yield f".agent: {short(agent)} is unknown{hint}"
+    failure = _text(step, "on_failure")
+    target = failure.removeprefix("goto:")
+    if target != failure and target not in ids:
+        yield f".on_failure: there is no step {short(target)}{suggestion(target, ids)}"
+    if "\0" in _text(step, "prompt"):
         yield ".prompt: holds a NUL character"
+    for place, path in enumerate(_texts(step, "input_artifacts")):
+        if path and not artifact_path_is_safe(path):
+            yield f".input_artifacts[{place}]: {short(path)} {NOT_BELOW}"
+    for place, path in enumerate(_texts(step, "apply_patches_from")):
+        if path and path not in ids:
+            yield from _patch_problems(place, path, ids)
+
+
+def _patch_problems(place: int, path: str, ids: list[str]) -> Iterator[str]:
+    where = f".apply_patches_from[{place}]"
+    if not artifact_path_is_safe(path):
+        yield f"{where}: {short(path)} is no step and {NOT_BELOW}"
+    elif "/" not in path:
+        yield f"{where}: there is no step {short(path)}{suggestion(path, ids)}"
+
+
+def _text(container: Any, name: str) -> str:
+    value = container.get(name) if isinstance(container, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def _texts(container: Any, name: str) -> list[str]:
+    value = container.get(name) if isinstance(container, dict) else None
+    items = value if isinstance(value, list) else []
+    return [item if isinstance(item, str) else "" for item in items]
 
 
 def artifact_path_is_safe(path: str) -> bool:
     """Whether a relative path names something below the directory it is relative to."""
     parts = path.split("/")
-    return bool(path) and path.isprintable() and not path.startswith("/") and ".." not in parts
+    return path.isprintable() and "" not in parts and ".." not in parts
