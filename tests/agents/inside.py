@@ -130,3 +130,42 @@ def place(uid: int, parent: Path | None = None) -> Iterator[Inside]:
         yield inside
     finally:
         shutil.rmtree(top)
+
+
+# Prints the name of the error that a call ends with, or "done".
+TRY = """
+import ctypes, errno, os, socket, sys
+def attempt(call, *arguments):
+    try:
+        call(*arguments)
+    except OSError as problem:
+        return errno.errorcode[problem.errno]
+    return "done"
+seccomp = ctypes.CDLL("libseccomp.so.2")
+libc = ctypes.CDLL(None, use_errno=True)
+def kernel(name, *arguments):
+    number = seccomp.seccomp_syscall_resolve_name(name.encode())
+    words = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
+    if libc.syscall(ctypes.c_long(number), *words) == -1:
+        return errno.errorcode[ctypes.get_errno()]
+    return "done"
+"""
+
+
+def said(inside: Inside, script: str, *arguments: object) -> str:
+    ran = inside.python(TRY + script, *arguments)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.strip()
+
+
+def outside(inside: Inside, script: str, *arguments: object) -> str:
+    """The same program without a sandbox: it must be able to do what is refused inside."""
+    ran: subprocess.CompletedProcess[str] = subprocess.run(
+        ["/usr/bin/python3", "-c", TRY + script, *map(str, arguments)],
+        cwd=inside.work,
+        capture_output=True,
+        text=True,
+        check=True,
+        **as_user(inside.uid),
+    )
+    return ran.stdout.strip()

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import socket
-import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,9 +17,6 @@ from agentorch.sandbox import (
     confined,
     containers,
     firejail,
-    occupants,
-    probe,
-    programs,
     seccomp,
     spelling,
     systemd_run,
@@ -33,8 +24,6 @@ from agentorch.sandbox import (
 from agentorch.sandbox.host import Host, Masks
 from agentorch.sandbox.probe import Facts, judge, read, remedy
 from agentorch.sandbox.wrappers import WRAPPERS, refusals
-
-from .inside import NOBODY, Inside, as_user, place
 
 PLACE = Confinement(
     name="agentorch-step-j-s-a1",
@@ -322,58 +311,6 @@ def test_no_wrapper_at_all() -> None:
         assert (start.argv, start.pass_fds) == (("claude", "-p"), (3,))
 
 
-# ---- programs ---------------------------------------------------------------------------------
-
-
-def needed(top: Path, name: str, *private: Path) -> programs.Needed:
-    return programs.needed([name], {"PATH": f"{top}/bin:{top}/.local/bin:/usr/bin"}, private)
-
-
-def script(path: Path, first: str = "#!/bin/sh") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{first}\n")
-    path.chmod(0o755)
-    return path
-
-
-def test_a_program_of_the_system_needs_nothing(tmp_path: Path) -> None:
-    assert needed(tmp_path, "git") == programs.Needed()
-    assert needed(tmp_path, "no-such-program") == programs.Needed()
-    assert needed(tmp_path, "./bin/x") == programs.Needed()
-
-
-def test_a_program_brings_its_prefix(tmp_path: Path) -> None:
-    script(tmp_path / "bin" / "x")
-    assert needed(tmp_path, "x") == programs.Needed((tmp_path,))
-
-
-def test_a_prefix_that_holds_something_private_is_not_shown(tmp_path: Path) -> None:
-    program = script(tmp_path / "bin" / "x")
-    assert needed(tmp_path, "x", tmp_path / "work") == programs.Needed((program,))
-
-
-def test_a_program_of_the_work_tree_is_shown_by_the_work_tree(tmp_path: Path) -> None:
-    script(tmp_path / "bin" / "x")
-    assert needed(tmp_path, "x", tmp_path / "bin") == programs.Needed()
-
-
-def test_a_link_in_a_local_directory_is_repeated(tmp_path: Path) -> None:
-    target = script(tmp_path / ".local/share/x/versions/1.0")
-    link = tmp_path / ".local/bin/x"
-    link.parent.mkdir()
-    link.symlink_to("../share/x/versions/1.0")
-    expected = programs.Needed((target,), {str(link): "../share/x/versions/1.0"})
-    assert needed(tmp_path, "x") == expected
-
-
-def test_an_interpreter_is_needed_too(tmp_path: Path) -> None:
-    script(tmp_path / "node" / "bin" / "node")
-    program = script(tmp_path / "x" / "bin" / "x", "#!/usr/bin/env -S node --flag")
-    path = f"{tmp_path}/x/bin:{tmp_path}/node/bin"
-    found = programs.needed([str(program)], {"PATH": path}, ())
-    assert found == programs.Needed((tmp_path / "x", tmp_path / "node"))
-
-
 # ---- the probe's words ------------------------------------------------------------------------
 
 GOOD = Facts(True, "pid:[1]", False, False, True, frozenset({"lo"}))  # noqa: FBT003
@@ -394,169 +331,3 @@ def test_the_probe_reads_what_its_program_prints() -> None:
 def test_remedies() -> None:
     assert "sysctl" in remedy("bwrap: No permissions to create new namespace, likely because ...")
     assert remedy("something else") == ""
-
-
-# ---- firejail, for real -----------------------------------------------------------------------
-
-
-def ordinary_user() -> int | None:
-    """A user whom firejail lets in: one with an account that is not nobody."""
-    users = (user.pw_uid for user in pwd.getpwall() if 1000 <= user.pw_uid < NOBODY)
-    return next(users, None) if os.geteuid() == 0 else os.geteuid()
-
-
-JAILED = sorted({os.geteuid()} | ({ordinary_user()} - {None}))  # type: ignore[type-var]
-
-
-@pytest.fixture(params=JAILED, ids=lambda uid: f"uid{uid}")
-def jail(request: pytest.FixtureRequest) -> Iterator[Inside]:
-    if shutil.which("firejail") is None:
-        pytest.skip("firejail is not installed; not proved here")
-    with place(request.param) as inside:
-        yield replace(inside, wrapper=Wrapper("firejail"))
-
-
-LOOK = """
-cat "$1" /etc/shadow 2>/dev/null
-ls -d /root/.ssh/* /var/lib/* /run/dbus/* 2>/dev/null
-touch /agentorch-test /usr/agentorch-test "$2/x" 2>/dev/null
-touch work-file "$HOME/home-file"
-cat "$2/report.md"
-echo
-readlink /proc/self/ns/pid
-kill -0 "$3" 2>/dev/null && echo signalled
-sed -n 's/^ *\\([a-z0-9]*\\):.*/\\1/p' /proc/net/dev
-echo "$KEY"
-"""
-
-
-def looked(
-    inside: Inside, wrapper: Wrapper, victim: int, prefix: tuple[str, ...] = ()
-) -> list[str]:
-    """What the program above said, which tries to see and do what it must not."""
-    arguments = (str(inside.neighbour), str(inside.artifacts), str(victim))
-    argv = ["sh", "-c", LOOK, "sh", *arguments]
-    with confined(wrapper, inside.confinement({"KEY": "a b$c"}), argv) as start:
-        ran = subprocess.run(
-            [*prefix, *start.argv],
-            env=start.environment,
-            pass_fds=start.pass_fds,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            **as_user(inside.uid),
-        )
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stderr == ""
-    return str(ran.stdout).splitlines()
-
-
-@pytest.fixture
-def victim() -> Iterator[int]:
-    with subprocess.Popen(["sleep", "1000"]) as process:
-        yield process.pid
-        process.kill()
-
-
-def held(said: list[str]) -> bool:
-    """Whether nothing was seen but what is meant to be."""
-    namespace = os.readlink("/proc/self/ns/pid")
-    expected = ["report", said[1], "lo", "a b$c"]
-    return said == expected and said[1].startswith("pid:[") and said[1] != namespace
-
-
-def test_firejail_holds(jail: Inside, victim: int) -> None:
-    assert held(looked(jail, jail.wrapper, victim))
-    assert (jail.work / "work-file").stat().st_uid == jail.uid
-    assert (jail.home / "home-file").stat().st_uid == jail.uid
-    assert not (jail.artifacts / "x").exists()
-
-
-def test_firejail_lets_nobody_reach_a_service(jail: Inside) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        code = f"import socket; socket.create_connection(('127.0.0.1', {port}))"
-        ran = jail.run(["/usr/bin/python3", "-c", code])
-    assert "ConnectionRefusedError" in ran.stderr
-
-
-def test_firejail_masks_and_reviews(jail: Inside) -> None:
-    (jail.work / ".env").write_text("secret")
-    (jail.work / "source").write_text("text")
-    confinement = jail.allowing(work_read_only=True, masked=(jail.work / ".env",))
-    ran = jail.run(["sh", "-c", "cat .env source; touch x; exit 3"], confinement)
-    assert (ran.returncode, ran.stdout) == (3, "text")
-    assert not (jail.work / "x").exists()
-
-
-def test_firejail_leaves_no_daemon(jail: Inside) -> None:
-    argv = ["sh", "-c", "setsid sleep 1000 & echo started; wait"]
-    with jail.started(argv, jail.confinement()) as client:
-        assert occupants(jail.work)
-        client.kill()
-        client.wait()
-    assert occupants(jail.work) == []
-
-
-def test_the_probe_is_content_with_firejail() -> None:
-    if shutil.which("firejail") is None:
-        pytest.skip("firejail is not installed; not proved here")
-    assert probe(Wrapper("firejail")) == ()
-
-
-# ---- podman, for real -------------------------------------------------------------------------
-
-# crun refuses cgroups v1 with an empty v2 beside it, so that one is hidden from it alone.
-WITHOUT_UNIFIED = (
-    *("unshare", "--mount", "sh", "-c"),
-    'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"',
-    "sh",
-)
-
-
-@pytest.fixture
-def container(tmp_path: Path) -> Iterator[tuple[Inside, Wrapper]]:
-    """A container whose root file system borrows this machine's /usr."""
-    if shutil.which("podman") is None or os.geteuid() != 0:
-        pytest.skip("needs podman and root; not proved here")
-    root = tmp_path / "root"
-    for name in ("usr", "proc", "dev", "sys", "tmp", "etc", "run"):
-        (root / name).mkdir(parents=True)
-    for name in ("bin", "lib", "lib64"):
-        (root / name).symlink_to(f"usr/{name}")
-    limits = ("--cgroups=disabled", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")
-    wrapper = Wrapper("podman", (*limits, "--volume=/usr:/usr:ro", "--rootfs", str(root)))
-    with place(0) as inside:
-        yield inside, wrapper
-
-
-def test_podman_holds(container: tuple[Inside, Wrapper], victim: int) -> None:
-    inside, wrapper = container
-    assert held(looked(inside, wrapper, victim, WITHOUT_UNIFIED))
-    assert (inside.work / "work-file").exists()
-    assert not (inside.artifacts / "x").exists()
-
-
-def test_podman_needs_to_be_told_to_stop(container: tuple[Inside, Wrapper]) -> None:
-    inside, wrapper = container
-    argv = ["sh", "-c", "echo started; exec sleep 1000"]
-    with confined(wrapper, inside.confinement(), argv) as start:
-        client = subprocess.Popen(
-            [*WITHOUT_UNIFIED, *start.argv],
-            env=start.environment,
-            pass_fds=start.pass_fds,
-            stdout=subprocess.PIPE,
-        )
-        assert client.stdout is not None
-        assert client.stdout.readline() == b"started\n"
-        client.kill()
-        client.wait()
-        client.stdout.close()
-        assert len(occupants(inside.work)) == 1
-        assert start.stop_argv is not None
-        stop = [*WITHOUT_UNIFIED, *start.stop_argv]
-        subprocess.run(stop, env=start.environment, check=True, capture_output=True)
-        assert occupants(inside.work) == []
-        subprocess.run(stop, env=start.environment, check=True, capture_output=True)
