@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agentorch.sandbox import (
-    programs,
-)
+from agentorch.sandbox import programs
 
 
 def needed(top: Path, name: str, *private: Path) -> programs.Needed:
