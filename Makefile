@@ -8,7 +8,10 @@ PYTHON ?= python3
 PYTEST_ARGS ?=
 VENV := .venv
 PACKAGES := bubblewrap:bwrap debootstrap:debootstrap e2fsprogs:mkfs.ext4 firejail:firejail git:git \
-	podman:podman shellcheck:shellcheck strace:strace systemd-container:systemd-nspawn
+	podman:podman shellcheck:shellcheck strace:strace systemd-container:systemd-nspawn \
+	python3-click:/usr/lib/python3/dist-packages/click \
+	python3-jsonschema:/usr/lib/python3/dist-packages/jsonschema \
+	python3-rich:/usr/lib/python3/dist-packages/rich
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore

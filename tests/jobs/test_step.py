@@ -11,7 +11,9 @@ import pytest
 from tests.jobs.conftest import Installation, step
 
 
-def alone(here: Installation, step_id: str, *steps: dict[str, Any], code: int = 0) -> dict[str, Any]:
+def alone(
+    here: Installation, step_id: str, *steps: dict[str, Any], code: int = 0
+) -> dict[str, Any]:
     file = here.top / "job.json"
     file.write_text(json.dumps({"goal": "g", "steps": list(steps)}))
     arguments = ["--job", str(file), "--step", step_id, "--workdir", "."]

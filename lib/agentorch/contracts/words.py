@@ -27,7 +27,8 @@ def short(value: Any) -> str:
 
 def suggestion(word: str, known: Iterable[str], page: str = "") -> str:
     """A hint in brackets: the known word that is near, and the page to see; empty where none."""
-    near = difflib.get_close_matches(word, list(known), 1)
+    # what is longer than any name of ours is not compared: that takes its time
+    near = difflib.get_close_matches(word, list(known), 1) if len(word) <= 128 else []
     hints = [f"did you mean {near[0]!r}?"] if near else []
     hints += [f"see {page}"] if page else []
     return f" ({' '.join(hints)})" if hints else ""
