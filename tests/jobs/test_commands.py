@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.jobs.conftest import ROOT, Installation, eventually, step
 
 from agentorch.commands import COMMANDS
-from tests.jobs.conftest import ROOT, Installation, eventually, step
 
 MINIMAL = '{"goal": "x"}'
 
@@ -38,7 +38,7 @@ def test_jobs_come_from_files_lines_and_standard_input(here: Installation) -> No
 def test_goal_project_and_priority(here: Installation) -> None:
     aliases = {"PROJECT_ALIASES": f"shop={here.repository}"}
     arguments = ["--goal", "g", "--project", "shop", "--priority", "2", "--json"]
-    answered = json.loads(here.run("submit", *arguments, **aliases).stdout)
+    answered = json.loads(here.run("submit", *arguments, given="", code=0, **aliases).stdout)
     row = json.loads(here.run("ls", "--json", "--pending").stdout)
     assert answered == {"job_id": row["job_id"], "state": "pending"}
     assert (row["project_id"], row["priority"]) == ("shop", 2)

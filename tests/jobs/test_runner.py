@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from tests.jobs.conftest import Installation, eventually, step
@@ -85,7 +86,7 @@ def test_an_idle_runner_takes_a_dead_ones_job_at_once(here: Installation) -> Non
     eventually(lambda: gate(here, job_id, "started"))
     here.start("runner", "--slot", "2")
     let_go(here, job_id)
-    eventually(lambda: (here.state / "queue/running/2/.lock").exists())
+    eventually((here.state / "queue/running/2/.lock").exists)
     time.sleep(0.3)  # the second one is in its wait
     first.kill()
     first.wait()
@@ -97,10 +98,9 @@ def test_a_killed_step_is_an_outcome_and_the_runner_lives(here: Installation) ->
     job_id = here.submit(step("a", LONG, max_retries=1))
     runner = here.start("runner")
     eventually(lambda: gate(here, job_id, "started"))
-    children = f"/proc/{runner.pid}/task/{runner.pid}/children"
+    children = Path(f"/proc/{runner.pid}/task/{runner.pid}/children")
     let_go(here, job_id)
-    with open(children) as file:  # noqa: PTH123
-        os.kill(int(file.read().split()[0]), signal.SIGKILL)
+    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
     here.run("wait", job_id, "--timeout", "20")
     assert runner.poll() is None
     lost = json.loads((here.artifacts(job_id) / "steps/a/attempts/1/result.json").read_text())
