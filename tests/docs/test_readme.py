@@ -1,0 +1,143 @@
+"""The README: its commands are run, its tables compared with the code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.docs import console
+
+from agentorch.commands import COMMANDS
+from agentorch.errors import Exit
+from agentorch.settings import VARIABLES, Settings, load
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+SCHEMA: dict[str, Any] = json.loads((ROOT / "contracts/job.schema.json").read_text("utf-8"))
+
+
+def environment(top: Path) -> dict[str, str]:
+    """A new user's, with the programs of this checkout and nothing of the machine's settings."""
+    return {
+        "PATH": f"{ROOT / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT / "lib"),
+        "AGENTORCH_ENV_FILE": "/dev/null",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        **{f"GIT_{who}_NAME": "reader" for who in ("AUTHOR", "COMMITTER")},
+        **{f"GIT_{who}_EMAIL": "reader@localhost" for who in ("AUTHOR", "COMMITTER")},
+        "HOME": str(top),
+        "TMPDIR": str(top),
+    }
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The table below this heading: its lines' cells, without the head of the table."""
+    text = README.split(f"\n{heading}\n", 1)[1]
+    table = re.search(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    assert table is not None
+    lines = table[0].splitlines()[2:]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def names(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+# ---- what it shows ----------------------------------------------------------------------------
+
+
+def test_every_command_prints_what_is_shown(tmp_path: Path) -> None:
+    shown = console.blocks(README)
+    printed = console.run(shown, ROOT, environment(tmp_path))
+    assert len(printed) == len(shown)
+    for one, output in zip(shown, printed, strict=True):
+        assert console.matches(one.output, output), f"$ {one.command}\n{output}"
+
+
+@pytest.mark.parametrize(
+    ("expected", "printed", "matching"),
+    [
+        ("", "", True),
+        ("", "more", False),
+        ("one …", "one 1.5 s", True),
+        ("one …", "one\ntwo", False),
+        ("a\n…\nb", "a\n1\n2\nb", True),
+        ("a\n…\nb", "a\nb", True),
+        ("a.c", "abc", False),
+    ],
+)
+def test_the_comparison_can_fail(expected: str, printed: str, *, matching: bool) -> None:
+    assert console.matches(expected, printed) is matching
+
+
+def test_a_command_may_go_on_and_see_the_exit_code_of_the_one_before(tmp_path: Path) -> None:
+    text = "```console\n$ false ||\n>     false\n$ echo $?\n1\n```\n"
+    shown = console.blocks(text)
+    assert [one.command for one in shown] == ["false ||\n    false", "echo $?"]
+    assert console.run(shown, tmp_path, environment(tmp_path)) == ["", "1"]
+
+
+# ---- what it says -----------------------------------------------------------------------------
+
+
+def test_exit_codes() -> None:
+    assert [int(code) for code, _ in rows("## Exit codes")] == [int(code) for code in Exit]
+
+
+def job_fields() -> dict[str, Any]:
+    fields = dict(SCHEMA["properties"])
+    policy = fields.pop("policy")["properties"]
+    return fields | {f"policy.{name}": field for name, field in policy.items()}
+
+
+@pytest.mark.parametrize(
+    ("heading", "fields"),
+    [
+        ("## The job file", job_fields()),
+        ("A step:", SCHEMA["$defs"]["step"]["properties"]),
+    ],
+)
+def test_fields_and_their_defaults(heading: str, fields: dict[str, Any]) -> None:
+    table = {names(field)[0]: default for field, _, default in rows(heading)}
+    assert set(table) == set(fields)
+    for name, field in fields.items():
+        if "default" in field:
+            assert json.loads(names(table[name])[0]) == field["default"], name
+
+
+def test_variables_and_their_defaults() -> None:
+    table = rows("## Configuration")
+    told = {name for cell, _, _ in table for name in names(cell)}
+    known = {name for name, _, _ in VARIABLES}
+    places = {"AGENTORCH_STATE_DIR", "QUEUE_ROOT", "ARTIFACTS_ROOT", "WORKSPACES_ROOT"}
+    assert told - known == places
+    defaults = {
+        name: default
+        for cell, words, _ in table
+        for name, default in zip(names(cell), names(words), strict=False)
+        if name in known
+    }
+    assert load({"AGENTORCH_ENV_FILE": "/dev/null", **defaults}) == changed_nothing(defaults)
+
+
+def changed_nothing(defaults: dict[str, str]) -> Settings:
+    """The settings of an empty environment, but for the record of the environment itself."""
+    alone = {"AGENTORCH_ENV_FILE": "/dev/null"}
+    return replace(load(alone), environment={**alone, **defaults})
+
+
+def test_only_commands_that_exist() -> None:
+    told = set(re.findall(r"\bagentorch-([a-z]+)\b", README))
+    assert told <= set(COMMANDS)
+
+
+def test_files_that_it_names_exist() -> None:
+    told = set(re.findall(r"(?:\$|`)((?:examples|tests|contracts)/[\w./-]+)", README))
+    assert told
+    assert [path for path in told if not (ROOT / path).exists()] == []
