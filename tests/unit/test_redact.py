@@ -372,16 +372,16 @@ def test_findings_are_in_order_and_apart(text: str) -> None:
 
 @given(TEXTS, st.sampled_from([secret for _, secret in TOKENS]), TEXTS)
 def test_a_key_between_other_things_never_stays(before: str, secret: str, after: str) -> None:
-    text = f"{before} {secret} {after}"
-    assert secret not in Redactor(VALUES).redact(text)
+    start, end = len(before) + 1, len(before) + 1 + len(secret)
+    findings = Redactor(VALUES).find(f"{before} {secret} {after}")
+    assert any(finding.start <= start and end <= finding.end for finding in findings)
 
 
 @given(st.text(min_size=8).filter(lambda value: "\0" not in value), TEXTS, TEXTS)
 def test_a_passed_value_never_stays(value: str, before: str, after: str) -> None:
-    walls = "[redacted:"
-    if value.strip() and walls not in before + value + after:
+    if value.strip() and "[redacted:" not in before + value + after:
         shown = Redactor([value]).redact(before + value + after)
-        assert value not in shown.replace("[redacted:", "").replace("]", "")
+        assert value not in re.sub(r"\[redacted:[a-z-]+\]", "\0", shown)
 
 
 @given(TEXTS)
