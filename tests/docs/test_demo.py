@@ -68,7 +68,7 @@ def test_what_is_kept_is_where_it_says(tmp_path: Path) -> None:
     assert len(list(Path(kept[1]).glob("state/queue/done/*.json"))) == 2
 
 
-@pytest.mark.parametrize("odd", ["/nonexistent", "with blank; and more", ""])
+@pytest.mark.parametrize("odd", ["/nonexistent", "with blank; and more"])
 def test_an_odd_place_for_temporary_files(tmp_path: Path, odd: str) -> None:
     (tmp_path / "with blank; and more").mkdir()
     done = demo(tmp_path, TMPDIR=odd)
@@ -77,16 +77,16 @@ def test_an_odd_place_for_temporary_files(tmp_path: Path, odd: str) -> None:
 
 
 def test_an_interrupted_demo_leaves_nothing(tmp_path: Path) -> None:
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [DEMO], env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if b"claimed" in line:
-            break
-    process.send_signal(signal.SIGTERM)
-    process.stdout.read()
-    assert process.wait(TIMEOUT_S) == 143
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if b"claimed" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+    assert process.returncode == 143
     assert list(tmp_path.iterdir()) == []
     assert processes_that_name(tmp_path) == []
 
