@@ -57,7 +57,9 @@ class Redactor:
 
     def find(self, text: str) -> list[Finding]:
         """Every secret, in order; they don't overlap. A `[redacted:KIND]` is none."""
-        masked = _masked(text, [match.span() for match in _MARKER.finditer(text)])
+        masked = text
+        if "[redacted:" in text:
+            masked = _masked(text, [match.span() for match in _MARKER.finditer(text)])
         found: list[Span] = []
         while new := _merged(self._search(masked)):
             found += new
@@ -74,9 +76,13 @@ class Redactor:
 
     def _search(self, text: str) -> Iterator[Span]:
         for form in self._plain:
+            if form not in text:
+                continue
             for place in _places(text, form):
                 yield place, place + len(form), "value"
         for form in self._base64:
+            if form not in text:
+                continue
             for place in _places(text, form):
                 end = place + len(form)
                 more = _MORE_BASE64.match(text, end)
@@ -98,8 +104,10 @@ class LineRedactor:
         body_end = self._body_end(text) if self._inside else 0
         rest = text[body_end:]
         findings = self._redactor.find(rest)
-        self.found.update(finding.kind for finding in findings)
-        shown = _replaced(rest, findings)
+        shown = rest
+        if findings:
+            self.found.update(finding.kind for finding in findings)
+            shown = _replaced(rest, findings)
         if not self._inside and opens_private_key(_bytes(rest)):
             self._inside, self._body_seen = True, bool(findings)
         return _body_marker(text[:body_end]) + shown

@@ -67,6 +67,10 @@ _SHAPE = bytes(
     for char in map(chr, range(256))
 )
 
+# In a line, one look for all prefixes is faster than one for each.
+_ANY_PREFIX = re.compile(b"|".join(re.escape(token.prefix) for token in _TOKENS))
+_SHORT = 1000
+
 
 @cache
 def _token_pattern(token: _Token) -> re.Pattern[bytes]:
@@ -184,6 +188,8 @@ def secrets_in(raw: bytes) -> Iterator[Span]:
 
 def _tokens(raw: bytes) -> Iterator[Span]:
     runs, places = _long_runs(raw)
+    if len(runs) < _SHORT and not _ANY_PREFIX.search(runs):
+        return
     for token in _TOKENS:
         if token.prefix not in runs:
             continue
@@ -217,6 +223,8 @@ def _long_runs(raw: bytes) -> tuple[bytes, list[tuple[int, int]]]:
 
 def _phrases(raw: bytes, lower: bytes) -> Iterator[Span]:
     for kind, word, pattern in _COMPILED:
+        if word not in lower:
+            continue
         for place in _places(lower, word):
             match = pattern.match(raw, place)
             if match and _is_spelled_out(kind, match[match.lastindex or 0]):
@@ -233,6 +241,8 @@ def _is_spelled_out(kind: str, secret: bytes) -> bool:
 
 def _assignments(raw: bytes, lower: bytes) -> Iterator[Span]:
     for word in _NAMES:
+        if word not in lower:
+            continue
         for place in _places(lower, word):
             before = lower[max(place - 12, 0) : place]
             if before.endswith((b"public", b"publickey")) or (
@@ -285,6 +295,8 @@ def _private_keys(raw: bytes) -> Iterator[Span]:
 
 def _pem_begins(raw: bytes) -> Iterator[tuple[int, int]]:
     for word in (b"PRIVATE KEY", b"Private-Lines"):
+        if word not in raw:
+            continue
         for place in _places(raw, word):
             begin = _PEM_BEGIN.search(raw, max(place - 64, 0), place + 48)
             if begin and begin.start() <= place < begin.end():
