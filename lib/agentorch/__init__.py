@@ -9,11 +9,12 @@ The floors of this package. Imports go down; on one floor they go to the left:
        output descendants watch process
     4  jobqueue slots artifacts approvals finish    what keeps state on disk
        tree git treecopy history source workrecord workspace
-    3  paths atomic beneath inotify signals procfs  how the disk, the kernel and the
-       backlog events settings journal              environment are touched
+    3  paths atomic filesystem beneath inotify      how the disk, the kernel and the
+       signals procfs backlog events settings       environment are touched
+       journal
     2  contracts                                    what is accepted at a door
     1  pipeline context prompt redact policy        pure decisions: no os, no time
-    0  errors states job text secretforms           pure words
+    0  errors states job text times secretforms     pure words
 """
 
 __version__ = "0.1.0"
