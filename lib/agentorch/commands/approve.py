@@ -12,6 +12,9 @@ from agentorch.decide import approve
 @with_ids
 @click.option("--comment", default="", help="Recorded with the decision.")
 def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str) -> None:
-    """Approves jobs in awaiting_approval/: each goes on at the step where it stopped."""
+    """Approves jobs in awaiting_approval/: each goes on at the step where it stopped.
+
+    agentorch-cancel ends such a job instead.
+    """
     queue = opened()
     decide(ids(words, jobs), lambda word: approve(queue, word, comment))

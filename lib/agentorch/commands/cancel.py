@@ -12,6 +12,6 @@ from agentorch.decide import cancel
 @with_ids
 @click.option("--comment", default="", help="Recorded with the decision.")
 def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str) -> None:
-    """Cancels pending, waiting and running jobs; a running step is ended by its runner."""
+    """Cancels pending, running and waiting jobs; a running step is ended by its runner."""
     queue = opened()
     decide(ids(words, jobs), lambda word: cancel(queue, word, comment))

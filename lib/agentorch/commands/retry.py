@@ -10,9 +10,12 @@ from agentorch.decide import retry
 
 @program()
 @with_ids
-@click.option("--from", "step_id", metavar="STEP", help="Begin again at this step.")
+@click.option("--from", "step_id", metavar="STEP", help="Begin at this step instead.")
 @click.option("--comment", default="", help="Recorded with the decision.")
 def main(words: tuple[str, ...], jobs: tuple[str, ...], step_id: str | None, comment: str) -> None:
-    """Runs failed jobs again, from the step where each failed; what succeeded before it is kept."""
+    """Queues failed and cancelled jobs again, from the step where each failed.
+
+    What succeeded before that step is kept.
+    """
     queue = opened()
     decide(ids(words, jobs), lambda word: retry(queue, word, step_id, comment))

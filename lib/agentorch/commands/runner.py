@@ -15,7 +15,13 @@ from agentorch.slots import RESERVED, SLOT
 
 
 @program()
-@click.option("--slot", default="1", show_default=True, help="The slot to hold.")
+@click.option(
+    "--slot",
+    default="1",
+    show_default=True,
+    metavar="NAME",
+    help="The slot to hold: one runner each.",
+)
 @click.option("--drain", is_flag=True, help="Leave when pending/ is empty.")
 @click.option("--once", is_flag=True, help="Leave after one job.")
 def main(slot: str, *, drain: bool, once: bool) -> None:

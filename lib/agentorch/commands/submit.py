@@ -32,10 +32,14 @@ class Given:
 
 @program()
 @click.argument("files", metavar="[FILE]...", nargs=-1)
-@click.option("--goal", help="Submit a job with just this goal (and the default pipeline).")
+@click.option("--goal", help="Submit a job with this goal and the default pipeline.")
 @click.option("--project", metavar="ID", help="Work on this project of PROJECT_ALIASES.")
 @click.option("--priority", type=click.IntRange(0, 9), help="0 is claimed first; default 5.")
-@click.option("--wait", is_flag=True, help="Wait for the end; exit as agentorch-wait does.")
+@click.option(
+    "--wait",
+    is_flag=True,
+    help="Wait for the end (a runner must be there); exit as agentorch-wait does.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Answer with one object a line.")
 def main(
     files: tuple[str, ...],
@@ -48,8 +52,9 @@ def main(
 ) -> None:
     """Queues jobs from FILEs (- is standard input): JSON objects, or JSON lines.
 
-    All documents are checked before the first is queued. An id is printed when its job is on the
-    disk and will survive a power cut.
+    The smallest is {"goal": "…"}. All documents are checked before the first is queued. An id is
+    printed when its job is on the disk and will survive a power cut; agentorch-runner then works
+    on it.
     """
     if not files and goal is None:
         raise click.UsageError("give a FILE, - for standard input, or --goal")

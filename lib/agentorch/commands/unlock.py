@@ -9,6 +9,9 @@ from agentorch.decide import unlock
 @program()
 @with_ids
 def main(words: tuple[str, ...], jobs: tuple[str, ...]) -> None:
-    """Moves running jobs of dead owners to failed/; a live owner's job is refused (cancel it)."""
+    """Moves running jobs of dead owners to failed/; a live owner's job is refused (cancel it).
+
+    agentorch-reclaim puts such jobs back into the queue instead.
+    """
     queue = opened()
     decide(ids(words, jobs), lambda word: unlock(queue, word))
