@@ -1,0 +1,136 @@
+"""SIGKILL before every system call that touches the state, on the real executables.
+
+One plain trace gives the points of a program; each point is tried on a copy of the same state:
+the program is killed there, `agentorch-reclaim` and `agentorch-runner --drain` recover, the user
+goes on, and then everything must be right (`scenes`, `invariants`).
+
+Tried by default is each `Scene.every`-th point: all of submit, approve, retry, cancel, unlock and
+reclaim, and some of the longer ones. CRASH_POINTS=all tries all. strace follows the program itself,
+not its children: a step that a runner forked dies of the runner's death, wherever it is just then;
+its own calls are the points of agentorch-step. git's are nobody's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+
+from . import scenes
+from .invariants import ended_attempts, repeated, violations
+from .programs import AT_ONCE, Site, remove, site_in_memory
+from .scenes import Scene
+from .strace import Point, inject_argv, points
+
+pytestmark = pytest.mark.needs("strace")
+EVERY_POINT = os.environ.get("CRASH_POINTS") == "all"
+KILL = "signal=SIGKILL"
+Record = Callable[[str, object], None]
+
+
+@contextmanager
+def prepared(scene: Scene) -> Iterator[Site]:
+    """The state that a scene begins with."""
+    with site_in_memory() as empty:
+        site = empty.with_variables(**scene.variables)
+        site.queue.prepare()
+        scene.prepare(site)
+        yield site
+
+
+def points_of(site: Site, scene: Scene) -> list[Point]:
+    """The scene's points, from a run on a copy that must end well."""
+    dry = site.copy()
+    name, *arguments = scene.argv
+    found, ended = points(dry, name, *arguments, stdin=scene.stdin)
+    remove(dry)
+    assert ended.code == 0, ended
+    assert found, "the trace shows no call that touches the state"
+    return found
+
+
+def sampled(found: Sequence[Point], every: int) -> Sequence[Point]:
+    """The points that are tried."""
+    return found if EVERY_POINT else found[::every]
+
+
+def at_once(tries: Callable[[Point], list[str]], chosen: Sequence[Point]) -> list[str]:
+    """Tries several points at a time; what is wrong with any."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return [line for lines in pool.map(tries, chosen) for line in lines]
+
+
+def kill(site: Site, scene: Scene, point: Point) -> tuple[list[str], list[str]]:
+    """Runs the scene's program and kills it at a point; what it answered, what is wrong."""
+    name, *arguments = scene.argv
+    ended = site.run(name, *arguments, stdin=scene.stdin, under=inject_argv(point, KILL))
+    # how often a runner looks is not quite the same every time: it may end before its last points
+    wrong = [] if ended.code in (-9, 0) else [f"it was not killed: {ended}"]
+    return ended.ids if name != "runner" else [], wrong
+
+
+@pytest.mark.parametrize("scene", scenes.SCENES, ids=lambda scene: scene.name)
+def test_nothing_is_lost_wherever_it_is_killed(scene: Scene, record_property: Record) -> None:
+    with prepared(scene) as site:
+        found = points_of(site, scene)
+        chosen = sampled(found, scene.every)
+        record_property("points", f"{len(chosen)} of {len(found)}")
+        wrong = at_once(partial(killed_at, site, scene), chosen)
+    assert not wrong, "\n".join(wrong)
+
+
+def killed_at(prepared: Site, scene: Scene, point: Point) -> list[str]:
+    """Tries one point; what is wrong afterwards."""
+    site = prepared.copy()
+    ids, wrong = kill(site, scene, point)
+    before = ended_attempts(site)
+    wrong += site.recover()
+    wrong += violations(site)
+    wrong += scene.after(site, ids)
+    wrong += violations(site)
+    wrong += [] if scene.repeats else repeated(site, before)
+    remove(site)
+    return [f"{scene.name}: killed before {point}: {line}" for line in wrong]
+
+
+# ---- recovery is killed too -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scene", "every"), [(scenes.SUBMIT_ONE, 3), (scenes.RUN_SIMULATED, 33)], ids=["submit", "run"]
+)
+def test_recovery_may_be_killed_too(scene: Scene, every: int, record_property: Record) -> None:
+    tried, wrong = 0, []
+    with prepared(scene) as site:
+        for point in points_of(site, scene)[2::every]:
+            crashed = site.copy()
+            ids, lines = kill(crashed, scene, point)
+            for recovery in (scenes.RECLAIM, scenes.RECOVER):
+                second = sampled(points_of(crashed, recovery), recovery.nested_every)
+                tried += len(second)
+                again = partial(killed_twice_at, crashed, recovery, scene, ids)
+                lines += at_once(again, second)
+            wrong += [f"{scene.name}: killed before {point}, {line}" for line in lines]
+            remove(crashed)
+    record_property("points", tried)
+    assert not wrong, "\n".join(wrong)
+
+
+def killed_twice_at(
+    crashed: Site, recovery: Scene, scene: Scene, ids: list[str], point: Point
+) -> list[str]:
+    """Tries one point of a recovery; what is wrong after another."""
+    site = crashed.copy()
+    before = ended_attempts(site)
+    _, wrong = kill(site, recovery, point)
+    wrong += site.recover()
+    wrong += violations(site)
+    wrong += scene.after(site, ids)
+    wrong += violations(site)
+    wrong += repeated(site, before)
+    remove(site)
+    return [f"then {recovery.name} before {point}: {line}" for line in wrong]
