@@ -48,7 +48,11 @@ class Left(Enum):
 
 
 class JobRun:
-    """A claimed job. `job_patch` gives the whole change of a job's workspace."""
+    """A claimed job.
+
+    `job_patch` gives the whole change of a job's workspace; `check_room` raises TryAgain while too
+    little of the disk is free to start anything.
+    """
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class JobRun:
         stopping: Callable[[], bool],
         job_patch: Callable[[Job], bytes],
         max_attempts: int,
+        check_room: Callable[[], None],
     ) -> None:
         self.slot = slot
         self.key = key
@@ -72,6 +77,7 @@ class JobRun:
         self.stopping = stopping
         self.job_patch = job_patch
         self.max_attempts = max_attempts
+        self.check_room = check_room
         self.job = read_job(slot.path(key))
         self.artifacts = JobArtifacts(slot.queue.roots.artifacts(self.job.job_id))
         self.fields = {"job": self.job.job_id}
@@ -142,13 +148,27 @@ class JobRun:
     def _adopted(self) -> Decision:
         """What to do first: an attempt that another owner had started is waited for."""
         current = self.state.progress.of(self.state.progress.current)
+        if not isinstance(current.status, Phase):
+            return self._decided_already()
         if current.status is not Phase.RUNNING:
             return RunStep()
         if not self._wait_for_step(self._attempt_at(current.attempt)):
             return RunStep()
         return self._absorbed()
 
+    def _decided_already(self) -> Decision:
+        """What follows the current step's end: its owner took it in, and died before it acted."""
+        progress = self.state.progress
+        step = progress.of(progress.current)
+        result = self.artifacts.attempt_result(progress.current, step.attempt)
+        if result is None:
+            return RunStep()
+        before = progress.put(progress.current, replace(step, tries=step.tries - 1))
+        kind = OutcomeClass(result["outcome"])
+        return pipeline.after(self.job, before, kind, self.max_attempts)[1]
+
     def _attempt(self) -> Decision:
+        self.check_room()
         step_id = self.state.progress.current
         number = self.artifacts.next_attempt(step_id, self.state.progress.of(step_id).attempt)
         progress = pipeline.started(self.state.progress, number)
