@@ -201,6 +201,10 @@ class ArtifactPaths:
     def step(self, step_id: str) -> StepPaths:
         return StepPaths(self.directory / "steps" / step_id)
 
+    def started_steps(self) -> list[StepPaths]:
+        """The steps that have a directory, sorted."""
+        return [StepPaths(directory) for directory in sorted(self.directory.glob("steps/*"))]
+
 
 @dataclass(frozen=True)
 class WorkspacePaths:

@@ -11,13 +11,15 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from agentorch import atomic
+from agentorch.approvals import decisions
 from agentorch.artifacts import FINAL_STATES, PENDING, JobArtifacts, JobState
-from agentorch.finish import finish, give_back
+from agentorch.finish import finish, give_back, sweep
 from agentorch.job import MAX_TAKEN, Job, Key
-from agentorch.jobqueue import Queue, read_job
+from agentorch.jobqueue import Queue, first_state, read_job
 from agentorch.pipeline import Finish, Phase, begin, interrupted
 from agentorch.slots import Slot, hold_dead
-from agentorch.states import Status
+from agentorch.states import State, Status
 from agentorch.times import moment_of
 
 
@@ -43,7 +45,11 @@ def settle(slot: Slot, key: Key, *, least_age_s: float = 0) -> bool:
     state = artifacts.read_state() or JobState(job.job_id, PENDING, begin(job))
     if least_age_s and _age_s(state) < least_age_s:
         return False
-    if state.status in FINAL_STATES:
+    with atomic.disk_trouble(artifacts.paths.directory):
+        sweep(artifacts.paths)
+    if _waits_for_approval(artifacts, job):
+        slot.give(key, State.AWAITING_APPROVAL)
+    elif state.status in FINAL_STATES:
         slot.give(key, FINAL_STATES[state.status])
     elif key.taken + 1 >= MAX_TAKEN:
         end_as_lost(slot, key, job)
@@ -52,6 +58,15 @@ def settle(slot: Slot, key: Key, *, least_age_s: float = 0) -> bool:
             slot, key, job, left_behind(artifacts, state), as_=replace(key, taken=key.taken + 1)
         )
     return True
+
+
+def _waits_for_approval(artifacts: JobArtifacts, job: Job) -> bool:
+    """Whether the job was never approved: its owner died before a decision was on record."""
+    if first_state(job) is not State.AWAITING_APPROVAL or artifacts.read_state() is not None:
+        return False
+    if artifacts.paths.cancel.exists():  # its next owner ends it
+        return False
+    return "approve" not in {line["what"] for line in decisions(artifacts.paths)}
 
 
 def end_as_lost(slot: Slot, key: Key, job: Job) -> None:
