@@ -96,8 +96,8 @@ class History:
         here = self._at()
         commit = git.output(["commit-tree", "-m", "base", tree], here, when=when).decode().strip()
         git.output(["update-ref", "HEAD", commit], here)
-        pack = str(self.directory / "objects" / "pack" / "pack")
-        git.output(["pack-objects", "--quiet", "--revs", pack], here, stdin=b"HEAD\n")
+        pack = self.directory / "objects" / "pack" / "pack"
+        git.output(git.pack_argv(pack), here, stdin=b"HEAD\n")
         return commit
 
     def rewind(self, commit: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ from agentorch.paths import WorkspacePaths
 from agentorch.tree import is_opaque
 from agentorch.workspace import Source, Workspace
 
-PERSON = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
+from .workyard import git, state
+
 RUNS = settings(
-    max_examples=30,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     database=None,
@@ -73,13 +73,6 @@ EDITS = st.builds(
 )
 TREES = st.lists(EDITS.filter(lambda edit: edit.verb in {"write", "link"}), max_size=8)
 IGNORES = st.sampled_from([b"", b"*.o\n", b"a/\n", b"/b\n!c.txt\n"])
-
-
-def git(directory: Path, *arguments: str, stdin: bytes | None = None) -> str:
-    argv = ["git", *PERSON, *arguments]
-    ended = subprocess.run(argv, cwd=directory, input=stdin, capture_output=True, check=False)
-    assert ended.returncode == 0, (arguments, ended.stderr)
-    return ended.stdout.decode(errors="replace").strip()
 
 
 def clear(path: bytes) -> None:
@@ -137,25 +130,6 @@ def edit(root: Path, what: Edit) -> None:
         case "fifo":
             clear(path)
             os.mkfifo(path)
-
-
-def state(root: Path) -> dict[bytes, tuple[int, bytes]]:
-    """Everything that a reset promises: type, permissions and bytes of all but special files."""
-    found: dict[bytes, tuple[int, bytes]] = {}
-    top = os.fsencode(root)
-    for directory, directories, files in os.walk(top):
-        for name in (*directories, *files):
-            path = os.path.join(directory, name)
-            mode = os.lstat(path).st_mode
-            if stat.S_ISFIFO(mode):
-                continue
-            content = b""
-            if stat.S_ISLNK(mode):
-                content = os.readlink(path)
-            elif stat.S_ISREG(mode):
-                content = Path(os.fsdecode(path)).read_bytes()
-            found[os.path.relpath(path, top)] = (mode, content)
-    return found
 
 
 def base_repository(place: Path, tree: list[Edit], ignore: bytes) -> Path:

@@ -5,49 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from agentorch.paths import WorkspacePaths
-from agentorch.workspace import Change, PatchRefused, Source, Workspace, WorkspaceTrouble
+from agentorch.workspace import Change, Source, Workspace
 
-PERSON = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
-
-
-def git(directory: Path, *arguments: str, stdin: bytes | None = None) -> str:
-    argv = ["git", *PERSON, *arguments]
-    ended = subprocess.run(argv, cwd=directory, input=stdin, capture_output=True, check=False)
-    assert ended.returncode == 0, ended.stderr.decode(errors="replace")
-    return ended.stdout.decode(errors="replace").strip()
-
-
-def write(root: Path, **files: str) -> None:
-    for name, content in files.items():
-        (root / name).write_text(content)
-
-
-def state(root: Path) -> dict[bytes, tuple[int, bytes]]:
-    """Everything in a directory, with its type, permissions and bytes."""
-    found: dict[bytes, tuple[int, bytes]] = {}
-    for directory, directories, files in os.walk(os.fsencode(root)):
-        for name in (*directories, *files):
-            path = os.path.join(directory, name)
-            mode = os.lstat(path).st_mode
-            content = b""
-            if stat.S_ISLNK(mode):
-                content = os.readlink(path)
-            elif stat.S_ISREG(mode):
-                content = Path(os.fsdecode(path)).read_bytes()
-            found[os.path.relpath(path, os.fsencode(root))] = (mode, content)
-    return found
-
-
-def trouble(code: str) -> pytest.RaisesExc[WorkspaceTrouble]:
-    return pytest.RaisesExc(WorkspaceTrouble, check=lambda raised: raised.code == code)
+from .workyard import edit_everything, git, leave_oddities, make_havoc, state, trouble, write
 
 
 @pytest.fixture
@@ -99,20 +64,6 @@ def test_nothing_changed(workspace: Workspace) -> None:
     (workspace.paths.work / "README").touch()
     assert workspace.end(before) == Change(b"", changed=False, after=before)
     assert workspace.job_change().changed is False
-
-
-def edit_everything(work: Path) -> None:
-    write(work, new="new\n", no_newline="no newline")
-    (work / "README").write_text("first\nsecond\n")
-    (work / "run").chmod(0o644)
-    (work / "src/a.c").unlink()
-    (work / "src/blob").write_bytes(bytes(range(255, -1, -1)) * 10)
-    (work / "rename").rename(work / "renamed to this")
-    (work / "link").unlink()
-    (work / "link").mkdir()
-    (work / "link/inside").symlink_to("../nowhere")
-    (work / "crlf").write_bytes(b"a\r\nb\r\n")
-    (work / "empty").touch(0o755)
 
 
 def test_a_patch_holds_every_kind_of_change_and_applies(
@@ -213,35 +164,6 @@ def test_a_killed_git_leaves_a_lock_that_stops_nobody(workspace: Workspace) -> N
 
 
 # ---- put back ---------------------------------------------------------------------------------
-
-
-def leave_oddities(work: Path) -> None:
-    (work / "build/sub/empty").mkdir(parents=True)
-    (work / "build/sub").chmod(0o700)
-    write(work, **{"a.o": "ignored\n", "secret": "s\n", "readonly": "r\n", "group": "g\n"})
-    (work / "secret").chmod(0o600)
-    (work / "readonly").chmod(0o444)
-    (work / "group").chmod(0o775)
-    (work / "vendor/lib").mkdir(parents=True)
-    git(work / "vendor/lib", "init", "-q")
-    write(work / "vendor/lib", f="f\n")
-    git(work / "vendor/lib", "add", "-A")
-    git(work / "vendor/lib", "commit", "-qm", "nested")
-
-
-def make_havoc(work: Path) -> None:
-    edit_everything(work)
-    shutil.rmtree(work / "build")
-    shutil.rmtree(work / ".git")
-    shutil.rmtree(work / "vendor/lib/.git")
-    write(work, **{"a.o": "changed\n", "b.o": "ignored\n", "vendor/lib/f": "g\n"})
-    (work / "group").chmod(0o644)
-    (work / "secret").chmod(0o644)
-    (work / "readonly").unlink()
-    (work / "newdir/empty").mkdir(parents=True)
-    os.mkfifo(work / "fifo")
-    (work / "src").rename(work / "moved")
-    (work / "src").symlink_to("/etc")
 
 
 def test_a_second_attempt_finds_exactly_what_the_first_one_found(workspace: Workspace) -> None:
@@ -345,86 +267,3 @@ def test_lost_trees_are_a_lost_workspace(workspace: Workspace) -> None:
     write(workspace.paths.work, README="x\n")
     with trouble("workspace_lost"):
         workspace.end(before)
-
-
-# ---- patches of others ------------------------------------------------------------------------
-
-
-def test_a_patch_is_applied_once(workspace: Workspace, tmp_path: Path, origin: Path) -> None:
-    other = Workspace(WorkspacePaths(tmp_path / "other"))
-    other.prepare(Source("git", origin))
-    before = other.begin("s", 1)
-    edit_everything(other.paths.work)
-    change = other.end(before)
-    before = workspace.begin("s", 1)
-    assert workspace.apply(change.patch) is True
-    assert workspace.apply(change.patch) is False
-    assert workspace.apply(b"") is False
-    assert workspace.end(before).after.visible == change.after.visible
-    assert workspace.end(before).patch == change.patch
-    workspace.begin("s", 1)
-    assert workspace.apply(change.patch) is True
-
-
-def new_file(name: str, mode: str = "100644") -> bytes:
-    return (
-        f"diff --git a/{name} b/{name}\nnew file mode {mode}\n--- /dev/null\n"
-        f"+++ b/{name}\n@@ -0,0 +1 @@\n+/etc\n\\ No newline at end of file\n"
-    ).encode()
-
-
-@pytest.mark.parametrize(
-    "patch",
-    [
-        b"no patch at all\n",
-        new_file("README"),
-        new_file(".git/hooks/post-commit"),
-        new_file("src/.GIT/config"),
-        new_file("../outside"),
-        new_file("/outside"),
-        new_file("good") + new_file("../outside"),
-        new_file("out", "120000") + new_file("out/file"),
-        new_file("through/file"),
-        new_file("blocking"),
-    ],
-)
-def test_a_patch_that_does_not_fit_or_reaches_out_changes_nothing(
-    patch: bytes, workspace: Workspace, tmp_path: Path
-) -> None:
-    workspace.begin("s", 1)
-    (workspace.paths.work / "through").symlink_to(tmp_path)
-    os.mkfifo(workspace.paths.work / "blocking")
-    found = outside_of_history(workspace, tmp_path)
-    with pytest.raises(PatchRefused):
-        workspace.apply(patch)
-    assert outside_of_history(workspace, tmp_path) == found
-
-
-def outside_of_history(workspace: Workspace, root: Path) -> dict[bytes, tuple[int, bytes]]:
-    history = os.fsencode(workspace.paths.history.relative_to(root))
-    return {path: found for path, found in state(root).items() if not path.startswith(history)}
-
-
-# ---- its cost ---------------------------------------------------------------------------------
-
-
-def processes(action: str, workspace: Workspace, tmp_path: Path) -> int:
-    """How many programs an action starts, counted by strace(1)."""
-    trace = tmp_path / "trace"
-    code = (
-        "import sys; from pathlib import Path; from agentorch.paths import WorkspacePaths;"
-        "from agentorch.workspace import Workspace;"
-        "w = Workspace(WorkspacePaths(Path(sys.argv[1]))); b = w._recorded().last; " + action
-    )
-    argv = ["strace", "-f", "-qq", "-e", "trace=execve", "-e", "status=successful", "-o"]
-    python = [sys.executable, "-c", code, str(workspace.paths.directory)]
-    subprocess.run([*argv, str(trace), *python], check=True)
-    return sum("/git" in line for line in trace.read_text().splitlines())
-
-
-@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-def test_how_many_programs_it_takes(workspace: Workspace, tmp_path: Path) -> None:
-    assert processes("w.begin('one', 1)", workspace, tmp_path) == 3
-    assert processes("w.end(b)", workspace, tmp_path) == 3
-    write(workspace.paths.work, README="changed\n")
-    assert processes("w.end(b)", workspace, tmp_path) == 8
