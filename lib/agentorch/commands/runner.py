@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 
 import click
@@ -9,8 +10,11 @@ import click
 from agentorch import attempt
 from agentorch.agents.registry import load as load_agents
 from agentorch.commands.shape import configured, program
+from agentorch.errors import Misconfigured
 from agentorch.journal import Journal
 from agentorch.runner import Runner, Until
+from agentorch.sandbox import Wrapper, seccomp
+from agentorch.settings import Settings
 from agentorch.slots import RESERVED, SLOT
 
 
@@ -33,6 +37,7 @@ def main(slot: str, *, drain: bool, once: bool) -> None:
         raise click.BadParameter(f"{slot!r} is not a slot's name", param_hint="--slot")
     settings = configured()
     agents = load_agents(settings)
+    _warm(settings)
     until = Until.ONE if once else Until.EMPTY if drain else Until.TOLD
     runner = Runner(
         settings,
@@ -43,3 +48,10 @@ def main(slot: str, *, drain: bool, once: bool) -> None:
         job_patch=partial(attempt.job_patch, settings),
     )
     click.get_current_context().exit(runner.run(slot))
+
+
+def _warm(settings: Settings) -> None:
+    """Compiles the sandbox's filter now: every forked attempt inherits it."""
+    if settings.real_cli and Wrapper(settings.sandbox_wrapper).kind == "bwrap":
+        with contextlib.suppress(Misconfigured):  # an attempt that needs it says so
+            seccomp.program()
