@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from agentorch import atomic
 from agentorch.approvals import deciding, mark_cancelled, record, unmark_cancelled
 from agentorch.artifacts import PENDING, JobArtifacts, JobState
 from agentorch.errors import Refused
@@ -115,7 +116,8 @@ def _ended_already(queue: Queue, found: Found) -> bool:
 @contextmanager
 def _deciding(queue: Queue, word: str) -> Iterator[Found]:
     first = find(queue, word)
-    with deciding(queue.roots.artifacts(first.job.job_id)):
+    paths = queue.roots.artifacts(first.job.job_id)
+    with atomic.disk_trouble(paths.directory), deciding(paths):
         yield find(queue, first.job.job_id)
 
 

@@ -150,6 +150,12 @@ def queued(site: Site) -> None:
     site.submit(job(ID, SCRIPT, SCRIPT))
 
 
+def abandoned(site: Site) -> None:
+    """A dead runner's job."""
+    queued(site)
+    kill_in_step(site)
+
+
 def ran(site: Site, _: list[str]) -> Iterator[str]:
     """The job is done, and no attempt saw what an earlier one left."""
     if places(site) != {ID: State.DONE}:
@@ -173,6 +179,7 @@ def _counted(site: Site, step: str) -> Iterator[str]:
 
 RUN_SIMULATED = Scene("run", ("runner", "--drain"), queued, ran, every=6)
 RUN_EXEC = Scene("run-exec", ("runner", "--drain"), queued, ran, variables=REAL, every=12)
+CARRY_ON = Scene("carry-on", ("runner", "--drain", "--slot", "dead"), abandoned, ran)
 STEP = Scene("step", ("step", ID, "step1"), queued, ran, variables=REAL, every=4, repeats=True)
 
 
@@ -245,12 +252,6 @@ def _unlocked(site: Site, answered: list[str]) -> Iterator[str]:
 def _reclaimed(site: Site, _: list[str]) -> Iterator[str]:
     if set(places(site).values()) != {State.DONE}:
         yield f"not all is done: {places(site)}"
-
-
-def abandoned(site: Site) -> None:
-    """A dead runner's job."""
-    queued(site)
-    kill_in_step(site)
 
 
 def much_abandoned(site: Site) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeVar
 
 import pytest
 
@@ -29,6 +30,7 @@ from .strace import Point, inject_argv, points
 pytestmark = pytest.mark.needs("strace")
 EVERY_POINT = os.environ.get("CRASH_POINTS") == "all"
 KILL = "signal=SIGKILL"
+T = TypeVar("T")
 Record = Callable[[str, object], None]
 
 
@@ -58,7 +60,7 @@ def sampled(found: Sequence[Point], every: int) -> Sequence[Point]:
     return found if EVERY_POINT else found[::every]
 
 
-def at_once(tries: Callable[[Point], list[str]], chosen: Sequence[Point]) -> list[str]:
+def at_once(tries: Callable[[T], list[str]], chosen: Sequence[T]) -> list[str]:
     """Tries several points at a time; what is wrong with any."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return [line for lines in pool.map(tries, chosen) for line in lines]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from agentorch import attempt
+from agentorch import atomic, attempt
 from agentorch.agents.registry import Registry
 from agentorch.agents.registry import load as load_agents
 from agentorch.artifacts import Document, JobArtifacts
@@ -68,7 +68,7 @@ def _queued(settings: Settings, agents: Registry, word: str, step_id: str) -> Do
     job_id = found.job.job_id
     if found.state is None or found.key is None or found.state is State.RUNNING:
         raise Refused(f"job {job_id} is {found.state}: its runner runs its steps")
-    with hold(queue, STEPS, wait=False) as slot:
+    with atomic.disk_trouble(settings.state_directory), hold(queue, STEPS, wait=False) as slot:
         if slot is None:
             raise Refused("another agentorch-step runs a step of a queued job")
         if not slot.take(found.state, found.key):

@@ -1,0 +1,170 @@
+"""Every system call that touches the state fails once, as a full, broken or read-only disk does.
+
+A command then says so, answers nothing, exits with 75 and leaves nothing half done; a runner waits
+and goes on by itself. Tried: each call of submit with each error; of the decisions each call with
+one error in turn; of the runner and the step each `every`-th (CRASH_POINTS=all: each).
+EINTR is retried by Python where the kernel gives it (PEP 475): then all goes well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import cycle
+
+import pytest
+
+from . import scenes
+from .invariants import places, violations
+from .programs import Ended, Site, remove
+from .scenes import ID, Scene
+from .strace import Point, inject_argv
+from .test_kill import Record, at_once, points_of, prepared, sampled
+
+pytestmark = pytest.mark.needs("strace")
+
+ERRORS = {
+    "openat": ("ENOSPC", "EROFS", "EIO", "EMFILE", "EDQUOT"),
+    "write": ("ENOSPC", "EIO", "EDQUOT"),
+    "fsync": ("EIO", "ENOSPC", "EDQUOT"),
+    "ftruncate": ("EIO",),
+    "mkdir": ("ENOSPC", "EROFS", "EIO", "EDQUOT"),
+    "link": ("ENOSPC", "EROFS", "EIO", "EDQUOT"),
+    "rename": ("ENOSPC", "EROFS", "EIO"),
+    "unlink": ("EROFS", "EIO"),
+}
+INTERRUPTIBLE = ("openat", "write", "fsync", "flock")
+
+
+def failures(found: Sequence[Point]) -> Iterator[tuple[Point, str]]:
+    """Each point with each error that its call may give; not the answer's own."""
+    for point in found:
+        if not point.line.startswith("write(1<"):
+            yield from ((point, error) for error in ERRORS.get(point.name, ()))
+
+
+def one_each(found: Sequence[Point]) -> list[tuple[Point, str]]:
+    """Each point with one error, all errors in turn."""
+    turns = {name: cycle(errors) for name, errors in ERRORS.items()}
+    points = [p for p in found if p.name in turns and not p.line.startswith("write(1<")]
+    return [(point, next(turns[point.name])) for point in points]
+
+
+def refused(site: Site, scene: Scene, point: Point, error: str) -> Ended:
+    """Runs the scene's program with one call failing."""
+    name, *arguments = scene.argv
+    return site.run(name, *arguments, stdin=scene.stdin, under=inject_argv(point, f"error={error}"))
+
+
+# ---- submit -----------------------------------------------------------------------------------
+
+
+def test_a_submission_that_fails_leaves_nothing(record_property: Record) -> None:
+    scene = scenes.SUBMIT_ONE
+    with prepared(scene) as site:
+        chosen = list(failures(points_of(site, scene)))
+        record_property("points", len(chosen))
+        wrong = at_once(partial(submission_fails_at, site, scene), chosen)
+    assert not wrong, "\n".join(wrong)
+
+
+def submission_fails_at(prepared: Site, scene: Scene, at: tuple[Point, str]) -> list[str]:
+    site = prepared.copy()
+    ended = refused(site, scene, *at)
+    wrong = [] if (ended.code, ended.out) == (75, "") else [f"not refused: {ended}"]
+    if f"agentorch-submit: {site.state_directory}" not in ended.err:
+        wrong.append(f"the path is not named: {ended.err!r}")
+    wrong += violations(site)
+    wrong += [f"it is {place}" for place in places(site).values()]
+    wrong += scene.after(site, [])
+    wrong += violations(site)
+    remove(site)
+    return [f"{at[1]} of {at[0]}: {line}" for line in wrong]
+
+
+def test_a_signal_in_between_is_no_failure(record_property: Record) -> None:
+    scene = scenes.SUBMIT_ONE
+    with prepared(scene) as site:
+        chosen = [p for p in points_of(site, scene) if p.name in INTERRUPTIBLE]
+        record_property("points", len(chosen))
+        wrong = at_once(partial(interrupted_at, site, scene), [(p, "EINTR") for p in chosen])
+    assert not wrong, "\n".join(wrong)
+
+
+def interrupted_at(prepared: Site, scene: Scene, at: tuple[Point, str]) -> list[str]:
+    site = prepared.copy()
+    ended = refused(site, scene, *at)
+    wrong = [] if ended.ids == [ID] else [f"not acknowledged: {ended}"]
+    wrong += site.recover()
+    wrong += [*violations(site), *scene.after(site, ended.ids)]
+    remove(site)
+    return [f"EINTR of {at[0]}: {line}" for line in wrong]
+
+
+# ---- decide -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scene", scenes.DECISIONS, ids=lambda scene: scene.name)
+def test_a_decision_that_fails_can_be_taken_again(scene: Scene, record_property: Record) -> None:
+    with prepared(scene) as site:
+        chosen = one_each(sampled(points_of(site, scene), 2))
+        record_property("points", len(chosen))
+        wrong = at_once(partial(decision_fails_at, site, scene), chosen)
+    assert not wrong, "\n".join(wrong)
+
+
+def decision_fails_at(prepared: Site, scene: Scene, at: tuple[Point, str]) -> list[str]:
+    site = prepared.copy()
+    ended = refused(site, scene, *at)
+    wrong = [] if (ended.code, ended.out) == (75, "") else [f"not refused: {ended}"]
+    if f"agentorch-{scene.argv[0]}: {site.state_directory}" not in ended.err:
+        wrong.append(f"the path is not named: {ended.err!r}")
+    wrong += site.recover()
+    wrong += [*scene.after(site, []), *violations(site)]
+    remove(site)
+    return [f"{at[1]} of {at[0]}: {line}" for line in wrong]
+
+
+# ---- run --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scene", "every"), [(scenes.RUN_SIMULATED, 4), (scenes.CARRY_ON, 12)], ids=["run", "carry-on"]
+)
+def test_a_runner_waits_and_goes_on(scene: Scene, every: int, record_property: Record) -> None:
+    with prepared(scene) as site:
+        chosen = one_each(sampled(points_of(site, scene), every))
+        record_property("points", len(chosen))
+        wrong = at_once(partial(runner_fails_at, site, scene), chosen)
+    assert not wrong, "\n".join(wrong)
+
+
+def runner_fails_at(prepared: Site, scene: Scene, at: tuple[Point, str]) -> list[str]:
+    site = prepared.copy()
+    ended = refused(site, scene, *at)
+    wrong = [] if ended.code == 0 else [f"it did not go on: {ended}"]
+    wrong += [*scene.after(site, []), *violations(site)]
+    for step in site.roots.artifacts(ID).started_steps():
+        if len(list(step.attempts.glob("*/result.json"))) > 1:
+            wrong.append(f"{step.directory.name} was run twice")
+    remove(site)
+    return [f"{at[1]} of {at[0]}: {line}" for line in wrong]
+
+
+def test_a_step_that_fails_is_run_by_the_runner(record_property: Record) -> None:
+    scene = scenes.STEP
+    with prepared(scene) as site:
+        chosen = one_each(sampled(points_of(site, scene), 8))
+        record_property("points", len(chosen))
+        wrong = at_once(partial(step_fails_at, site, scene), chosen)
+    assert not wrong, "\n".join(wrong)
+
+
+def step_fails_at(prepared: Site, scene: Scene, at: tuple[Point, str]) -> list[str]:
+    site = prepared.copy()
+    ended = refused(site, scene, *at)
+    wrong = [] if ended.code == 75 else [f"not refused: {ended}"]
+    wrong += site.recover()
+    wrong += [*scene.after(site, []), *violations(site)]
+    remove(site)
+    return [f"{at[1]} of {at[0]}: {line}" for line in wrong]
