@@ -80,7 +80,7 @@ class Queue:
         """
         content = atomic.encode_line(document)
         artifacts = self.roots.artifacts(job.job_id)
-        self._refuse_below(floor_bytes)
+        refuse_below(self.paths.incoming, floor_bytes)
         with atomic.disk_trouble(artifacts.directory), self._incoming(content) as incoming:
             with contextlib.suppress(FileExistsError):
                 artifacts.directory.mkdir(0o750)
@@ -94,19 +94,24 @@ class Queue:
             target = self.paths.file(state, job.key)
             try:
                 os.rename(incoming, target)
+                # not incoming/: a name that a power cut brings back there has three links, so
+                # recovery removes it; and each fsync of a directory costs the disk a flush
+                self._sync(artifacts.directory, self.roots.artifacts_root, target.parent)
             except OSError:
-                # not queued, not acknowledged: the id is free again
-                artifacts.job.unlink()
+                self._withdraw(target, incoming, artifacts.job)
                 raise
-            # not incoming/: a name that a power cut brings back there has three links, so
-            # recovery removes it; and each fsync of a directory costs the disk a flush
-            self._sync(artifacts.directory, self.roots.artifacts_root, target.parent)
         return state
 
-    def _refuse_below(self, floor_bytes: int) -> None:
-        free = os.statvfs(self.paths.incoming)
-        if free.f_bavail * free.f_frsize < floor_bytes:
-            raise TryAgain(f"{self.paths.incoming}: less than {floor_bytes} bytes are free")
+    def _withdraw(self, queued: Path, incoming: Path, owner: Path) -> None:
+        """Frees the id of a submission that is not acknowledged; not where a runner has it by now.
+
+        What the disk refuses here too is met by recovery: the job is then queued, whole.
+        """
+        with contextlib.suppress(OSError):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(queued, incoming)
+            if incoming.exists():
+                owner.unlink()
 
     @contextlib.contextmanager
     def _incoming(self, content: bytes) -> Iterator[Path]:
@@ -230,6 +235,15 @@ class Queue:
         with atomic.disk_trouble(target):
             self._sync(target.parent, source.parent)
         return True
+
+
+def refuse_below(directory: Path, floor_bytes: int) -> None:
+    """Raises TryAgain where less than the floor is free."""
+    free = os.statvfs(directory)
+    if free.f_bavail * free.f_frsize < floor_bytes:
+        raise TryAgain(
+            f"{directory}: less than {floor_bytes} bytes are free (AGENTORCH_MIN_FREE_BYTES)"
+        )
 
 
 def first_state(job: Job) -> State:

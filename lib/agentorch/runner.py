@@ -15,11 +15,12 @@ from enum import StrEnum
 
 from agentorch import atomic
 from agentorch.agents.registry import Registry
-from agentorch.errors import Exit, TryAgain
+from agentorch.errors import Exit, Misconfigured, TryAgain
 from agentorch.events import Events
+from agentorch.filesystem import power_cut_doubt, refusal
 from agentorch.inotify import Inotify, Mask
 from agentorch.job import MAX_TAKEN, Job, Key
-from agentorch.jobqueue import Queue, lock, read_job
+from agentorch.jobqueue import Queue, lock, read_job, refuse_below
 from agentorch.jobrun import JobRun, Left
 from agentorch.journal import Journal
 from agentorch.launch.base import Attempt
@@ -65,12 +66,22 @@ class Runner:
         self.waiting = False
 
     def run(self, slot_name: str) -> Exit:
-        """Works until told to leave, or as `until` says."""
+        """Works until told to leave, or as `until` says. What the disk can't take it waits for."""
+        with Signals((*LEAVE_NOW, *LEAVE_AFTER_JOB)) as signals:
+            while not signals.came(*LEAVE_NOW, *LEAVE_AFTER_JOB):
+                try:
+                    with atomic.disk_trouble(self.queue.paths.root):
+                        return self._hold_and_serve(slot_name, signals)
+                except TryAgain as problem:
+                    self._say_waiting(problem)
+                    select.select([signals], [], [], self.settings.runner_poll_interval_s)
+                    signals.clear()
+        return Exit.DONE
+
+    def _hold_and_serve(self, slot_name: str, signals: Signals) -> Exit:
         self.queue.prepare()
-        with (
-            Signals((*LEAVE_NOW, *LEAVE_AFTER_JOB)) as signals,
-            self._slot(slot_name, signals) as slot,
-        ):
+        self._check_disk()
+        with self._slot(slot_name, signals) as slot:
             if slot is None:
                 return Exit.DONE if signals.came(*LEAVE_NOW) else Exit.TRY_AGAIN
             events = Events(self.queue.paths, signals)
@@ -79,6 +90,15 @@ class Runner:
             finally:
                 events.close()
         return Exit.DONE
+
+    def _check_disk(self) -> None:
+        """Raises Misconfigured where the roots can't hold a queue."""
+        problem = refusal(self.settings.roots)
+        if problem is not None:
+            raise Misconfigured(problem)
+        doubt = power_cut_doubt(self.settings.roots.queue_root)
+        if doubt is not None:
+            self.journal.warning(doubt)
 
     # ---- the slot -----------------------------------------------------------------------------
 
@@ -147,10 +167,13 @@ class Runner:
             self._work(slot, key, launcher, events)
 
     def _wait_for_disk(self, problem: TryAgain, key: Key, events: Events) -> None:
-        if not self.waiting:
-            self.journal.error(f"waiting: {problem}", job=key.job_id)
-        self.waiting = True
+        self._say_waiting(problem, job=key.job_id)
         events.wait(self.settings.runner_poll_interval_s)
+
+    def _say_waiting(self, problem: TryAgain, **fields: str) -> None:
+        if not self.waiting:
+            self.journal.error(f"waiting: {problem}", **fields)
+        self.waiting = True
 
     def _reclaim(self, slot: Slot, events: Events) -> None:
         if not events.slots_changed:
@@ -172,6 +195,7 @@ class Runner:
         self.jobs += 1
         while slot.path(key).exists():
             try:
+                self._check_room()
                 self._run_job(slot, key, launcher, events)
             except TryAgain as problem:
                 self._wait_for_disk(problem, key, events)
@@ -179,6 +203,11 @@ class Runner:
                     return
             else:
                 self.waiting = False
+
+    def _check_room(self) -> None:
+        roots = self.settings.roots
+        for directory in (roots.queue_root, roots.workspaces_root):
+            refuse_below(directory, self.settings.min_free_disk_bytes)
 
     def _run_job(self, slot: Slot, key: Key, launcher: Fork, events: Events) -> Left:
         with atomic.disk_trouble(slot.directory):
@@ -192,6 +221,7 @@ class Runner:
                 stopping=lambda: events.signals.came(*LEAVE_NOW),
                 job_patch=self.job_patch,
                 max_attempts=self.settings.runner_max_attempts_per_step,
+                check_room=self._check_room,
             ).run()
 
 
