@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 from pathlib import Path
 
 from agentorch import atomic
-from agentorch.errors import AgentorchError
 from agentorch.paths import Roots
 
 # Filesystems that keep what was synced over a power cut; ext4 only with a journal.
@@ -20,24 +20,33 @@ def refusal(roots: Roots) -> str | None:
 
     None where it works, and where the disk just can't take it now.
     """
-    name = f".doctor-{secrets.token_hex(8)}"
-    first, second = roots.queue.incoming / name, roots.artifacts_root / name
-    moved = roots.queue.incoming / f"{name}.moved"
     try:
-        atomic.replace(first, b"")
-        os.link(first, second)
-        os.rename(second, moved)
-    except AgentorchError as problem:
-        return str(problem)
+        _try(roots)
+    except (BlockingIOError, FileNotFoundError):  # taken for a dead one's, and swept by a recovery
+        return None
     except OSError as problem:
         if problem.errno in atomic.DISK_TROUBLE - {errno.EROFS}:
             return None
         advice = "queue and artifacts must be writable, on one filesystem, in one mount"
         return f"{problem.filename}: {problem.strerror}: {advice}"
-    finally:
-        for path in (first, second, moved):
-            path.unlink(missing_ok=True)
     return None
+
+
+def _try(roots: Roots) -> None:
+    """Leaves nothing but where it is killed: then what recovery removes, as the flock is free."""
+    first = roots.queue.incoming / f".{secrets.token_hex(8)}"
+    second = roots.artifacts_root / first.name
+    moved = first.with_name(f"{first.name}.moved")
+    descriptor = os.open(first, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.fsync(descriptor)
+        os.link(first, second)
+        os.rename(second, moved)
+    finally:
+        for path in (moved, second, first):
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def power_cut_doubt(path: Path) -> str | None:

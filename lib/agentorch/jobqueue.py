@@ -162,6 +162,10 @@ class Queue:
         try:
             if not lock(descriptor, wait=False):
                 return False
+            if path.name.startswith("."):  # a trial of the disk: see filesystem
+                (self.roots.artifacts_root / path.name).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+                return False
             found = os.fstat(descriptor)
             queued = found.st_nlink == 2 and self._queue_incoming(path, found)
             # one link: never owned its id; three: its job was queued by somebody else
