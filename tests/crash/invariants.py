@@ -78,17 +78,23 @@ def _inodes(site: Site) -> Iterator[str]:
             else:
                 files.setdefault(key.job_id, []).append(path)
     for directory in site.roots.artifacts_root.iterdir():
-        job = site.roots.artifacts(directory.name).job
-        if not job.exists() and any(directory.iterdir()):
-            yield f"{directory.name}: artifacts without job.json"
-        if job.exists() and directory.name not in files:
-            yield f"{directory.name}: lost: job.json has no queue file"
+        if directory.name not in files:
+            yield from _without_queue_file(directory)
     for job_id, paths in files.items():
         job = site.roots.artifacts(job_id).job
         if len(paths) != 1:
             yield f"{job_id}: {len(paths)} queue files"
         elif not job.exists() or not job.samefile(paths[0]) or job.stat().st_nlink != 2:
             yield f"{job_id}: queue file and job.json are not two names of one inode"
+
+
+def _without_queue_file(directory: Path) -> Iterator[str]:
+    if not directory.is_dir():
+        yield f"{directory.name}: no job's directory"
+    elif (directory / "job.json").exists():
+        yield f"{directory.name}: lost: job.json has no queue file"
+    elif any(directory.iterdir()):
+        yield f"{directory.name}: artifacts without job.json"
 
 
 def _job(site: Site, job_id: str, state: State) -> Iterator[str]:

@@ -116,13 +116,19 @@ class Site:
             code = warm.run(wish, TIMEOUT_S)
             return Ended(code, streams["stdout"].read_text(), streams["stderr"].read_text())
 
-    def start(self, name: str, *arguments: str, under: Sequence[str] = ()) -> subprocess.Popen[str]:
+    def start(
+        self,
+        name: str,
+        *arguments: str,
+        under: Sequence[str] = (),
+        stderr: int = subprocess.PIPE,
+    ) -> subprocess.Popen[str]:
         """Starts a program; whoever calls this waits for its end."""
         return subprocess.Popen(
             [*under, *program_argv(name, *arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             cwd=self.top,
             env=self.environment(),

@@ -177,6 +177,13 @@ def _counted(site: Site, step: str) -> Iterator[str]:
         yield f"{step} ran {len(runs.read_text().splitlines())} times in {len(claims)} attempts"
 
 
+def started(site: Site, _: list[str]) -> Iterator[str]:
+    """Nothing is left of a start, and the next one is one like any other."""
+    yield from (f"left: {path}" for path in site.roots.artifacts_root.iterdir())
+    yield from site.recover()
+
+
+START = Scene("start", ("runner", "--drain"), nothing, started)
 RUN_SIMULATED = Scene("run", ("runner", "--drain"), queued, ran, every=6)
 RUN_EXEC = Scene("run-exec", ("runner", "--drain"), queued, ran, variables=REAL, every=12)
 CARRY_ON = Scene("carry-on", ("runner", "--drain", "--slot", "dead"), abandoned, ran)
@@ -291,6 +298,7 @@ SCENES = (
     SUBMIT_ONE,
     SUBMIT_THREE,
     SUBMIT_APPROVAL,
+    START,
     RUN_SIMULATED,
     RUN_EXEC,
     STEP,
