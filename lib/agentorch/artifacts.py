@@ -18,6 +18,7 @@ from agentorch.job import SCHEMA_VERSION, Job, Outcome, Step
 from agentorch.paths import STEP_FILES, ArtifactPaths
 from agentorch.pipeline import Phase, Progress, StepProgress
 from agentorch.states import STATUSES, State, Status
+from agentorch.text import demoted
 
 PENDING = "pending"
 MAX_ATTEMPTS = 50  # what a result may say
@@ -138,7 +139,7 @@ class JobArtifacts:
         for step, paths in texts:
             report.append(
                 f"\n## {step.step_id} ({step.agent}, {step.role})\n\n"
-                f"{read_text(paths.report).strip()}\n"
+                f"{demoted(read_text(paths.report).strip(), 2)}\n"
             )
             logs += read_bytes(paths.logs)
         atomic.replace(self.paths.report, "".join(report).encode())

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from agentorch import atomic
 from agentorch.agents.registry import Registry
 from agentorch.agents.registry import load as load_agents
-from agentorch.errors import AgentorchError
-from agentorch.paths import Roots
+from agentorch.filesystem import mounted, power_cut_doubt, refusal
 from agentorch.policy import Effective
 from agentorch.preflight import Ground, check
 from agentorch.sandbox import Wrapper, probe
 from agentorch.settings import Settings
-
-# Filesystems that survive a power cut as long as we sync; ext4 only with a journal.
-JOURNALLED = frozenset({"ext4", "ext3", "xfs", "btrfs", "zfs", "f2fs", "bcachefs"})
 
 
 @dataclass(frozen=True)
@@ -55,59 +48,13 @@ def state_checks(settings: Settings) -> Iterator[Check]:
         words = f"{missing[0]} is not there yet: the first agentorch-submit makes it"
         yield Check("state", "warning", words)
         return
-    yield writing_check(roots)
-    yield journal_check(roots.queue_root)
+    problem = refusal(roots)
+    works = f"write, fsync, link and rename work in {roots.queue_root}"
+    yield Check("state", "problem" if problem else "ok", problem or works)
+    doubt = power_cut_doubt(roots.queue_root)
+    safe = f"{mounted(roots.queue_root)[0]} keeps what is acknowledged over a power cut"
+    yield Check("filesystem", "warning" if doubt else "ok", doubt or safe)
     yield space_check(settings)
-
-
-def writing_check(roots: Roots) -> Check:
-    """A real write, fsync, link and rename between queue and artifacts."""
-    name = f".doctor-{secrets.token_hex(8)}"
-    first, second = roots.queue.incoming / name, roots.artifacts_root / name
-    try:
-        atomic.replace(first, b"")
-        os.link(first, second)
-        os.rename(second, roots.queue.incoming / f"{name}.moved")
-    except (OSError, AgentorchError) as problem:
-        words = f"{problem}: queue and artifacts must be writable, on one filesystem, in one mount"
-        return Check("state", "problem", words)
-    finally:
-        for path in (first, second, roots.queue.incoming / f"{name}.moved"):
-            path.unlink(missing_ok=True)
-    return Check("state", "ok", f"write, fsync, link and rename work in {roots.queue_root}")
-
-
-def journal_check(path: Path) -> Check:
-    """Whether the filesystem below the queue keeps its order over a power cut."""
-    kind, options = mounted(path)
-    if kind not in JOURNALLED:
-        words = f"{path} is on {kind}: what is acknowledged may not survive a power cut there"
-        return Check("filesystem", "warning", words)
-    if kind == "ext4" and not has_journal(path):
-        words = f"{path} is on ext4 without a journal: a power cut breaks it (tune2fs -j)"
-        return Check("filesystem", "warning", words)
-    return Check("filesystem", "ok", f"{kind} ({options})")
-
-
-def mounted(path: Path) -> tuple[str, str]:
-    """The type and options of the filesystem that a path is on (proc_pid_mountinfo(5))."""
-    best, found = "", ("unknown", "")
-    real = str(path.resolve())
-    for line in Path("/proc/self/mountinfo").read_text("utf-8").splitlines():
-        before, _, behind = line.partition(" - ")
-        point = before.split()[4].replace("\\040", " ")
-        inside = real == point or real.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= len(best):
-            best, found = point, (behind.split()[0], before.split()[5])
-    return found
-
-
-def has_journal(path: Path) -> bool:
-    """Whether the ext4 that a path is on has a journal; True where it can't be told."""
-    device = path.stat().st_dev
-    name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
-    counters = Path("/proc/fs/jbd2")
-    return not counters.is_dir() or any(p.name.startswith(name) for p in counters.iterdir())
 
 
 def space_check(settings: Settings) -> Check:

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes of every executable (agentorch(7))."""
+    """Exit codes of every executable."""
 
     DONE = 0
     NEGATIVE = 1

@@ -15,7 +15,34 @@ from agentorch.paths import QueuePaths
 from agentorch.signals import Signals
 from agentorch.states import State
 
+LOCK = ".lock"
 _CHANGED = Mask.CREATE | Mask.MOVED_TO | Mask.CLOSE_WRITE
+
+
+class SecondLooks:
+    """When to look at a lock again after it was said to be closed.
+
+    The kernel tells of a close (fsnotify_close) just before it drops the flock of the file
+    (locks_remove_file, both in __fput): whoever is quick still finds it taken, and no other event
+    will come.
+    """
+
+    DELAYS_S = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0)
+
+    def __init__(self) -> None:
+        self._left: tuple[float, ...] = ()
+
+    def closed(self) -> None:
+        """A lock was closed: a few looks are due."""
+        self._left = self.DELAYS_S
+
+    def limit(self, timeout_s: float | None) -> float | None:
+        """How long to wait when `timeout_s` was asked for; takes one look off."""
+        if not self._left:
+            return timeout_s
+        first, *rest = self._left
+        self._left = tuple(rest)
+        return first if timeout_s is None else min(first, timeout_s)
 
 
 class Events:
@@ -30,6 +57,7 @@ class Events:
         self._pending = self._inotify.watch(paths.state(State.PENDING), Mask.CREATE | Mask.MOVED_TO)
         self._running = self._inotify.watch(paths.running, Mask.CREATE)
         self._slots: dict[int, str] = {}
+        self._looks = SecondLooks()
 
     def next_pending(self) -> Key | None:
         """The first job to claim, as far as is known; lists pending/ when that is due."""
@@ -57,17 +85,22 @@ class Events:
         self._inotify.forget(watch)
 
     def wait(self, timeout_s: float | None) -> None:
-        """Waits until something happened, or so many seconds."""
+        """Waits until something happened, or so many seconds; may return for no reason."""
+        timeout_s = self._looks.limit(timeout_s)
         poll = select.poll()
         poll.register(self._inotify, select.POLLIN)
         poll.register(self.signals, select.POLLIN)
-        poll.poll(None if timeout_s is None else int(timeout_s * 1000) + 1)
+        if not poll.poll(None if timeout_s is None else int(timeout_s * 1000) + 1):
+            self.slots_changed = True
         self.signals.clear()
         for event in self._inotify.read():
             self._heard(event)
 
     def _heard(self, event: Event) -> None:
+        if event.mask & Mask.CLOSE_WRITE and event.name == LOCK:
+            self._looks.closed()
         if event.mask & Mask.OVERFLOW:
+            self._looks.closed()
             self.backlog.lost_events()
             self.slots_changed = True
         elif event.watch == self._pending:

@@ -186,11 +186,13 @@ class JobRun:
                 return RunStep()
             name = self.launcher.submit(attempt)
         self._wait_for_step(attempt, name)
+        usage = self.launcher.usage(name)
         how = self.launcher.list().get(name, "it is not known how its process ended")
         if self._has_no_result(attempt) and not self.stopping():
             self._record_lost(attempt, how)
         decision = self._absorbed()
-        self.journal.info("ended", **fields, status=self.state.progress.of(step_id).status)
+        status = self.state.progress.of(step_id).status
+        self.journal.info("ended", **fields, status=status, **usage)
         return decision
 
     def _has_no_result(self, attempt: Attempt) -> bool:

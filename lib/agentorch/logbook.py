@@ -1,7 +1,7 @@
 """logs.txt while an attempt runs: each line as it comes, redacted, bounded.
 
 The first half of the limit is written at once, for those who follow; of what comes after it the
-last half is kept and written at the end, behind a line that says how much is missing.
+last half is kept, and written at the end behind a line that says how much is missing.
 """
 
 from __future__ import annotations
@@ -11,58 +11,82 @@ from collections import Counter, deque
 from pathlib import Path
 
 from agentorch.agents.base import Line
+from agentorch.output import Kept, kept
 from agentorch.redact import LineRedactor, Redactor
+
+STREAMS = ("stdout", "stderr")
 
 
 class Logbook:
-    """Writes one attempt's logs.txt; `found` counts the secrets that were redacted."""
+    """Writes one attempt's logs.txt."""
 
     def __init__(self, path: Path, redactor: Redactor, limit_chars: int) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self._file = os.fdopen(os.open(path, flags, 0o640), "w", encoding="utf-8", errors="replace")
-        self._redactors = {
-            name: LineRedactor(redactor) for name in ("stdout", "stderr", "agentorch")
-        }
+        self._redactor = redactor
+        self._redactors = {name: LineRedactor(redactor) for name in STREAMS}
         self._room = limit_chars // 2
-        self._limit = limit_chars // 2
-        self._tail: deque[str] = deque()
-        self._tail_chars = 0
-        self._missing = 0
+        self._tail = Tail(limit_chars // 2)
 
     def note(self, text: str) -> None:
         """A line of our own."""
-        self.line(Line("agentorch", text))
+        self._write(f"agentorch: {self._redactor.redact(text)}\n")
 
     def line(self, line: Line) -> None:
-        """A line of the agent's."""
-        cut = " [line cut]" if line.cut else ""
-        self._write(f"{line.stream}: {self._redactors[line.stream].line(line.text)}{cut}\n")
-
-    def _write(self, text: str) -> None:
-        if self._room >= len(text):
-            self._room -= len(text)
-            self._file.write(text)
-            self._file.flush()
+        """A line of the agent's. Past the first half it costs next to nothing."""
+        if self._room <= 0:
+            self._tail.add(f"{line.stream}: {line.text}\n")
             return
-        self._room = 0
-        self._tail.append(text[-self._limit :] if self._limit else "")
-        self._tail_chars += len(self._tail[-1])
-        self._missing += len(text) - len(self._tail[-1])
-        while self._tail_chars > self._limit:
-            dropped = len(self._tail.popleft())
-            self._tail_chars -= dropped
-            self._missing += dropped
+        cut = " [line cut]" if line.cut else ""
+        text = f"{line.stream}: {self._redactors[line.stream].line(line.text)}{cut}\n"
+        self._write(text[: self._room])
+        self._room -= len(text)
+
+    def settle(self) -> Counter[str]:
+        """Writes what was kept of the end; the kinds of secrets that were met, and how often."""
+        ends = self._tail.kept()
+        self._write(redacted(ends, self._redactor))
+        found = sum((one.found for one in self._redactors.values()), Counter[str]())
+        return found + Counter(one.kind for one in self._redactor.find(ends.head + ends.tail))
 
     def close(self) -> None:
-        """Writes what was kept of the end; durable when it returns."""
-        if self._missing:
-            self._file.write(f"[… {self._missing} characters left out …]\n")
-        self._file.writelines(self._tail)
-        self._file.flush()
+        """Nothing is added any more; durable when it returns."""
         os.fsync(self._file.fileno())
         self._file.close()
 
-    @property
-    def found(self) -> Counter[str]:
-        """The kinds of secrets that were met, and how often."""
-        return sum((redactor.found for redactor in self._redactors.values()), Counter())
+    def _write(self, text: str) -> None:
+        self._file.write(text)
+        self._file.flush()
+
+
+class Tail:
+    """The last so many characters of what is added, as it came."""
+
+    def __init__(self, limit_chars: int) -> None:
+        self._limit = limit_chars
+        self._texts: deque[str] = deque()
+        self._chars = 0
+        self._total = 0
+
+    def add(self, text: str) -> None:
+        """Adds a line; the first ones go when there are too many."""
+        self._total += len(text)
+        self._texts.append(text[-self._limit :] if self._limit else "")
+        self._chars += len(self._texts[-1])
+        while self._chars > self._limit:
+            self._chars -= len(self._texts.popleft())
+
+    def kept(self) -> Kept:
+        """What is left of it."""
+        text = "".join(self._texts)
+        if self._total == self._chars:
+            return Kept(text)
+        return kept("", self._total, f"\n{text}" if len(self._texts) > 1 else text)
+
+
+def redacted(ends: Kept, redactor: Redactor) -> str:
+    """What is kept of a text, without its secrets, and a line for what is missing."""
+    if not ends.missing:
+        return redactor.redact(ends.head)
+    note = f"[… {ends.missing} characters left out …]\n"
+    return redactor.redact(ends.head) + note + redactor.redact_tail(ends.tail)

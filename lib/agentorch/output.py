@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -17,6 +18,10 @@ from agentorch.agents.base import Line
 FOLLOWED_LINE_BYTES = 1 << 20
 WHOLE_LINE_BYTES = 16 << 20
 CHUNK_BYTES = 256 << 10
+MANY_LINES = 500_000
+LAST_BYTES = 4 << 20
+# Longer than any secret that could be cut in two.
+MARGIN_CHARS = 512
 # What is followed after the end of a program that printed faster than it could be followed.
 DRAINED_BYTES = 4 << 20
 
@@ -153,25 +158,54 @@ class Followers:
 
 
 def lines(path: Path, stream: str) -> Iterator[Line]:
-    """The lines of a finished file, read as they are asked for."""
+    """The lines of a finished file, read as they are asked for.
+
+    Of a flood of short ones the middle is left out: half a million lines, then the last 4 MiB.
+    """
     splitter = Splitter(stream, WHOLE_LINE_BYTES)
+    count = 0
     with _open(path) as file:
+        last = os.fstat(file.fileno()).st_size - LAST_BYTES
         while chunk := file.read(CHUNK_BYTES):
-            yield from splitter.feed(chunk)
+            for line in splitter.feed(chunk):
+                count += 1
+                yield line
+            if count > MANY_LINES and file.tell() < last:
+                splitter.skip()
+                file.seek(last)
     yield from splitter.last()
 
 
-def head_and_tail(path: Path, max_chars: int) -> str:
-    """The file as text; of a longer one the first and last halves, and how much is missing."""
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a text: all in `head` where nothing is missing, else both ends of it.
+
+    They end and begin with whole lines, or well away from where a word could have been cut.
+    """
+
+    head: str
+    missing: int = 0
+    tail: str = ""
+
+
+def kept(head: str, total: int, tail: str) -> Kept:
+    """The ends of a text of `total` characters, trimmed where they were cut. Pure."""
+    before, line, _ = head.rpartition("\n")
+    head = before + line if line else head[:-MARGIN_CHARS]
+    _, line, behind = tail.partition("\n")
+    tail = behind if line else tail[MARGIN_CHARS:]
+    return Kept(head, total - len(head) - len(tail), tail)
+
+
+def head_and_tail(path: Path, max_chars: int) -> Kept:
+    """The file as text; of a longer one the first and last halves."""
     head, tail, total = "", "", 0
     half = max_chars // 2
     for text in _decoded(path):
         total += len(text)
         head += text[: max_chars - len(head)]
         tail = (tail + text)[-half:] if half else ""
-    if total <= max_chars:
-        return head
-    return f"{head[:half]}\n[… {total - 2 * half} characters left out …]\n{tail}"
+    return Kept(head) if total <= max_chars else kept(head[:half], total, tail)
 
 
 def _decoded(path: Path) -> Iterator[str]:

@@ -92,9 +92,11 @@ def _unusable(capabilities: Capabilities, ground: Ground) -> tuple[Problem, ...]
 
 def _missing(capabilities: Capabilities, path: str) -> str | None:
     absolute = ":".join(entry for entry in path.split(":") if entry.startswith("/"))
-    if shutil.which(capabilities.binary, path=absolute) is not None:
+    if shutil.which(capabilities.program or capabilities.binary, path=absolute) is not None:
         return None
-    return f"{capabilities.binary!r} is not on PATH ({path}){_install(capabilities)}"
+    where = "there" if capabilities.program else f"on PATH ({path})"
+    wanted = capabilities.program or capabilities.binary
+    return f"{wanted!r} is not {where}{_install(capabilities)}"
 
 
 def _outdated(capabilities: Capabilities, ground: Ground) -> str | None:

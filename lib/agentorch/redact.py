@@ -70,6 +70,15 @@ class Redactor:
         """Secrets in a unified diff, but for those that stand only on lines it takes away."""
         return [finding for finding in self.find(patch) if not _is_taken_away(patch, finding)]
 
+    def redact_tail(self, text: str) -> str:
+        """`redact` for a text that lost its beginning: the rest of a private key goes, too."""
+        raw = text.encode("utf-8", "replace")
+        end = PEM_END.search(raw)
+        if end is None or raw.rfind(b"-BEGIN", 0, end.start()) >= 0:
+            return self.redact(text)
+        behind = raw[end.end() :].decode("utf-8", "replace")
+        return f"[redacted:private_key]{self.redact(behind)}"
+
     def redact(self, text: str) -> str:
         """The text with each secret as `[redacted:KIND]`."""
         return _replaced(text, self.find(text))

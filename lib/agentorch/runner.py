@@ -16,7 +16,7 @@ from enum import StrEnum
 from agentorch import atomic
 from agentorch.agents.registry import Registry
 from agentorch.errors import Exit, Misconfigured, TryAgain
-from agentorch.events import Events
+from agentorch.events import Events, SecondLooks
 from agentorch.filesystem import power_cut_doubt, refusal
 from agentorch.inotify import Inotify, Mask
 from agentorch.job import MAX_TAKEN, Job, Key
@@ -125,9 +125,12 @@ class Runner:
             poll = select.poll()
             poll.register(closes, select.POLLIN)
             poll.register(signals, select.POLLIN)
+            looks = SecondLooks()
             while not lock(descriptor, wait=False):
-                poll.poll()
-                list(closes.read())
+                limit_s = looks.limit(None)
+                poll.poll(None if limit_s is None else limit_s * 1000)
+                if list(closes.read()):
+                    looks.closed()
                 signals.clear()
                 if signals.came(*LEAVE_NOW, *LEAVE_AFTER_JOB):
                     return False

@@ -164,7 +164,7 @@ def _log_level(text: str) -> str:
 
 # Variable, field of Settings, reader. A field of None is checked here and used by another part.
 VARIABLES: tuple[tuple[str, str | None, Callable[[str], object]], ...] = (
-    ("AGENTORCH_LAUNCHER", "launcher", _one_of("auto", "fork", "systemd")),
+    ("AGENTORCH_LAUNCHER", "launcher", _one_of("auto", "fork")),
     ("AGENTORCH_AGENTS_DIR", "agents_directory", _absolute),
     ("AGENTORCH_MIN_FREE_BYTES", "min_free_disk_bytes", _whole(0)),
     ("ENABLE_REAL_CLI", "real_cli", _boolean),

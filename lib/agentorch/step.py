@@ -27,10 +27,11 @@ from agentorch import atomic, beneath, output, pipeline, prompt
 from agentorch.agents.base import Agent, Ending, Exit, Request
 from agentorch.agents.endings import outcome_of_exit
 from agentorch.artifacts import Document, step_result
-from agentorch.errors import Misconfigured
+from agentorch.errors import Invalid, Misconfigured, TryAgain
 from agentorch.job import Outcome
+from agentorch.jobqueue import refuse_below
 from agentorch.launch.base import Attempt
-from agentorch.logbook import Logbook
+from agentorch.logbook import Logbook, redacted
 from agentorch.paths import AttemptPaths, StepPaths
 from agentorch.policy import Effective, EnvironmentRules, ServerPolicy, effective, environment_for
 from agentorch.preflight import Ground, check
@@ -95,7 +96,7 @@ class StepRun:
         attempt: Attempt,
         place: Place,
         settings: Settings,
-        agent: Agent,
+        find_agent: Callable[[], Agent],
         *,
         messages: Sequence[Mapping[str, Any]],
         latest_success: str | None,
@@ -107,7 +108,7 @@ class StepRun:
         self.step = attempt.step
         self.place = place
         self.settings = settings
-        self.agent = agent
+        self.find_agent = find_agent
         self.messages = messages
         self.latest_success = latest_success
         self.stops = stops
@@ -129,6 +130,7 @@ class StepRun:
             logs = Logbook(
                 self.paths.logs, self.redactor, self.settings.max_subprocess_output_chars
             )
+            logs.note(f"step {self.step.step_id}, attempt {self.attempt.number}, {self.step.agent}")
             outcome = self._outcome(logs)
             metrics = {"duration_ms": round((time.monotonic() - began) * 1000)}
             outcome = replace(outcome, metrics={**metrics, **outcome.metrics})
@@ -146,6 +148,7 @@ class StepRun:
 
     def _outcome(self, logs: Logbook) -> Outcome:
         try:
+            self.agent = self.find_agent()
             self._ready()
             before = self._workspace_before()
             self._apply_patches(logs)
@@ -155,6 +158,10 @@ class StepRun:
                 self._executed(text, logs) if self.settings.real_cli else self._simulated(text)
             )
             vacate(self.place.workspace.paths.work)
+            if outcome.error == "disk_full":
+                # what filled the disk goes: nobody could work, not even the next attempt
+                self.place.workspace.drop()
+                return outcome
             self.change = self.place.workspace.end(before)
         except StepEnded as end:
             return end.outcome
@@ -163,8 +170,8 @@ class StepRun:
         except WorkspaceTrouble as trouble:
             kind = OutcomeClass.PATCH if trouble.code == "patch_mismatch" else OutcomeClass.INFRA
             return failure(kind, trouble.code, str(trouble))
-        except Misconfigured as problem:  # the sandbox can't enforce what is asked
-            return failure(OutcomeClass.POLICY, "policy", str(problem))
+        except (Misconfigured, Invalid) as problem:  # a broken agent; a sandbox that can't enforce
+            return failure(OutcomeClass.POLICY, "preflight", str(problem))
         return outcome
 
     # ---- before -------------------------------------------------------------------------------
@@ -309,13 +316,23 @@ class StepRun:
                 stop_argv=start.stop_argv,
                 reports_signals_as_128=self.policy.sandbox,
             )
-            ended = run(launch, self._limits(), self.stops, logs.line)
+            ended = self._unless_full(run(launch, self._limits(), self.stops, logs.line))
             lines = chain.from_iterable(
                 output.lines(streams / name, name) for name in ("stdout", "stderr")
             )
             outcome = settled(ended, command.argv[0], self.agent.outcome(ended, lines))
             self._keep_raw(streams)
         return outcome
+
+    def _unless_full(self, ended: Exit) -> Exit:
+        """An agent may fill the disk faster than it is looked at, and end by itself then."""
+        if ended.ending not in (Ending.EXITED, Ending.SIGNALLED):
+            return ended
+        try:
+            refuse_below(self.place.workspace.paths.work, self.settings.min_free_disk_bytes)
+        except TryAgain:
+            return replace(ended, ending=Ending.DISK_FULL)
+        return ended
 
     def _limits(self) -> Limits:
         return Limits(
@@ -355,8 +372,8 @@ class StepRun:
     def _keep_raw(self, streams: Path) -> None:
         kept = {"stdout": self.paths.raw_stdout, "stderr": self.paths.raw_stderr}
         for name, path in kept.items():
-            text = output.head_and_tail(streams / name, self.settings.max_subprocess_output_chars)
-            atomic.replace(path, self.redactor.redact(text).encode())
+            ends = output.head_and_tail(streams / name, self.settings.max_subprocess_output_chars)
+            atomic.replace(path, redacted(ends, self.redactor).encode("utf-8", "replace"))
 
     # ---- after --------------------------------------------------------------------------------
 
@@ -364,7 +381,7 @@ class StepRun:
         patch = self.change.patch if self.change is not None else b""
         in_patch = Counter(f.kind for f in self.redactor.find(patch.decode("utf-8", "replace")))
         in_report = Counter(finding.kind for finding in self.redactor.find(outcome.report))
-        found = logs.found + in_report + in_patch
+        found = logs.settle() + in_report + in_patch
         if found and outcome.kind not in (OutcomeClass.CANCELLED,):
             outcome = self._with_secrets(outcome, found, withheld=bool(in_patch))
         logs.note(f"{outcome.kind}: {outcome.summary}")

@@ -15,6 +15,8 @@ _ESCAPE = re.compile(
 # Also what turns the reading direction: it makes a line show other than it is.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _SPACE = re.compile(r"\s+")
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_HEADING = re.compile(r"#{1,4} ")
 _BACKTICKS = re.compile(r"`+")
 
 
@@ -33,6 +35,20 @@ def one_line(text: str, limit: int = SUMMARY_CHARS) -> str:
     head = printable(_SPACE.sub(" ", text[: limit * 50]))
     line = _SPACE.sub(" ", head).strip()
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def demoted(markdown: str, levels: int) -> str:
+    """Markdown with its headings so many levels lower, those in code blocks left alone."""
+    lines, fence = [], ""
+    for line in markdown.split("\n"):
+        mark = _FENCE.match(line)
+        if mark and not fence:
+            fence = mark[1]
+        elif mark and line.strip() == mark[1] and mark[1].startswith(fence):
+            fence = ""
+        heading = not fence and _HEADING.match(line)
+        lines.append("#" * levels + line if heading else line)
+    return "\n".join(lines)
 
 
 def fenced(text: str) -> str:

@@ -165,8 +165,10 @@ class Workspace:
         return change
 
     def job_change(self) -> Change:
-        """What came of the work tree since the base."""
+        """What came of the work tree since the base; of one that is gone, until it went."""
         record = self._recorded()
+        if not is_directory(self.paths.work):
+            return self._between(record.base, record.last)
         return self._change(record.base, record.last)
 
     def apply(self, patch: bytes) -> bool:
@@ -181,6 +183,11 @@ class Workspace:
             return False
         self.history.apply(self.paths.work, patch)
         return True
+
+    def drop(self) -> None:
+        """Removes the work tree of an attempt that failed; the next `begin` puts it back."""
+        if self.paths.elsewhere is None:
+            remove(self.paths.work)
 
     def forget(self) -> None:
         """Ends an adoption: all that is ours goes, the work tree stays."""
@@ -288,7 +295,9 @@ class Workspace:
         self.paths.scratch.rmdir()
 
     def _change(self, before: Snapshot, last: Snapshot) -> Change:
-        after = self._snapshot(last)
+        return self._between(before, self._snapshot(last))
+
+    def _between(self, before: Snapshot, after: Snapshot) -> Change:
         if after.visible == before.visible:
             return Change(b"", changed=False, after=after)
         patch = self.history.patch(before.visible, after.visible)

@@ -165,6 +165,7 @@ def test_logs_follow_a_running_step_to_the_jobs_end(here: Installation) -> None:
     follower = here.start("logs", "-f", job_id)
     assert follower.stdout is not None
     here.start("runner")
+    assert follower.stdout.readline() == "agentorch: step a, attempt 1, exec\n"
     assert follower.stdout.readline() == "stdout: first\n"
     (here.state / "workspaces" / job_id / "home/go").touch()
     out, _ = follower.communicate(timeout=20)

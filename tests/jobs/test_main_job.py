@@ -252,11 +252,13 @@ def test_the_conversation_grows_by_two_messages_a_step(here: Installation) -> No
 
 def test_a_workspace_that_the_agent_made_off_with_is_a_clear_outcome(here: Installation) -> None:
     script = 'cd /; rm -rf "$AGENTORCH_WORK"; ln -s /etc "$AGENTORCH_WORK"'
-    job_id = here.submit(step("a", script), policy={"sandbox": False})
+    steps = (step("before", "echo new > file"), step("a", script))
+    job_id = here.submit(*steps, policy={"sandbox": False})
     here.drain(SANDBOX="0")
     found = here.status(job_id)
     assert found["queue_state"] == "failed"
-    assert found["result"]["steps"][0]["error"]["code"] == "workspace_lost"
+    assert found["result"]["steps"][1]["error"]["code"] == "workspace_lost"
+    assert "+new" in here.run("diff", job_id).stdout
 
 
 def test_a_source_that_is_gone_is_said(here: Installation) -> None:

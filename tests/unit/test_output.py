@@ -14,12 +14,14 @@ from agentorch.output import (
     CHUNK_BYTES,
     DRAINED_BYTES,
     FOLLOWED_LINE_BYTES,
+    MANY_LINES,
+    MARGIN_CHARS,
     Follower,
+    Kept,
     Splitter,
     head_and_tail,
     lines,
 )
-from agentorch.text import fenced, one_line, printable
 
 # ---- splitting --------------------------------------------------------------------------------
 
@@ -125,69 +127,36 @@ def test_lines_of_a_symlink_are_not_read(path: Path) -> None:
 # ---- shortening -------------------------------------------------------------------------------
 
 
-@given(st.text(max_size=40), st.integers(0, 30))
-def test_head_and_tail(tmp_path_factory: pytest.TempPathFactory, text: str, limit: int) -> None:
+@given(st.text("ab\né", max_size=3000), st.integers(0, 2500))
+def test_the_ends_are_those_of_the_text_and_no_word_is_cut_in_two(
+    tmp_path_factory: pytest.TempPathFactory, text: str, limit: int
+) -> None:
     path = tmp_path_factory.getbasetemp() / "shortened"
     path.write_text(text, newline="")
-    half = limit // 2
-    missing = f"\n[… {len(text) - 2 * half} characters left out …]\n"
-    shortened = text[:half] + missing + text[len(text) - half :]
-    assert head_and_tail(path, limit) == (text if len(text) <= limit else shortened)
+    ends = head_and_tail(path, limit)
+    if len(text) <= limit:
+        assert ends == Kept(text)
+        return
+    assert len(ends.head) + ends.missing + len(ends.tail) == len(text)
+    assert len(ends.head) + len(ends.tail) <= limit
+    assert text.startswith(ends.head)
+    assert text.endswith(ends.tail)
+    before = text[: len(text) - len(ends.tail)]
+    assert not ends.head or ends.head.endswith("\n") or "\n" not in text[: limit // 2]
+    assert not ends.tail or before.endswith("\n") or "\n" not in text[-(limit // 2) :]
 
 
 def test_head_and_tail_over_chunks(path: Path) -> None:
     text = "é" * CHUNK_BYTES + "end"
     _append(path, text.encode())
-    assert (
-        head_and_tail(path, 10) == f"ééééé\n[… {CHUNK_BYTES - 7} characters left out …]\néé" + "end"
-    )
-    assert head_and_tail(path, len(text)) == text
+    ends = head_and_tail(path, 2000)
+    assert ends.head == "é" * (1000 - MARGIN_CHARS)
+    assert ends.tail == "é" * (997 - MARGIN_CHARS) + "end"
+    assert head_and_tail(path, len(text)) == Kept(text)
 
 
-# ---- text -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("plain", "plain"),
-        ("two\n\n lines\t", "two lines"),
-        ("\x1b[31mred\x1b[0m", "red"),
-        ("\x1b]0;title\x07after", "after"),
-        ("\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "link"),
-        ("\x9b31mred", "red"),
-        ("bell\x07 back\x08 null\0", "bell back null"),
-        ("\x1bc\x1b(Bsaved", "saved"),
-        ("right\u202eleft", "rightleft"),
-        ("lone \ud800", "lone ?"),
-        ("", ""),
-    ],
-)
-def test_one_line(text: str, expected: str) -> None:
-    assert one_line(text) == expected
-
-
-@given(st.text())
-def test_one_line_is_one_printable_line(text: str) -> None:
-    line = one_line(text)
-    assert len(line) <= 200
-    assert "\n" not in line
-    assert "\x1b" not in line
-    line.encode()
-
-
-def test_one_line_says_that_it_was_cut() -> None:
-    assert one_line("x" * 201) == "x" * 199 + "…"
-    assert len(one_line("y" * 10_000_000)) == 200
-
-
-def test_printable_keeps_lines() -> None:
-    assert printable("a\r\n\tb\rc\x1b[2Jd") == "a\n\tbcd"
-
-
-@given(st.text(alphabet="`~\n a"))
-def test_nothing_ends_a_fence_early(text: str) -> None:
-    first, *inside, last = fenced(text).rstrip("\n").split("\n")
-    assert first == last
-    assert set(first) == {"`"}
-    assert not any(line.strip().startswith(first) for line in inside)
+def test_a_flood_of_lines_is_read_at_both_ends(path: Path) -> None:
+    _append(path, b"first\n" + b"y\n" * (8 << 20) + b"last\n")
+    found = [line.text for line in lines(path, "stdout")]
+    assert (found[0], found[-1]) == ("first", "last")
+    assert MANY_LINES < len(found) < 4 << 20

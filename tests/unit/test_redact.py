@@ -439,3 +439,10 @@ def test_no_line_takes_more_than_linear_time(piece: str) -> None:
     Redactor(["hunter2hunter2"]).redact(text)
     LineRedactor(Redactor()).line(text)
     assert time.process_time() - start < 20
+
+
+def test_a_tail_that_lost_a_keys_beginning_loses_the_rest_of_it_too() -> None:
+    body = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj\n" * 3
+    tail = f"{body}-----END {'PRIVATE'} KEY-----\nand then\n"
+    assert Redactor().redact_tail(tail) == "[redacted:private_key]\nand then\n"
+    assert Redactor().redact_tail("nothing of the kind\n") == "nothing of the kind\n"

@@ -1,1 +1,1 @@
-"""The agents: what knows how to ask one, and what its output means (agentorch-agent(5))."""
+"""The agents: what knows how to ask one, and what its output means."""

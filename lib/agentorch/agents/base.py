@@ -90,9 +90,10 @@ class Command:
 class Capabilities:
     """What an agent needs and can do.
 
-    `binary` is the name that ALLOWED_BINARIES and MIN_BINARY_VERSIONS go by, `version_argv` prints
-    its version, `install` says in words how to get it. `needs_network`: it can't work behind
-    network deny. `read_only` paths are made visible in the sandbox.
+    `binary` is the name that ALLOWED_BINARIES and MIN_BINARY_VERSIONS go by; it is looked for on
+    PATH, or where `program` says. `version_argv` prints its version, `install` says in words how
+    to get it. `needs_network`: it can't work behind network deny. `read_only` paths are made
+    visible in the sandbox.
     """
 
     binary: str
@@ -101,6 +102,7 @@ class Capabilities:
     needs_network: bool = False
     needs_git: bool = True
     read_only: tuple[Path, ...] = ()
+    program: str = ""
 
 
 @dataclass(frozen=True)

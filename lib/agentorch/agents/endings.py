@@ -9,27 +9,27 @@ from agentorch.job import Outcome
 from agentorch.states import OutcomeClass
 
 _WATCHED: dict[Ending, tuple[OutcomeClass, str, str]] = {
-    Ending.TIMEOUT: (OutcomeClass.TIMEOUT, "timeout", "stopped after {seconds} s: time limit"),
+    Ending.TIMEOUT: (OutcomeClass.TIMEOUT, "timeout", "was stopped after {seconds} s: time limit"),
     Ending.STALLED: (
         OutcomeClass.STALLED,
         "stalled",
-        "stopped after {seconds} s: no output, CPU time or I/O any more",
+        "was stopped after {seconds} s: no output, CPU time or I/O any more",
     ),
-    Ending.CANCELLED: (OutcomeClass.CANCELLED, "cancelled", "cancelled after {seconds} s"),
+    Ending.CANCELLED: (OutcomeClass.CANCELLED, "cancelled", "was cancelled after {seconds} s"),
     Ending.INTERRUPTED: (
         OutcomeClass.INFRA,
         "interrupted",
-        "interrupted after {seconds} s, to be started again",
+        "was interrupted after {seconds} s, to be started again",
     ),
     Ending.DISK_FULL: (
         OutcomeClass.INFRA,
         "disk_full",
-        "stopped after {seconds} s: disk nearly full",
+        "was stopped after {seconds} s: disk nearly full",
     ),
     Ending.OUTPUT_LIMIT: (
         OutcomeClass.AGENT_ERROR,
         "output_limit",
-        "stopped after {seconds} s: printed more than is kept",
+        "was stopped after {seconds} s: printed more than is kept",
     ),
 }
 # sh(1), POSIX 2.8.2: found but not executable, and not found.

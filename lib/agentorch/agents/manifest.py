@@ -1,4 +1,4 @@
-"""Third-party agents: a TOML manifest and an executable (agentorch-agent(5)).
+"""Third-party agents: a TOML manifest and an executable.
 
 # /etc/agentorch/agents.d/NAME.toml
 command = ["/opt/my-agent/bin/agent", "--json"]     required
@@ -86,6 +86,7 @@ def _agent(found: Mapping[str, object]) -> ManifestAgent:
     own = (program,) if program.is_absolute() and not program.is_relative_to(_SYSTEM) else ()
     capabilities = Capabilities(
         binary=str(found.get("binary", program.name)),
+        program=str(program),
         version_argv=_words(found.get("version_argv", [])),
         install=str(found.get("install", "")),
         needs_network=bool(found.get("needs_network", False)),

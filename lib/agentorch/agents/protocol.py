@@ -1,4 +1,4 @@
-"""What a third-party agent reads and prints (agentorch-agent(5)): JSON in, JSON lines out. Pure.
+"""What a third-party agent reads and prints: JSON in, JSON lines out. Pure.
 
     {"type": "progress", "text": …}
     {"type": "text", "text": …}                                    goes to the report

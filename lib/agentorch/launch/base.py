@@ -50,4 +50,4 @@ class Launcher(Protocol):
         """Asks an attempt to end; it records why. No harm where it has ended."""
 
     def usage(self, name: str) -> Mapping[str, float]:
-        """What an ended attempt used: cpu_s, and whatever else this launcher can say."""
+        """What an attempt used whose lock is free: cpu_s, and what else this launcher can say."""

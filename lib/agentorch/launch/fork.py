@@ -86,12 +86,8 @@ class Fork:
 
     def list(self) -> Mapping[str, str]:
         """Reaps what has ended and tells all."""
-        for name, child in list(self._children.items()):
-            pid, status, used = os.wait4(child, os.WNOHANG)
-            if pid:
-                del self._children[name]
-                self._ended[name] = _ended(status)
-                self._usage[name] = {"cpu_s": used.ru_utime + used.ru_stime}
+        for name in list(self._children):
+            self._reap(name, os.WNOHANG)
         return {**self._ended, **dict.fromkeys(self._children, "running")}
 
     def cancel(self, name: str, why: Stop) -> None:
@@ -100,14 +96,20 @@ class Fork:
             os.kill(self._children[name], SIGNALS[why])
 
     def usage(self, name: str) -> Mapping[str, float]:
-        """The processor time of the attempt and of what it waited for."""
+        """The processor time of the attempt and of what it waited for, once its lock is free.
+
+        The lock is free a moment before the child can be reaped: that moment is waited for.
+        """
+        if name in self._children:
+            self._reap(name, 0)
         return self._usage.get(name, {})
 
-    def wait(self) -> None:
-        """Waits until every child has ended: for the end of a runner."""
-        for child in self._children.values():
-            os.waitpid(child, 0)
-        self._children.clear()
+    def _reap(self, name: str, options: int) -> None:
+        pid, status, used = os.wait4(self._children[name], options)
+        if pid:
+            del self._children[name]
+            self._ended[name] = _ended(status)
+            self._usage[name] = {"cpu_s": round(used.ru_utime + used.ru_stime, 3)}
 
 
 def _ended(status: int) -> str:
