@@ -198,6 +198,7 @@ def step_result(
             "result_json": f"{directory}/result.json",
         },
         "metrics": dict(outcome.metrics),
+        "question": outcome.question,
         "error": error,
     }
 

@@ -22,14 +22,14 @@ from agentorch.job import Key
 from agentorch.jobqueue import Queue
 from agentorch.pipeline import Finish, begin, decided
 from agentorch.reclaim import reclaim, settle
-from agentorch.slots import COMMANDS, Slot, has_live_owner, hold, hold_dead
-from agentorch.states import State, Status
+from agentorch.slots import COMMANDS, Slot, hold, hold_dead
+from agentorch.states import TRANSITIONS, Event, State, Status
 
 
 def approve(queue: Queue, word: str, comment: str = "") -> str:
     """Lets a waiting job go on at the step where it stopped; its id. Raises Refused."""
     with _deciding(queue, word) as found:
-        _expect(found, "approve", State.AWAITING_APPROVAL)
+        _expect(found, Event.APPROVE)
         with _taken(queue, found) as (slot, key):
             artifacts = JobArtifacts(queue.roots.artifacts(found.job.job_id))
             known = artifacts.read_state()
@@ -48,7 +48,7 @@ def retry(queue: Queue, word: str, step_id: str | None = None, comment: str = ""
     What steps before that did is kept. Raises Refused.
     """
     with _deciding(queue, word) as found:
-        _expect(found, "retry", State.FAILED)
+        _expect(found, Event.RETRY)
         if step_id is not None and step_id not in {step.step_id for step in found.job.steps}:
             ids = ", ".join(step.step_id for step in found.job.steps)
             raise Refused(f"job {found.job.job_id} has no step {step_id!r}: it has {ids}")
@@ -66,7 +66,7 @@ def retry(queue: Queue, word: str, step_id: str | None = None, comment: str = ""
 def cancel(queue: Queue, word: str, comment: str = "") -> str:
     """Ends a job: at once where nobody works on it, else by its owner. Its id. Raises Refused."""
     with _deciding(queue, word) as found:
-        _expect(found, "cancel", State.PENDING, State.RUNNING, State.AWAITING_APPROVAL)
+        _expect(found, Event.CANCEL)
         paths = queue.roots.artifacts(found.job.job_id)
         record(paths, "cancel", _now(), comment=comment)
         mark_cancelled(paths)
@@ -121,10 +121,10 @@ def _deciding(queue: Queue, word: str) -> Iterator[Found]:
         yield find(queue, first.job.job_id)
 
 
-def _expect(found: Found, what: str, *states: State) -> None:
-    if found.state not in states:
-        wanted = " or ".join(states)
-        raise Refused(f"can't {what} job {found.job.job_id}: it is {found.state}, not {wanted}")
+def _expect(found: Found, event: Event) -> None:
+    if found.state is None or event not in TRANSITIONS[found.state]:
+        wanted = " or ".join(state for state in State if event in TRANSITIONS[state])
+        raise Refused(f"can't {event} job {found.job.job_id}: it is {found.state}, not {wanted}")
 
 
 @contextmanager
@@ -142,11 +142,6 @@ def _taken(queue: Queue, found: Found) -> Iterator[tuple[Slot, Key]]:
 
 def _fresh(found: Found) -> JobState:
     return JobState(found.job.job_id, PENDING, begin(found.job))
-
-
-def is_running_alive(queue: Queue, found: Found) -> bool:
-    """Whether a live owner works on the job."""
-    return found.slot is not None and has_live_owner(queue, found.slot)
 
 
 def _now() -> datetime:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agentorch.artifacts import Document, JobArtifacts, read_json
+from agentorch.artifacts import Document, read_json
 from agentorch.contracts.values import job_of
 from agentorch.errors import UnknownJob
 from agentorch.job import JOB_ID, Job, Key
@@ -153,8 +153,3 @@ def rows(queue: Queue, listed: Iterable[tuple[Key, State, str | None]]) -> Itera
 def age_s(key: Key, now: datetime) -> float:
     """How long ago the job was submitted."""
     return max(0.0, (now - key.submitted_at).total_seconds())
-
-
-def artifacts_of(queue: Queue, job: Job) -> JobArtifacts:
-    """The job's artifacts."""
-    return JobArtifacts(queue.roots.artifacts(job.job_id))

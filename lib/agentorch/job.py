@@ -20,7 +20,6 @@ DEFAULT_PRIORITY = 5
 MAX_TAKEN = 5
 
 JOB_ID = re.compile(r"(?![.-])[A-Za-z0-9._-]{8,64}")
-STEP_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
 
 
 class Handoff(StrEnum):

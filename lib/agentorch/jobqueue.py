@@ -28,8 +28,6 @@ from agentorch.job import MAX_TAKEN, Job, Key
 from agentorch.paths import Roots
 from agentorch.states import State
 
-WAITING_STATES = (State.PENDING, State.AWAITING_APPROVAL, State.DONE, State.FAILED)
-
 
 @contextlib.contextmanager
 def flocked(path: Path, *, wait: bool, owning: bool = True) -> Iterator[int | None]:

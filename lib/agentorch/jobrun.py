@@ -256,6 +256,8 @@ class JobRun:
             return self._interrupted()
         kind = OutcomeClass(result["outcome"])
         progress, decision = pipeline.after(self.job, self.state.progress, kind, self.max_attempts)
+        if isinstance(decision, AskHuman) and result.get("question"):
+            decision = AskHuman(f"{decision.reason}: {result['question']}")
         self.artifacts.publish_step(step_id, number)
         if not (isinstance(decision, RunStep) and progress.of(step_id).status is Phase.RETRYING):
             self._remember(step_id, number, result)

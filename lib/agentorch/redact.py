@@ -66,10 +66,6 @@ class Redactor:
             masked = _masked(masked, [(start, end) for start, end, _ in new])
         return [Finding(kind, start, end) for start, end, kind in sorted(found)]
 
-    def find_added(self, patch: str) -> list[Finding]:
-        """Secrets in a unified diff, but for those that stand only on lines it takes away."""
-        return [finding for finding in self.find(patch) if not _is_taken_away(patch, finding)]
-
     def redact_tail(self, text: str) -> str:
         """`redact` for a text that lost its beginning: the rest of a private key goes, too."""
         raw = text.encode("utf-8", "replace")
@@ -77,7 +73,7 @@ class Redactor:
         if end is None or raw.rfind(b"-BEGIN", 0, end.start()) >= 0:
             return self.redact(text)
         behind = raw[end.end() :].decode("utf-8", "replace")
-        return f"[redacted:private_key]{self.redact(behind)}"
+        return f"[redacted:private-key]{self.redact(behind)}"
 
     def redact(self, text: str) -> str:
         """The text with each secret as `[redacted:KIND]`."""
@@ -210,11 +206,6 @@ def _replaced(text: str, findings: list[Finding]) -> str:
     ends = [(0, 0, ""), *((f.start, f.end, f"[redacted:{f.kind}]") for f in findings)]
     after = [text[before[1] : start[0]] + start[2] for before, start in pairwise(ends)]
     return "".join(after) + text[ends[-1][1] :]
-
-
-def _is_taken_away(patch: str, finding: Finding) -> bool:
-    first = patch.rfind("\n", 0, finding.start) + 1
-    return all(line.startswith("-") for line in patch[first : finding.end].split("\n") if line)
 
 
 def _body_marker(body: str) -> str:

@@ -45,6 +45,8 @@ from agentorch.times import rfc3339
 from agentorch.workspace import Change, PatchRefused, Snapshot, Workspace, WorkspaceTrouble
 
 MAX_PATCH_BYTES = 512 * 1024 * 1024
+# Ends that somebody asked for: what the step left does not change them.
+STOPPED = frozenset({"cancelled", "interrupted"})
 
 
 @dataclass(frozen=True)
@@ -380,9 +382,10 @@ class StepRun:
     def _record(self, outcome: Outcome, logs: Logbook, started_at: datetime) -> Document:
         patch = self.change.patch if self.change is not None else b""
         in_patch = Counter(f.kind for f in self.redactor.find(patch.decode("utf-8", "replace")))
-        in_report = Counter(finding.kind for finding in self.redactor.find(outcome.report))
+        said = "\n".join((outcome.summary, outcome.report, outcome.question or ""))
+        in_report = Counter(finding.kind for finding in self.redactor.find(said))
         found = logs.settle() + in_report + in_patch
-        if found and outcome.kind not in (OutcomeClass.CANCELLED,):
+        if found and outcome.error not in STOPPED:
             outcome = self._with_secrets(outcome, found, withheld=bool(in_patch))
         logs.note(f"{outcome.kind}: {outcome.summary}")
         logs.close()
@@ -392,16 +395,17 @@ class StepRun:
             self.job,
             self.step,
             self.attempt.number,
-            replace(outcome, summary=self.redactor.redact(outcome.summary)),
+            outcome,
             started_at=rfc3339(started_at),
             finished_at=rfc3339(datetime.now(UTC)),
             change_status=self._change_status(),
             secrets_check="failed" if found else "passed",
         )
-        atomic.replace_json(self.paths.result, result)
+        clean: Document = without_secrets(result, self.redactor)
+        atomic.replace_json(self.paths.result, clean)
         atomic.sync_directory(self.place.step.attempts)
         atomic.sync_directory(self.place.step.directory)
-        return result
+        return clean
 
     def _change_status(self) -> str | None:
         if self.change is None:
@@ -435,6 +439,17 @@ def settled(ended: Exit, program: str, said: Outcome) -> Outcome:
     if forced is None or said.kind is forced.kind:
         return said
     return replace(forced, report=said.report, metrics=said.metrics, session_id=said.session_id)
+
+
+def without_secrets(value: Any, redactor: Redactor) -> Any:
+    """A JSON value with every string in it redacted."""
+    if isinstance(value, str):
+        return redactor.redact(value)
+    if isinstance(value, dict):
+        return {key: without_secrets(inner, redactor) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_secrets(inner, redactor) for inner in value]
+    return value
 
 
 def secret_values(settings: Settings) -> list[str]:

@@ -195,7 +195,10 @@ def test_a_table_on_a_terminal_shows_state_and_no_escapes_of_others(here: Instal
 
 def test_wait_has_a_limit(here: Installation) -> None:
     job_id = here.submit(step("a", "true"))
-    here.run("wait", "--timeout", "0.2", job_id, code=124)
+    assert "no runner is alive" in here.run("wait", "--timeout", "0.2", job_id, code=124).stderr
+    here.start("runner")
+    here.run("wait", job_id)
+    assert here.run("wait", job_id).stderr == ""
 
 
 def test_a_closed_pipe_is_no_traceback(here: Installation) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.jobs.conftest import ROOT, Installation, step
 
 MARK = "7777.5"

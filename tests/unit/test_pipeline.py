@@ -69,7 +69,8 @@ def test_tries_are_bounded_by_the_job_and_by_the_server(
     retries: int, limit: int, tries: int
 ) -> None:
     work = job(step("a", retries=retries))
-    progress, decision, count = pipeline.begin(work), RunStep(), 0
+    progress, count = pipeline.begin(work), 0
+    decision: Decision = RunStep()
     while isinstance(decision, RunStep):
         count += 1
         progress = pipeline.started(progress, count)
@@ -109,7 +110,8 @@ def test_ask_human_and_needs_human_override_on_failure() -> None:
 
 def test_goto_jumps_back_until_its_limit() -> None:
     work = job(step("a"), step("b", "goto:a"))
-    progress, decision, rounds = pipeline.begin(work), RunStep(), 0
+    progress, rounds = pipeline.begin(work), 0
+    decision: Decision = RunStep()
     while isinstance(decision, RunStep):
         kind = OutcomeClass.SUCCESS if progress.current == "a" else OutcomeClass.AGENT_ERROR
         rounds += kind is OutcomeClass.SUCCESS

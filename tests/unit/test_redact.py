@@ -285,13 +285,6 @@ def test_a_private_key_in_a_diff(prefix: str) -> None:
     body = "".join(f"{prefix}{line}\n" for line in pem().split("\n"))
     patch = f"--- a/k\n+++ b/k\n@@ -1,9 +1,9 @@\n x\n{body} y\n"
     assert Redactor().redact(patch).endswith(f"\n x\n{prefix}[redacted:private-key]\n y\n")
-    assert bool(Redactor().find_added(patch)) == (prefix != "-")
-
-
-def test_secrets_that_a_patch_takes_away_are_not_added() -> None:
-    one, two = TOKENS[0][1], TOKENS[2][1]
-    found = Redactor().find_added(f"@@ -1,2 +1,2 @@\n-k = '{one}'\n+k = '{two}'\n c\n")
-    assert [finding.kind for finding in found] == ["openai"]
 
 
 # ---- streams ----------------------------------------------------------------------------------
@@ -444,5 +437,5 @@ def test_no_line_takes_more_than_linear_time(piece: str) -> None:
 def test_a_tail_that_lost_a_keys_beginning_loses_the_rest_of_it_too() -> None:
     body = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj\n" * 3
     tail = f"{body}-----END {'PRIVATE'} KEY-----\nand then\n"
-    assert Redactor().redact_tail(tail) == "[redacted:private_key]\nand then\n"
+    assert Redactor().redact_tail(tail) == "[redacted:private-key]\nand then\n"
     assert Redactor().redact_tail("nothing of the kind\n") == "nothing of the kind\n"

@@ -107,5 +107,5 @@ def test_the_file_is_read_as_systemd_reads_it(text: str, values: dict[str, str])
 
 @pytest.mark.parametrize("text", ["A", "1A=b", "A b", "A='open", "ok=1\n=x"])
 def test_a_malformed_line_is_named(text: str) -> None:
-    with pytest.raises(Misconfigured, match="^f: line "):
+    with pytest.raises(Misconfigured, match=r"^f: line "):
         settings.parse_env_file(text, "f")

@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 import click
 
 from agentorch.artifacts import read_json
+from agentorch.commands.shape import say
 from agentorch.errors import Exit
 from agentorch.inotify import Inotify, Mask
 from agentorch.inspect import find, status_word
 from agentorch.jobqueue import Queue
+from agentorch.slots import live
 from agentorch.states import ENDED, State, Status
 
 CODES: Mapping[str, Exit] = {
@@ -31,9 +33,15 @@ def wait_for(queue: Queue, ids: Sequence[str], timeout_s: float | None = None) -
     TIMED_OUT after `timeout_s`. On a terminal, a line on stderr shows where each is.
     """
     until = None if timeout_s is None else time.monotonic() + timeout_s
+    if ids and not live(queue) and _is_waiting(queue, ids[0]):
+        say("no runner is alive: start agentorch-runner")
     codes = [_wait_for_one(queue, job_id, until) for job_id in ids]
     failures = [code for code in codes if code is not Exit.DONE]
     return failures[0] if failures else Exit.DONE
+
+
+def _is_waiting(queue: Queue, word: str) -> bool:
+    return find(queue, word).state not in SETTLED
 
 
 def _wait_for_one(queue: Queue, word: str, until: float | None) -> Exit:
