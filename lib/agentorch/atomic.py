@@ -78,7 +78,7 @@ def encode(document: Any) -> bytes:
 
 
 def encode_line(document: Any) -> bytes:
-    """The same in one line: many times as quick, for what is written at every submission."""
+    """The same in one line: less than half the time, for what every submission writes."""
     return json.dumps(document, ensure_ascii=False).encode() + b"\n"
 
 
