@@ -8,6 +8,7 @@ from functools import partial
 import click
 
 from agentorch import attempt
+from agentorch.agents.registry import BUILT_IN, Registry
 from agentorch.agents.registry import load as load_agents
 from agentorch.commands.shape import configured, program
 from agentorch.errors import Misconfigured
@@ -37,7 +38,7 @@ def main(slot: str, *, drain: bool, once: bool) -> None:
         raise click.BadParameter(f"{slot!r} is not a slot's name", param_hint="--slot")
     settings = configured()
     agents = load_agents(settings)
-    _warm(settings)
+    _warm(settings, agents)
     until = Until.ONE if once else Until.EMPTY if drain else Until.TOLD
     runner = Runner(
         settings,
@@ -50,8 +51,10 @@ def main(slot: str, *, drain: bool, once: bool) -> None:
     click.get_current_context().exit(runner.run(slot))
 
 
-def _warm(settings: Settings) -> None:
-    """Compiles the sandbox's filter now: every forked attempt inherits it."""
+def _warm(settings: Settings, agents: Registry) -> None:
+    """Loads and compiles now what every forked attempt would have to, and inherits this way."""
+    for name in BUILT_IN:
+        agents.get(name)
     if settings.real_cli and Wrapper(settings.sandbox_wrapper).kind == "bwrap":
         with contextlib.suppress(Misconfigured):  # an attempt that needs it says so
             seccomp.program()
