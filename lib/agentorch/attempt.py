@@ -11,15 +11,17 @@ from agentorch.agents.registry import Registry
 from agentorch.artifacts import Document, JobArtifacts, publish
 from agentorch.context import start
 from agentorch.errors import Exit, TryAgain
+from agentorch.execution import Stops
 from agentorch.job import Job, Step
 from agentorch.launch.base import Attempt
 from agentorch.paths import ArtifactPaths, WorkspacePaths
+from agentorch.place import Place, secret_values
 from agentorch.redact import Redactor
 from agentorch.sandbox import vacate
 from agentorch.settings import Settings
 from agentorch.signals import Signals
 from agentorch.states import Status
-from agentorch.step import Place, StepRun, Stops, secret_values
+from agentorch.step import StepRun
 from agentorch.workspace import Source, Workspace, WorkspaceTrouble, source_of
 
 # What agentorch-step exits with, by the status of its result.

@@ -11,59 +11,31 @@ attempt ends without a result.
 
 from __future__ import annotations
 
-import shutil
-import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import chain
-from pathlib import Path
 from typing import Any
 
-from agentorch import atomic, beneath, output, pipeline, prompt
-from agentorch.agents.base import Agent, Ending, Exit, Request
-from agentorch.agents.endings import outcome_of_exit
-from agentorch.artifacts import Document, step_result
-from agentorch.errors import Invalid, Misconfigured, TryAgain
+from agentorch import atomic, beneath, pipeline, prompt
+from agentorch.agents.base import Agent, Request
+from agentorch.artifacts import Document
+from agentorch.errors import Invalid, Misconfigured
+from agentorch.execution import Execution, Stops
 from agentorch.job import Outcome
-from agentorch.jobqueue import refuse_below
 from agentorch.launch.base import Attempt
-from agentorch.logbook import Logbook, redacted
-from agentorch.paths import AttemptPaths, StepPaths
-from agentorch.policy import Effective, EnvironmentRules, ServerPolicy, effective, environment_for
+from agentorch.logbook import Logbook
+from agentorch.paths import AttemptPaths
+from agentorch.place import Place, environment_of, policy_of, secret_values
 from agentorch.preflight import Ground, check
-from agentorch.process import Launch, Limits, run
+from agentorch.record import record
 from agentorch.redact import Redactor
-from agentorch.sandbox import Confinement, Wrapper, confined, vacate
+from agentorch.sandbox import vacate
 from agentorch.settings import Settings
-from agentorch.signals import Signals
 from agentorch.states import OutcomeClass
-from agentorch.times import rfc3339
-from agentorch.workspace import Change, PatchRefused, Snapshot, Workspace, WorkspaceTrouble
+from agentorch.workspace import Change, PatchRefused, Snapshot, WorkspaceTrouble
 
 MAX_PATCH_BYTES = 512 * 1024 * 1024
-# Ends that somebody asked for: what the step left does not change them.
-STOPPED = frozenset({"cancelled", "interrupted"})
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an attempt happens.
-
-    `artifacts` is the directory that input artifacts are read from, and that the agent may read.
-    `make` makes the workspace where it is not there; `is_git`: what it is made of is a repository.
-    """
-
-    step: StepPaths
-    artifacts: Path
-    workspace: Workspace
-    home: Path
-    io: Path
-    make: Callable[[], None]
-    is_git: bool
 
 
 class StepEnded(Exception):
@@ -72,22 +44,6 @@ class StepEnded(Exception):
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.summary)
         self.outcome = outcome
-
-
-class Stops:
-    """Why the attempt is to end early: TERM cancels it, INT gives it back."""
-
-    def __init__(self, signals: Signals) -> None:
-        self._signals = signals
-
-    def fileno(self) -> int:
-        return self._signals.fileno()
-
-    def reason(self) -> Ending | None:
-        self._signals.clear()
-        if self._signals.came(signal.SIGTERM):
-            return Ending.CANCELLED
-        return Ending.INTERRUPTED if self._signals.came(signal.SIGINT) else None
 
 
 class StepRun:
@@ -117,10 +73,6 @@ class StepRun:
         self.alive_fd = alive_fd
         self.paths: AttemptPaths = place.step.attempt(attempt.number)
         self.redactor = Redactor(secret_values(settings))
-        self.policy: Effective = effective(
-            ServerPolicy(settings.sandbox, settings.network, settings.allowed_binaries),
-            self.job.policy,
-        )
         self.change: Change | None = None
 
     def run(self) -> Document | None:
@@ -136,7 +88,15 @@ class StepRun:
             outcome = self._outcome(logs)
             metrics = {"duration_ms": round((time.monotonic() - began) * 1000)}
             outcome = replace(outcome, metrics={**metrics, **outcome.metrics})
-            return self._record(outcome, logs, started_at)
+            return record(
+                self.attempt,
+                self.place.step,
+                outcome,
+                self.change,
+                logs=logs,
+                redactor=self.redactor,
+                started_at=started_at,
+            )
 
     def _claimed(self) -> bool:
         self.paths.directory.mkdir(0o750, parents=True, exist_ok=True)
@@ -149,22 +109,9 @@ class StepRun:
         return True
 
     def _outcome(self, logs: Logbook) -> Outcome:
+        """One `except` for each way in which an attempt can fail before or after its agent."""
         try:
-            self.agent = self.find_agent()
-            self._ready()
-            before = self._workspace_before()
-            self._apply_patches(logs)
-            text = self._prompt()
-            atomic.replace(self.paths.prompt, self.redactor.redact(text).encode())
-            outcome = (
-                self._executed(text, logs) if self.settings.real_cli else self._simulated(text)
-            )
-            vacate(self.place.workspace.paths.work)
-            if outcome.error == "disk_full":
-                # what filled the disk goes: nobody could work, not even the next attempt
-                self.place.workspace.drop()
-                return outcome
-            self.change = self.place.workspace.end(before)
+            return self._run(logs)
         except StepEnded as end:
             return end.outcome
         except PatchRefused as refusal:
@@ -172,8 +119,28 @@ class StepRun:
         except WorkspaceTrouble as trouble:
             kind = OutcomeClass.PATCH if trouble.code == "patch_mismatch" else OutcomeClass.INFRA
             return failure(kind, trouble.code, str(trouble))
+        except beneath.NotBeneath as path:  # an earlier step left something there
+            return failure(OutcomeClass.INFRA, "exception", f"something is in the way at {path}")
         except (Misconfigured, Invalid) as problem:  # a broken agent; a sandbox that can't enforce
             return failure(OutcomeClass.POLICY, "preflight", str(problem))
+
+    def _run(self, logs: Logbook) -> Outcome:
+        workspace = self.place.workspace
+        self.agent = self.find_agent()
+        self._ready()
+        before = self._workspace_before()
+        self._apply_patches(logs)
+        text = self._prompt()
+        atomic.replace(self.paths.prompt, self.redactor.redact(text).encode("utf-8", "replace"))
+        request = self._request(text)
+        real = self.settings.real_cli
+        outcome = self._executed(request, logs) if real else self._simulated(request)
+        vacate(workspace.paths.work)
+        if outcome.error == "disk_full":
+            # what filled the disk goes: nobody could work, not even the next attempt
+            workspace.drop()
+        else:
+            self.change = workspace.end(before)
         return outcome
 
     # ---- before -------------------------------------------------------------------------------
@@ -187,8 +154,8 @@ class StepRun:
             words = f"agent {self.agent.name!r} can only be simulated here: set ENABLE_REAL_CLI=0"
             raise StepEnded(failure(OutcomeClass.POLICY, "preflight", words))
         ground = Ground(
-            policy=self.policy,
-            environment=self._environment(),
+            policy=policy_of(self.settings, self.job.policy),
+            environment=environment_of(self.settings, self.place.home),
             minimum=self.settings.min_binary_versions,
             source_is_git=self.place.is_git,
             non_git_status=self.settings.non_git_workdir_status,
@@ -273,189 +240,25 @@ class StepRun:
 
     # ---- the agent ----------------------------------------------------------------------------
 
-    def _simulated(self, text: str) -> Outcome:
-        simulation = self.agent.simulate(self._request(text))
+    def _simulated(self, request: Request) -> Outcome:
+        simulation = self.agent.simulate(request)
         for path, content in simulation.files.items():
             beneath.write(self.place.workspace.paths.work, path, content)
         return simulation.outcome
 
-    def _executed(self, text: str, logs: Logbook) -> Outcome:
-        request = self._request(text)
-        command = self.agent.command(request)
-        capabilities = self.agent.capabilities
-        assert capabilities is not None
-        environment = self._environment(command.passes, command.environment)
-        self.place.home.mkdir(0o700, parents=True, exist_ok=True)
-        for path, content in command.files.items():
-            beneath.write(self.place.home, path, content, 0o600)
-        confinement = Confinement(
-            name=self.attempt.name.replace(":", "-"),
-            work=request.work,
-            home=request.home,
-            artifacts=request.artifacts,
-            network=self.policy.network,
-            environment=environment,
-            read_only=capabilities.read_only,
+    def _executed(self, request: Request, logs: Logbook) -> Outcome:
+        execution = Execution(
+            self.attempt,
+            self.agent,
+            self.place,
+            self.settings,
+            stops=self.stops,
+            alive_fd=self.alive_fd,
+            redactor=self.redactor,
         )
-        wrapper = Wrapper(self.settings.sandbox_wrapper, self.settings.sandbox_wrapper_args)
-        with (
-            self._streams(command.stdin) as streams,
-            confined(
-                wrapper if self.policy.sandbox else None,
-                confinement,
-                command.argv,
-                alive_fd=self.alive_fd,
-            ) as start,
-        ):
-            launch = Launch(
-                argv=start.argv,
-                cwd=request.work,
-                environment=start.environment,
-                stdin=streams / "stdin",
-                stdout=streams / "stdout",
-                stderr=streams / "stderr",
-                pass_fds=start.pass_fds,
-                stop_argv=start.stop_argv,
-                reports_signals_as_128=self.policy.sandbox,
-            )
-            ended = self._unless_full(run(launch, self._limits(), self.stops, logs.line))
-            lines = chain.from_iterable(
-                output.lines(streams / name, name) for name in ("stdout", "stderr")
-            )
-            outcome = settled(ended, command.argv[0], self.agent.outcome(ended, lines))
-            self._keep_raw(streams)
-        return outcome
-
-    def _unless_full(self, ended: Exit) -> Exit:
-        """An agent may fill the disk faster than it is looked at, and end by itself then."""
-        if ended.ending not in (Ending.EXITED, Ending.SIGNALLED):
-            return ended
-        try:
-            refuse_below(self.place.workspace.paths.work, self.settings.min_free_disk_bytes)
-        except TryAgain:
-            return replace(ended, ending=Ending.DISK_FULL)
-        return ended
-
-    def _limits(self) -> Limits:
-        return Limits(
-            timeout_s=self.step.timeout_s,
-            idle_s=self.settings.runner_max_idle_s,
-            min_free_bytes=self.settings.min_free_disk_bytes,
-            watched=self.place.workspace.paths.work,
-        )
-
-    def _environment(
-        self, passes: Sequence[str] = (), given: Mapping[str, str] | None = None
-    ) -> dict[str, str]:
-        rules = EnvironmentRules(
-            self.settings.env_allowlist,
-            self.settings.sensitive_env_vars,
-            self.settings.sandbox_clear_env,
-        )
-        return environment_for(
-            rules,
-            self.settings.environment,
-            home=str(self.place.home),
-            passes=passes,
-            given=given,
-        )
-
-    @contextmanager
-    def _streams(self, stdin: bytes) -> Iterator[Path]:
-        """The directory of the attempt's live streams: what is in them is not redacted yet."""
-        shutil.rmtree(self.place.io, ignore_errors=True)
-        self.place.io.mkdir(0o700, parents=True)
-        try:
-            (self.place.io / "stdin").write_bytes(stdin)
-            yield self.place.io
-        finally:
-            shutil.rmtree(self.place.io, ignore_errors=True)
-
-    def _keep_raw(self, streams: Path) -> None:
-        kept = {"stdout": self.paths.raw_stdout, "stderr": self.paths.raw_stderr}
-        for name, path in kept.items():
-            ends = output.head_and_tail(streams / name, self.settings.max_subprocess_output_chars)
-            atomic.replace(path, redacted(ends, self.redactor).encode("utf-8", "replace"))
-
-    # ---- after --------------------------------------------------------------------------------
-
-    def _record(self, outcome: Outcome, logs: Logbook, started_at: datetime) -> Document:
-        patch = self.change.patch if self.change is not None else b""
-        in_patch = Counter(f.kind for f in self.redactor.find(patch.decode("utf-8", "replace")))
-        said = "\n".join((outcome.summary, outcome.report, outcome.question or ""))
-        in_report = Counter(finding.kind for finding in self.redactor.find(said))
-        found = logs.settle() + in_report + in_patch
-        if found and outcome.error not in STOPPED:
-            outcome = self._with_secrets(outcome, found, withheld=bool(in_patch))
-        logs.note(f"{outcome.kind}: {outcome.summary}")
-        logs.close()
-        atomic.replace(self.paths.patch, b"" if in_patch else patch)
-        atomic.replace(self.paths.report, self.redactor.redact(self._report(outcome)).encode())
-        result = step_result(
-            self.job,
-            self.step,
-            self.attempt.number,
-            outcome,
-            started_at=rfc3339(started_at),
-            finished_at=rfc3339(datetime.now(UTC)),
-            change_status=self._change_status(),
-            secrets_check="failed" if found else "passed",
-        )
-        clean: Document = without_secrets(result, self.redactor)
-        atomic.replace_json(self.paths.result, clean)
-        atomic.sync_directory(self.place.step.attempts)
-        atomic.sync_directory(self.place.step.directory)
-        return clean
-
-    def _change_status(self) -> str | None:
-        if self.change is None:
-            return None
-        return "changed" if self.change.changed else "no_changes"
-
-    def _with_secrets(self, outcome: Outcome, found: Counter[str], *, withheld: bool) -> Outcome:
-        kinds = ", ".join(f"{kind} ({count})" for kind, count in sorted(found.items()))
-        words = f"secrets in what the step left: {kinds}"
-        return replace(
-            outcome,
-            kind=OutcomeClass.SECRETS,
-            summary=f"{words}; its patch is withheld" if withheld else words,
-            error="secrets_check_failed",
-            details={"kinds": dict(found), "outcome": outcome.kind, "patch_withheld": withheld},
-        )
-
-    def _report(self, outcome: Outcome) -> str:
-        title = f"# {self.step.step_id}: {outcome.kind}\n\n{outcome.summary}\n"
-        return f"{title}\n{outcome.report}" if outcome.report else title
+        return execution.run(request, logs)
 
 
 def failure(kind: OutcomeClass, code: str, words: str) -> Outcome:
     """An outcome of ours, not the agent's."""
     return Outcome(kind, words, error=code)
-
-
-def settled(ended: Exit, program: str, said: Outcome) -> Outcome:
-    """What an adapter made of a run; that it was stopped or killed is not for it to overrule."""
-    forced = outcome_of_exit(ended, program)
-    if forced is None or said.kind is forced.kind:
-        return said
-    return replace(forced, report=said.report, metrics=said.metrics, session_id=said.session_id)
-
-
-def without_secrets(value: Any, redactor: Redactor) -> Any:
-    """A JSON value with every string in it redacted."""
-    if isinstance(value, str):
-        return redactor.redact(value)
-    if isinstance(value, dict):
-        return {key: without_secrets(inner, redactor) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [without_secrets(inner, redactor) for inner in value]
-    return value
-
-
-def secret_values(settings: Settings) -> list[str]:
-    """The values that must never appear in what a step leaves."""
-    return [
-        settings.environment[name]
-        for name in settings.sensitive_env_vars
-        if settings.environment.get(name)
-    ]

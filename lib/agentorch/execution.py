@@ -1,0 +1,160 @@
+"""An agent run for real: its command, its sandbox, its streams, its end."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+from agentorch import atomic, beneath, output
+from agentorch.agents.base import Agent, Ending, Exit, Request
+from agentorch.agents.endings import outcome_of_exit
+from agentorch.errors import TryAgain
+from agentorch.job import Outcome
+from agentorch.jobqueue import refuse_below
+from agentorch.launch.base import Attempt
+from agentorch.logbook import Logbook, redacted
+from agentorch.paths import AttemptPaths
+from agentorch.place import Place, environment_of, policy_of
+from agentorch.process import Launch, Limits, run
+from agentorch.redact import Redactor
+from agentorch.sandbox import Confinement, Wrapper, confined
+from agentorch.settings import Settings
+from agentorch.signals import Signals
+
+
+class Stops:
+    """Why the attempt is to end early: TERM cancels it, INT gives it back."""
+
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
+
+    def fileno(self) -> int:
+        return self._signals.fileno()
+
+    def reason(self) -> Ending | None:
+        self._signals.clear()
+        if self._signals.came(signal.SIGTERM):
+            return Ending.CANCELLED
+        return Ending.INTERRUPTED if self._signals.came(signal.SIGINT) else None
+
+
+class Execution:
+    """One run of one agent. `alive_fd` is the step's lock, for the sandbox to hold."""
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        agent: Agent,
+        place: Place,
+        settings: Settings,
+        *,
+        stops: Stops,
+        alive_fd: int | None,
+        redactor: Redactor,
+    ) -> None:
+        self.attempt = attempt
+        self.agent = agent
+        self.place = place
+        self.settings = settings
+        self.stops = stops
+        self.alive_fd = alive_fd
+        self.redactor = redactor
+        self.policy = policy_of(settings, attempt.job.policy)
+        self.paths: AttemptPaths = place.step.attempt(attempt.number)
+
+    def run(self, request: Request, logs: Logbook) -> Outcome:
+        """Runs the agent to its end and hears what its adapter makes of it."""
+        command = self.agent.command(request)
+        capabilities = self.agent.capabilities
+        assert capabilities is not None
+        environment = environment_of(
+            self.settings, self.place.home, command.passes, command.environment
+        )
+        self.place.home.mkdir(0o700, parents=True, exist_ok=True)
+        for path, content in command.files.items():
+            beneath.write(self.place.home, path, content, 0o600)
+        confinement = Confinement(
+            name=self.attempt.name.replace(":", "-"),
+            work=request.work,
+            home=request.home,
+            artifacts=request.artifacts,
+            network=self.policy.network,
+            environment=environment,
+            read_only=capabilities.read_only,
+        )
+        wrapper = Wrapper(self.settings.sandbox_wrapper, self.settings.sandbox_wrapper_args)
+        with (
+            self._streams(command.stdin) as streams,
+            confined(
+                wrapper if self.policy.sandbox else None,
+                confinement,
+                command.argv,
+                alive_fd=self.alive_fd,
+            ) as start,
+        ):
+            launch = Launch(
+                argv=start.argv,
+                cwd=request.work,
+                environment=start.environment,
+                stdin=streams / "stdin",
+                stdout=streams / "stdout",
+                stderr=streams / "stderr",
+                pass_fds=start.pass_fds,
+                stop_argv=start.stop_argv,
+                reports_signals_as_128=self.policy.sandbox,
+            )
+            ended = self._unless_full(run(launch, self._limits(), self.stops, logs.line))
+            lines = chain.from_iterable(
+                output.lines(streams / name, name) for name in ("stdout", "stderr")
+            )
+            outcome = settled(ended, command.argv[0], self.agent.outcome(ended, lines))
+            self._keep_raw(streams)
+        return outcome
+
+    def _unless_full(self, ended: Exit) -> Exit:
+        """An agent may fill the disk faster than it is looked at, and end by itself then."""
+        if ended.ending not in (Ending.EXITED, Ending.SIGNALLED):
+            return ended
+        try:
+            refuse_below(self.place.workspace.paths.work, self.settings.min_free_disk_bytes)
+        except TryAgain:
+            return replace(ended, ending=Ending.DISK_FULL)
+        return ended
+
+    def _limits(self) -> Limits:
+        return Limits(
+            timeout_s=self.attempt.step.timeout_s,
+            idle_s=self.settings.runner_max_idle_s,
+            min_free_bytes=self.settings.min_free_disk_bytes,
+            watched=self.place.workspace.paths.work,
+        )
+
+    @contextmanager
+    def _streams(self, stdin: bytes) -> Iterator[Path]:
+        """The directory of the attempt's live streams: what is in them is not redacted yet."""
+        shutil.rmtree(self.place.io, ignore_errors=True)
+        self.place.io.mkdir(0o700, parents=True)
+        try:
+            (self.place.io / "stdin").write_bytes(stdin)
+            yield self.place.io
+        finally:
+            shutil.rmtree(self.place.io, ignore_errors=True)
+
+    def _keep_raw(self, streams: Path) -> None:
+        kept = {"stdout": self.paths.raw_stdout, "stderr": self.paths.raw_stderr}
+        for name, path in kept.items():
+            ends = output.head_and_tail(streams / name, self.settings.max_subprocess_output_chars)
+            atomic.replace(path, redacted(ends, self.redactor).encode("utf-8", "replace"))
+
+
+def settled(ended: Exit, program: str, said: Outcome) -> Outcome:
+    """What an adapter made of a run; that it was stopped or killed is not for it to overrule."""
+    forced = outcome_of_exit(ended, program)
+    if forced is None or said.kind is forced.kind:
+        return said
+    return replace(forced, report=said.report, metrics=said.metrics, session_id=said.session_id)
