@@ -9,9 +9,9 @@ The floors of this package. Imports go down; on one floor they go to the left:
        preflight descendants watch process
     4  jobqueue slots artifacts approvals finish    what keeps state on disk
        tree git treecopy history source workrecord workspace
-    3  paths atomic filesystem beneath inotify      how the disk, the kernel and the
-       signals procfs backlog events settings       environment are touched
-       journal
+    3  paths atomic documents filesystem beneath   how the disk, the kernel and the
+       inotify signals procfs backlog events        environment are touched
+       settings journal
     2  contracts                                    what is accepted at a door
     1  pipeline context prompt redact policy        pure decisions: no os, no time
     0  errors states job text times secretforms     pure words

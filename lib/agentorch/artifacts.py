@@ -7,13 +7,13 @@ its result, and an owner that finds a final state only moves the queue file.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from agentorch import atomic
+from agentorch.documents import Document, read_bytes, read_json, read_text
 from agentorch.job import SCHEMA_VERSION, Job, Outcome, Step
 from agentorch.paths import STEP_FILES, ArtifactPaths
 from agentorch.pipeline import Phase, Progress, StepProgress
@@ -22,7 +22,6 @@ from agentorch.text import demoted
 
 PENDING = "pending"
 MAX_ATTEMPTS = 50  # what a result may say
-Document = dict[str, Any]
 
 # Where a job goes whose state is final. A status that is not here is not final.
 FINAL_STATES: Mapping[str, State] = {
@@ -318,25 +317,3 @@ def state_of(document: Document) -> JobState:
 def _phase(word: str) -> Phase | Status:
     # `running` is a word of both: a step's is the phase
     return Phase(word) if word in set(Phase) else Status(word)
-
-
-def read_json(path: Path) -> Document | None:
-    """A document that we wrote, None where there is none."""
-    try:
-        document: Document = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return document
-
-
-def read_bytes(path: Path) -> bytes:
-    """A file of ours, empty where there is none."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
-def read_text(path: Path) -> str:
-    """A text of ours, empty where there is none."""
-    return read_bytes(path).decode("utf-8", "replace")

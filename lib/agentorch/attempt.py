@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from agentorch.agents.registry import Registry
-from agentorch.artifacts import Document, JobArtifacts, publish
+from agentorch.artifacts import JobArtifacts, publish
 from agentorch.context import start
+from agentorch.documents import Document
 from agentorch.errors import Exit, TryAgain
 from agentorch.execution import Stops
 from agentorch.job import Job, Step

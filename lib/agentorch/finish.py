@@ -14,11 +14,11 @@ from agentorch import atomic
 from agentorch.artifacts import (
     FINAL_STATES,
     PENDING,
-    Document,
     JobArtifacts,
     JobState,
     job_result,
 )
+from agentorch.documents import Document
 from agentorch.job import Job, Key
 from agentorch.jobqueue import flocked
 from agentorch.paths import ArtifactPaths

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agentorch.artifacts import Document, read_json
 from agentorch.contracts.values import job_of
+from agentorch.documents import Document, read_json
 from agentorch.errors import UnknownJob
 from agentorch.job import JOB_ID, Job, Key
 from agentorch.jobqueue import Queue, read_document
@@ -51,6 +50,8 @@ def resolve(queue: Queue, word: str) -> str:
         return begin_so[0]
     if begin_so:
         raise UnknownJob(f"{word!r} is the beginning of {_some(begin_so)}")
+    import difflib  # noqa: PLC0415  (only where there is no such job)
+
     near = difflib.get_close_matches(word, ids, MAX_SUGGESTIONS) if len(word) <= 64 else []
     hint = f" (did you mean {_some(near)}?)" if near else ""
     raise UnknownJob(f"no job {word!r}{hint}")

@@ -17,11 +17,11 @@ from agentorch import atomic, context, pipeline
 from agentorch.artifacts import (
     FINAL_STATES,
     PENDING,
-    Document,
     JobArtifacts,
     JobState,
     step_result,
 )
+from agentorch.documents import Document
 from agentorch.errors import Exit, TryAgain
 from agentorch.events import Events
 from agentorch.finish import finish, give_back

@@ -87,10 +87,12 @@ class QueuePaths:
 
 
 @dataclass(frozen=True)
-class AttemptPaths:
-    """One execution of a step."""
-
+class _Below:
     directory: Path
+
+
+class AttemptPaths(_Below):
+    """One execution of a step."""
 
     @property
     def claim(self) -> Path:
@@ -125,11 +127,8 @@ class AttemptPaths:
         return self.directory / "raw_stderr.txt"
 
 
-@dataclass(frozen=True)
-class StepPaths:
+class StepPaths(_Below):
     """A step's directory below the job's artifacts."""
-
-    directory: Path
 
     @property
     def lock(self) -> Path:
@@ -148,11 +147,8 @@ class StepPaths:
         return AttemptPaths(self.directory)
 
 
-@dataclass(frozen=True)
-class ArtifactPaths:
+class ArtifactPaths(_Below):
     """A job's artifact directory."""
-
-    directory: Path
 
     @property
     def job(self) -> Path:

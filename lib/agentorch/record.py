@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agentorch import atomic
-from agentorch.artifacts import Document, step_result
+from agentorch.artifacts import step_result
+from agentorch.documents import Document
 from agentorch.job import Outcome
 from agentorch.launch.base import Attempt
 from agentorch.logbook import Logbook

@@ -19,7 +19,7 @@ from typing import Any
 
 from agentorch import atomic, beneath, pipeline, prompt
 from agentorch.agents.base import Agent, Request
-from agentorch.artifacts import Document
+from agentorch.documents import Document
 from agentorch.errors import Invalid, Misconfigured
 from agentorch.execution import Execution, Stops
 from agentorch.job import Outcome

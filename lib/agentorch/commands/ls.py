@@ -10,7 +10,6 @@ import click
 from agentorch.commands.shape import answer, opened, program
 from agentorch.inspect import Row, age_s, keys, rows
 from agentorch.states import State
-from agentorch.text import one_line
 
 FLAGS = {
     State.PENDING: "--pending",
@@ -48,6 +47,8 @@ def _print_table(listed: list[Row]) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
+
+    from agentorch.text import one_line  # noqa: PLC0415
 
     now = datetime.now(UTC)
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -10,7 +10,6 @@ import json
 import os
 import pwd
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -39,6 +38,8 @@ class Program(click.Command):
         except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise  # click's own
         except Exception:  # noqa: BLE001  (the one place where our bugs end)
+            import traceback  # noqa: PLC0415  (nobody else needs it)
+
             traceback.print_exc()
             ctx.exit(Exit.BUG)
         return result

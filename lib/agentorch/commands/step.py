@@ -11,10 +11,11 @@ import click
 from agentorch import atomic, attempt
 from agentorch.agents.registry import Registry
 from agentorch.agents.registry import load as load_agents
-from agentorch.artifacts import Document, JobArtifacts
+from agentorch.artifacts import JobArtifacts
 from agentorch.commands.shape import configured, program
 from agentorch.contracts.door import Door, accept
 from agentorch.contracts.reading import parse
+from agentorch.documents import Document
 from agentorch.errors import Exit, Invalid, Refused, UnknownJob
 from agentorch.inspect import find
 from agentorch.job import Job, Step

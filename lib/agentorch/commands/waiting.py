@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from agentorch.artifacts import read_json
 from agentorch.commands.shape import say
+from agentorch.documents import read_json
 from agentorch.errors import Exit
 from agentorch.inotify import Inotify, Mask
 from agentorch.inspect import find, status_word
