@@ -126,7 +126,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _state(site: Site, job_id: str, state: State, known: dict[str, Any] | None) -> Iterator[str]:
     if known is None:
-        if state is not State.AWAITING_APPROVAL or (job_of(site, job_id)["steps"] == []):
+        if state is not State.AWAITING_APPROVAL:
             yield "no state.json"
         return
     if DIRECTORY_OF.get(known["status"]) is not state:
@@ -158,7 +158,7 @@ def _context(site: Site, job_id: str) -> Iterator[str]:
     """Each visit of a step stands there once (no scene visits a step twice that ended well)."""
     context = document(site.roots.artifacts(job_id).context)
     said = [] if context is None else [m["content"] for m in context["messages"]]
-    for step in job_of(site, job_id)["steps"]:
+    for step in steps_of(site, job_id):
         line = f"step {step['step_id']}, agent {step['agent']}, role {step['role']}: success"
         times = sum(message.startswith(line) for message in said)
         if times > 1:
@@ -166,19 +166,18 @@ def _context(site: Site, job_id: str) -> Iterator[str]:
 
 
 def document(path: Path) -> dict[str, Any] | None:
-    """A JSON file, None where there is none."""
+    """A JSON file, None where there is none, or it is torn: that is said elsewhere."""
     try:
         found: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
     return found
 
 
-def job_of(site: Site, job_id: str) -> dict[str, Any]:
-    """The document of a job."""
+def steps_of(site: Site, job_id: str) -> list[dict[str, Any]]:
+    """The steps of a job."""
     found = document(site.roots.artifacts(job_id).job)
-    assert found is not None
-    return found
+    return [] if found is None else found["steps"]
 
 
 # ---- steps are not run twice ------------------------------------------------------------------

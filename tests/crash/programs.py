@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +53,18 @@ class Site:
     state: Path = Path()
     variables: tuple[tuple[str, str], ...] = ()
     warm: Warm | None = None
+    started: list[subprocess.Popen[str]] = field(default_factory=list, compare=False)
 
     @property
     def state_directory(self) -> Path:
         return self.top / "state" if self.state == Path() else self.state
+
+    @property
+    def here(self) -> Path:
+        """Where the programs are started, and so what the jobs work on: an empty directory."""
+        here = self.top / "here"
+        here.mkdir(exist_ok=True)
+        return here
 
     @property
     def roots(self) -> Roots:
@@ -110,7 +118,7 @@ class Site:
                 "name": name,
                 "arguments": arguments,
                 "environment": self.environment(),
-                "cwd": str(self.top),
+                "cwd": str(self.here),
                 **{stream: str(path) for stream, path in streams.items()},
             }
             code = warm.run(wish, TIMEOUT_S)
@@ -124,15 +132,24 @@ class Site:
         stderr: int = subprocess.PIPE,
     ) -> subprocess.Popen[str]:
         """Starts a program; whoever calls this waits for its end."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*under, *program_argv(name, *arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            cwd=self.top,
+            cwd=self.here,
             env=self.environment(),
         )
+        self.started.append(process)
+        return process
+
+    def end_all(self) -> None:
+        """Ends what a test that failed left behind."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
 
     def submit(self, *documents: dict[str, Any]) -> list[str]:
         """Queues jobs; their ids."""
@@ -172,7 +189,10 @@ def site_in_memory(lib: Path = LIB) -> Iterator[Site]:
     ):
         site = Site(Path(top) / "site", lib, warm=warm)
         site.top.mkdir()
-        yield site
+        try:
+            yield site
+        finally:
+            site.end_all()
 
 
 def memory() -> Path | None:

@@ -283,11 +283,13 @@ def half_submitted(site: Site, job_id: str) -> None:
     assert site.run("submit", "-", stdin=stdin, under=inject_argv(rename, "signal=SIGKILL")).code
 
 
+APPROVE = Scene("approve", ("approve", ID), awaiting, _approved)
+CANCEL = Scene("cancel", ("cancel", ID), queued, _cancelled)
 DECISIONS = (
-    Scene("approve", ("approve", ID), awaiting, _approved),
-    Scene("approve-asked", ("approve", ID), asking, _approved, variables=REAL),
+    APPROVE,
+    CANCEL,
     Scene("retry", ("retry", ID), failed, _retried, variables=REAL),
-    Scene("cancel", ("cancel", ID), queued, _cancelled),
+    Scene("approve-asked", ("approve", ID), asking, _approved, variables=REAL),
     Scene("cancel-awaiting", ("cancel", ID), awaiting, _cancelled, every=2),
     Scene("unlock", ("unlock", ID), abandoned, _unlocked),
 )

@@ -76,14 +76,25 @@ def test_of_many_runners_each_job_has_one(site: Site) -> None:
 
 
 @pytest.mark.needs("strace")
+def test_the_slower_of_two_submitters_is_the_second(site: Site) -> None:
+    """One has seen that the id is free, and waits; the other takes it."""
+    # strace waits before the call: long enough for the other to end
+    slow = site.start("submit", "-", under=inject_argv(Point("link", 1), "delay_enter=3s"))
+    give(slow, lines(job(ID, "true")))
+    eventually(site.roots.artifacts(ID).directory.exists)
+    quick = site.run("submit", "-", stdin=lines(job(ID, "true")))
+    assert (quick.code, ended(slow).code) == (0, 2)
+    assert site.recover() == []
+    assert places(site) == {ID: State.DONE}
+    assert violations(site) == []
+
+
+@pytest.mark.needs("strace")
 def test_recovery_and_a_submitter_that_ends_just_now(site: Site) -> None:
     """Recovery opened the file in incoming/; when it has the lock, the file is in pending/."""
     under = inject_argv(Point("link", 1), "signal=SIGSTOP")
     submitter = site.start("submit", "-", under=under)
-    assert submitter.stdin is not None
-    submitter.stdin.write(lines(job(ID, "true")))
-    submitter.stdin.close()
-    submitter.stdin = None
+    give(submitter, lines(job(ID, "true")))
     eventually(lambda: [p for p in site.queue.paths.incoming.iterdir() if p.stat().st_nlink == 2])
     incoming = next(site.queue.paths.incoming.iterdir())
     # strace waits before the call: long enough for the submitter to end
@@ -141,10 +152,7 @@ class Chaos:
         self.submitted += 5
         numbers = range(self.submitted - 5, self.submitted)
         process = self.site.start("submit", "-", stderr=subprocess.DEVNULL)
-        assert process.stdin is not None
-        process.stdin.write(lines(*(job(f"job-{n:06}", COUNTING) for n in numbers)))
-        process.stdin.close()
-        process.stdin = None
+        give(process, lines(*(job(f"job-{n:06}", COUNTING) for n in numbers)))
         return process
 
     def strike(self) -> None:
@@ -177,7 +185,8 @@ def test_chaos_loses_nothing(site: Site, record_property: Record) -> None:
         time.sleep(chaos.chance.uniform(0.1, 0.5))
         chaos.strike()
     codes = chaos.stop()
-    assert codes == [0] * len(codes), f"seed {seed}"
+    # one that has just been started does not hear a signal yet
+    assert set(codes) <= {0, -signal.SIGTERM}, f"seed {seed}: {codes}"
     assert chaos.site.recover() == []
     found = places(chaos.site)
     record_property("jobs", len(found))
@@ -213,6 +222,14 @@ def eventually(true: Callable[[], object], seconds: float = 30) -> None:
     while not true():
         assert time.monotonic() < until, "it did not come about"
         time.sleep(0.01)
+
+
+def give(process: subprocess.Popen[str], stdin: str) -> None:
+    """All of a process's stdin."""
+    assert process.stdin is not None
+    process.stdin.write(stdin)
+    process.stdin.close()
+    process.stdin = None
 
 
 def traced(strace: subprocess.Popen[str]) -> list[int]:

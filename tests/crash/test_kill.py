@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 from . import scenes
 from .invariants import ended_attempts, repeated, violations
-from .programs import AT_ONCE, Site, remove, site_in_memory
+from .programs import AT_ONCE, LIB, Site, remove, site_in_memory
 from .scenes import Scene
 from .strace import Point, inject_argv, points
 
@@ -35,9 +36,9 @@ Record = Callable[[str, object], None]
 
 
 @contextmanager
-def prepared(scene: Scene) -> Iterator[Site]:
+def prepared(scene: Scene, lib: Path = LIB) -> Iterator[Site]:
     """The state that a scene begins with."""
-    with site_in_memory() as empty:
+    with site_in_memory(lib) as empty:
         site = empty.with_variables(**scene.variables)
         site.queue.prepare()
         scene.prepare(site)
@@ -47,9 +48,15 @@ def prepared(scene: Scene) -> Iterator[Site]:
 def points_of(site: Site, scene: Scene) -> list[Point]:
     """The scene's points, from a run on a copy that must end well."""
     dry = site.copy()
-    name, *arguments = scene.argv
-    found, ended = points(dry, name, *arguments, stdin=scene.stdin)
+    found = points_here(dry, scene)
     remove(dry)
+    return found
+
+
+def points_here(site: Site, scene: Scene) -> list[Point]:
+    """The scene's points, from a run on this very site that must end well."""
+    name, *arguments = scene.argv
+    found, ended = points(site, name, *arguments, stdin=scene.stdin)
     assert ended.code == 0, ended
     assert found, "the trace shows no call that touches the state"
     return found
@@ -77,12 +84,17 @@ def kill(site: Site, scene: Scene, point: Point) -> tuple[list[str], list[str]]:
 
 @pytest.mark.parametrize("scene", scenes.SCENES, ids=lambda scene: scene.name)
 def test_nothing_is_lost_wherever_it_is_killed(scene: Scene, record_property: Record) -> None:
-    with prepared(scene) as site:
-        found = points_of(site, scene)
-        chosen = sampled(found, scene.every)
-        record_property("points", f"{len(chosen)} of {len(found)}")
-        wrong = at_once(partial(killed_at, site, scene), chosen)
+    tried, known, wrong = kills(scene, scene.every, LIB)
+    record_property("points", f"{tried} of {known}")
     assert not wrong, "\n".join(wrong)
+
+
+def kills(scene: Scene, every: int, lib: Path) -> tuple[int, int, list[str]]:
+    """Tries each `every`-th point; how many, of how many, and what is wrong."""
+    with prepared(scene, lib) as site:
+        found = points_of(site, scene)
+        chosen = sampled(found, every)
+        return len(chosen), len(found), at_once(partial(killed_at, site, scene), chosen)
 
 
 def killed_at(prepared: Site, scene: Scene, point: Point) -> list[str]:

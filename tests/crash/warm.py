@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import select
+import signal
 import subprocess
 import sys
 import traceback
@@ -40,6 +41,7 @@ class Warm:
             process.stdin.flush()
             ready, _, _ = select.select([process.stdout], [], [], timeout_s)
             if not ready:
+                os.killpg(process.pid, signal.SIGKILL)
                 raise subprocess.TimeoutExpired(wish["name"], timeout_s)
             return int(process.stdout.readline())
         finally:

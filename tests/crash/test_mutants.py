@@ -1,0 +1,145 @@
+"""Negative controls: copies of the package with one thing broken; the crash tests catch each."""
+
+from __future__ import annotations
+
+import compileall
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from . import scenes
+from . import test_concurrency as concurrency
+from .disks import missing
+from .programs import LIB, Site, site_in_memory
+from .scenes import Scene
+from .test_kill import kills
+from .test_power_cut import cuts
+
+pytestmark = pytest.mark.needs("strace")
+END_ALONE = 1000  # a distance between points that leaves the first and the end
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One replacement in one file, and the test that must fail on it."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    fails: Callable[[Path], object]
+    mounts: bool = False
+
+    def make(self, top: Path) -> Path:
+        """A copy of the package with the replacement."""
+        lib = top / "lib"
+        shutil.copytree(LIB, lib, ignore=shutil.ignore_patterns("__pycache__"))
+        path = lib / "agentorch" / self.file
+        text = path.read_text()
+        assert text.count(self.right) == 1, f"{self.file} has changed: {self.right!r}"
+        path.write_text(text.replace(self.right, self.wrong))
+        assert compileall.compile_dir(lib, quiet=1)
+        return lib
+
+
+def killed(scene: Scene, every: int) -> Callable[[Path], None]:
+    def fails(lib: Path) -> None:
+        _, _, wrong = kills(scene, every, lib)
+        assert not wrong, wrong[0]
+
+    return fails
+
+
+def powerless(lib: Path) -> None:
+    _, wrong = cuts(scenes.SUBMIT_ONE, END_ALONE, lib)
+    assert not wrong, wrong[0]
+
+
+def on_site(test: Callable[[Site], None]) -> Callable[[Path], None]:
+    def fails(lib: Path) -> None:
+        with site_in_memory(lib) as site:
+            site.queue.prepare()
+            test(site)
+
+    return fails
+
+
+MUTANTS = (
+    Mutant(
+        "a directory is not synced",
+        "atomic.py",
+        "    try:\n        os.fsync(descriptor)\n    finally:\n",
+        "    try:\n        pass\n    finally:\n",
+        powerless,
+        mounts=True,
+    ),
+    Mutant(
+        "a file is not synced",
+        "atomic.py",
+        "    _write_all(descriptor, content)\n    os.fsync(descriptor)\n",
+        "    _write_all(descriptor, content)\n",
+        powerless,
+        mounts=True,
+    ),
+    Mutant(
+        "an id is looked for, then taken",
+        "jobqueue.py",
+        "                os.link(incoming, artifacts.job)\n",
+        "                if artifacts.job.exists():\n"
+        "                    raise FileExistsError\n"
+        "                atomic.link(incoming, artifacts.job)\n",
+        on_site(concurrency.test_the_slower_of_two_submitters_is_the_second),
+    ),
+    Mutant(
+        "a job is queued before its id is owned",
+        "jobqueue.py",
+        "            with contextlib.suppress(FileExistsError):\n"
+        "                artifacts.directory.mkdir(0o750)\n",
+        "            with contextlib.suppress(FileExistsError):\n"
+        "                artifacts.directory.mkdir(0o750)\n"
+        "            os.link(incoming, self.paths.file(first_state(job), job.key))\n",
+        killed(scenes.SUBMIT_ONE, 1),
+    ),
+    Mutant(
+        "files are written in place",
+        "atomic.py",
+        "    temporary = _temporary(path)\n    try:\n        _create(temporary, content, mode)\n",
+        "    temporary = _temporary(path)\n    path.write_bytes(content)\n    try:\n"
+        "        _create(temporary, content, mode)\n",
+        killed(scenes.CANCEL, 2),
+    ),
+    Mutant(
+        "a job is moved before its end is written",
+        "finish.py",
+        "    with atomic.disk_trouble(artifacts.paths.directory):\n        sweep",
+        "    slot.give(key, FINAL_STATES[end.status])\n"
+        "    with atomic.disk_trouble(artifacts.paths.directory):\n        sweep",
+        killed(scenes.CANCEL, 4),
+    ),
+    Mutant(
+        "a slot is dead when nobody says otherwise",
+        "slots.py",
+        "        yield Slot(queue, name, descriptor) if lock(descriptor, wait=False) else None\n",
+        "        yield Slot(queue, name, descriptor)\n",
+        on_site(concurrency.test_a_stopped_runner_keeps_its_job),
+    ),
+    Mutant(
+        "recovery trusts that a file stays where it is",
+        "jobqueue.py",
+        "        except FileNotFoundError:  # its submitter ended well just now",
+        "        except ZeroDivisionError:  # its submitter ended well just now",
+        on_site(concurrency.test_recovery_and_a_submitter_that_ends_just_now),
+    ),
+)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_is_caught(mutant: Mutant, tmp_path: Path) -> None:
+    if mutant.mounts and (why := missing()):
+        pytest.skip(f"not proved here: {why}")
+    lib = mutant.make(tmp_path)
+    with pytest.raises(AssertionError):
+        mutant.fails(lib)
