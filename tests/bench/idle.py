@@ -24,11 +24,13 @@ def figures(options: Options) -> Iterator[Figure]:
 
 
 def settled(pid: int) -> None:
-    """Returns when the process sleeps: what it still does for its last job is not idleness."""
-    before = -1
-    while (now := switches(pid)) != before:
+    """Returns when the process has slept for three seconds: the end of its last job is not idleness."""
+    before, looks = -1, 0
+    while looks < 10:
+        time.sleep(0.3)
+        now = switches(pid)
+        looks = looks + 1 if now == before else 0
         before = now
-        time.sleep(0.2)
 
 
 def switches(pid: int) -> int:
