@@ -24,7 +24,7 @@ def figures(options: Options) -> Iterator[Figure]:
 
 
 def settled(pid: int) -> None:
-    """Returns when the process has slept for three seconds: the end of its last job is not idleness."""
+    """Returns when it has slept for three seconds: the end of its last job is not idleness."""
     before, looks = -1, 0
     while looks < 10:
         time.sleep(0.3)
