@@ -31,6 +31,7 @@ class Mutant:
     right: str
     wrong: str
     fails: Callable[[Path], object]
+    says: str | None = None  # what the failure says
     mounts: bool = False
 
     def make(self, top: Path) -> Path:
@@ -74,6 +75,7 @@ MUTANTS = (
         "    try:\n        os.fsync(descriptor)\n    finally:\n",
         "    try:\n        pass\n    finally:\n",
         powerless,
+        says="was acknowledged and is None",
         mounts=True,
     ),
     Mutant(
@@ -82,6 +84,7 @@ MUTANTS = (
         "    _write_all(descriptor, content)\n    os.fsync(descriptor)\n",
         "    _write_all(descriptor, content)\n",
         powerless,
+        says="the end: recovery: 70",
         mounts=True,
     ),
     Mutant(
@@ -102,6 +105,7 @@ MUTANTS = (
         "                artifacts.directory.mkdir(0o750)\n"
         "            os.link(incoming, self.paths.file(first_state(job), job.key))\n",
         killed(scenes.SUBMIT_ONE, 1),
+        says="not two names of one inode",
     ),
     Mutant(
         "files are written in place",
@@ -110,6 +114,7 @@ MUTANTS = (
         "    temporary = _temporary(path)\n    path.write_bytes(content)\n    try:\n"
         "        _create(temporary, content, mode)\n",
         killed(scenes.CANCEL, 2),
+        says="recovery: 70",
     ),
     Mutant(
         "a job is moved before its end is written",
@@ -118,6 +123,7 @@ MUTANTS = (
         "    slot.give(key, FINAL_STATES[end.status])\n"
         "    with atomic.disk_trouble(artifacts.paths.directory):\n        sweep",
         killed(scenes.CANCEL, 4),
+        says="no state.json",
     ),
     Mutant(
         "a slot is dead when nobody says otherwise",
@@ -141,5 +147,5 @@ def test_a_mutant_is_caught(mutant: Mutant, tmp_path: Path) -> None:
     if mutant.mounts and (why := missing()):
         pytest.skip(f"not proved here: {why}")
     lib = mutant.make(tmp_path)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=mutant.says):
         mutant.fails(lib)

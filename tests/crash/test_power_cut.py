@@ -98,4 +98,4 @@ def cut_at(
         wrong += repeated(site, before)
     disk.close()
     disk.image.unlink()
-    return [f"{scene.name}: {cut.name} before {point}: {line}" for line in wrong]
+    return [f"{scene.name}: {cut.name} before {point or 'the end'}: {line}" for line in wrong]
