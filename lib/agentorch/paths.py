@@ -91,16 +91,8 @@ class _Below:
     directory: Path
 
 
-class AttemptPaths(_Below):
-    """One execution of a step."""
-
-    @property
-    def claim(self) -> Path:
-        return self.directory / "claim"
-
-    @property
-    def prompt(self) -> Path:
-        return self.directory / "prompt.md"
+class _Left(_Below):
+    """What an attempt leaves, and a job at its end."""
 
     @property
     def result(self) -> Path:
@@ -117,6 +109,18 @@ class AttemptPaths(_Below):
     @property
     def logs(self) -> Path:
         return self.directory / "logs.txt"
+
+
+class AttemptPaths(_Left):
+    """One execution of a step."""
+
+    @property
+    def claim(self) -> Path:
+        return self.directory / "claim"
+
+    @property
+    def prompt(self) -> Path:
+        return self.directory / "prompt.md"
 
     @property
     def raw_stdout(self) -> Path:
@@ -147,7 +151,7 @@ class StepPaths(_Below):
         return AttemptPaths(self.directory)
 
 
-class ArtifactPaths(_Below):
+class ArtifactPaths(_Left):
     """A job's artifact directory."""
 
     @property
@@ -177,22 +181,6 @@ class ArtifactPaths(_Below):
     @property
     def context(self) -> Path:
         return self.directory / "context.json"
-
-    @property
-    def result(self) -> Path:
-        return self.directory / "result.json"
-
-    @property
-    def report(self) -> Path:
-        return self.directory / "report.md"
-
-    @property
-    def patch(self) -> Path:
-        return self.directory / "patch.diff"
-
-    @property
-    def logs(self) -> Path:
-        return self.directory / "logs.txt"
 
     def step(self, step_id: str) -> StepPaths:
         return StepPaths(self.directory / "steps" / step_id)
