@@ -29,10 +29,10 @@ def figures(options: Options) -> Iterator[Figure]:
         }
         sides = {name: _start(site, argv) for name, argv in argvs.items()}
         empty = {name: sides[name] for name in ("pass", "ls", "cancel")}
-        taken = interleaved(empty, options.size(21, 1))
+        taken = interleaved(empty, options.size(15, 1))
         site.queue.submit(job, document)
         one = {name: sides[name] for name in ("pass", "status")}
-        taken_with_one = interleaved(one, options.size(21, 1))
+        taken_with_one = interleaved(one, options.size(15, 1))
     ratios = {
         "ls": median_ratio(taken["ls"], taken["pass"]),
         "cancel": median_ratio(taken["cancel"], taken["pass"]),

@@ -32,7 +32,7 @@ def figures(options: Options) -> Iterator[Figure]:
         with site.runner():
             sides = {"bare": bare_start(scratch / "bare"), "queued": queued_start(site)}
             interleaved(sides, 1)
-            taken = interleaved(sides, options.size(25, 1))
+            taken = interleaved(sides, options.size(15, 1))
     bare, queued = median(taken["bare"]), median(taken["queued"])
     yield Figure("submit_to_start", (queued - bare) * MS, "ms", Goal(15))
     yield Figure("submit_to_start_whole", queued * MS, "ms")

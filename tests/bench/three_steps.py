@@ -35,7 +35,7 @@ def figures(options: Options) -> Iterator[Figure]:
         with site.runner():
             sides = {"shell": shell(source, scratch / "shell"), "job": job(site, source)}
             interleaved(sides, 1)
-            taken = interleaved(sides, options.size(15, 1))
+            taken = interleaved(sides, options.size(9, 1))
     ratio = median_ratio(taken["job"], taken["shell"])
     yield Figure("three_step_ratio", ratio, "job/shell", Goal(1.5))
     yield Figure("three_steps", median(taken["job"]) * MS, "ms")
