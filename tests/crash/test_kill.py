@@ -115,7 +115,7 @@ def killed_at(prepared: Site, scene: Scene, point: Point) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("scene", "every"), [(scenes.SUBMIT_ONE, 3), (scenes.RUN_SIMULATED, 33)], ids=["submit", "run"]
+    ("scene", "every"), [(scenes.SUBMIT_ONE, 3), (scenes.RUN_SIMULATED, 60)], ids=["submit", "run"]
 )
 def test_recovery_may_be_killed_too(scene: Scene, every: int, record_property: Record) -> None:
     tried, wrong = 0, []

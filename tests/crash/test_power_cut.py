@@ -39,7 +39,7 @@ def no_disk() -> str | None:
     [
         (scenes.SUBMIT_ONE, 1),
         (scenes.SUBMIT_APPROVAL, 6),
-        (scenes.RUN_SIMULATED, 12),
+        (scenes.RUN_SIMULATED, 16),
         (scenes.APPROVE, 6),
     ],
     ids=lambda value: value.name if isinstance(value, Scene) else "",
