@@ -92,6 +92,11 @@ def _kernel() -> list[str]:
         *("--proc", "/proc"),
         # much of /proc obeys the uid alone, and root's is root's in every namespace
         *("--remount-ro", "/proc"),
+        # bwrap is process 1 and holds the step's lock: by /proc/1/fd it could be opened anew,
+        # and then be written or made unreadable, although nothing of the host is writable here
+        *("--perms", "0555"),
+        *("--tmpfs", "/proc/1"),
+        *("--remount-ro", "/proc/1"),
         *("--dev", "/dev"),
         *("--size", str(SHARED_MEMORY_BYTES)),
         *("--perms", "1777"),
