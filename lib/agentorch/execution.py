@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +27,7 @@ from agentorch.redact import Redactor
 from agentorch.sandbox import Confinement, Wrapper, confined
 from agentorch.settings import Settings
 from agentorch.signals import Signals
+from agentorch.treecopy import remove
 
 
 class Stops:
@@ -108,7 +111,7 @@ class Execution:
                 stop_argv=start.stop_argv,
                 reports_signals_as_128=self.policy.sandbox,
             )
-            ended = self._unless_full(run(launch, self._limits(), self.stops, logs.line))
+            ended = self._ran(launch, logs)
             lines = chain.from_iterable(
                 output.lines(streams / name, name) for name in ("stdout", "stderr")
             )
@@ -116,15 +119,31 @@ class Execution:
             self._keep_raw(streams)
         return outcome
 
-    def _unless_full(self, ended: Exit) -> Exit:
-        """An agent may fill the disk faster than it is looked at, and end by itself then."""
-        if ended.ending not in (Ending.EXITED, Ending.SIGNALLED):
-            return ended
+    def _ran(self, launch: Launch, logs: Logbook) -> Exit:
+        """An agent may fill the disk faster than it is looked at, and end by itself then.
+
+        What filled it goes, or nobody could work, not even the next attempt.
+        """
+        began = time.monotonic()
+        try:
+            ended = run(launch, self._limits(), self.stops, logs.line)
+        except OSError as problem:  # of the logs: nothing of the agent runs any more
+            if problem.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._is_full():
+                raise
+            ended = Exit(Ending.DISK_FULL, None, None, time.monotonic() - began)
+        if ended.ending in (Ending.EXITED, Ending.SIGNALLED) and self._is_full():
+            ended = replace(ended, ending=Ending.DISK_FULL)
+        if ended.ending is Ending.DISK_FULL:
+            self.place.workspace.drop()
+            remove(self.place.home)
+        return ended
+
+    def _is_full(self) -> bool:
         try:
             refuse_below(self.place.workspace.paths.work, self.settings.min_free_disk_bytes)
         except TryAgain:
-            return replace(ended, ending=Ending.DISK_FULL)
-        return ended
+            return True
+        return False
 
     def _limits(self) -> Limits:
         return Limits(
@@ -146,9 +165,13 @@ class Execution:
             shutil.rmtree(self.place.io, ignore_errors=True)
 
     def _keep_raw(self, streams: Path) -> None:
-        kept = {"stdout": self.paths.raw_stdout, "stderr": self.paths.raw_stderr}
-        for name, path in kept.items():
-            ends = output.head_and_tail(streams / name, self.settings.max_subprocess_output_chars)
+        kept = {
+            path: output.head_and_tail(streams / name, self.settings.max_subprocess_output_chars)
+            for name, path in (("stdout", self.paths.raw_stdout), ("stderr", self.paths.raw_stderr))
+        }
+        # first: they may be what fills the disk
+        shutil.rmtree(streams)
+        for path, ends in kept.items():
             atomic.replace(path, redacted(ends, self.redactor).encode("utf-8", "replace"))
 
 

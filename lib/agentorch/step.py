@@ -136,10 +136,7 @@ class StepRun:
         real = self.settings.real_cli
         outcome = self._executed(request, logs) if real else self._simulated(request)
         vacate(workspace.paths.work)
-        if outcome.error == "disk_full":
-            # what filled the disk goes: nobody could work, not even the next attempt
-            workspace.drop()
-        else:
+        if outcome.error != "disk_full":
             self.change = workspace.end(before)
         return outcome
 

@@ -147,3 +147,49 @@ def test_a_binary_that_is_too_old_or_missing_says_what_to_do(here: Installation)
     error = here.status(gone)["result"]["steps"][0]["error"]
     assert error["code"] == "preflight"
     assert "copy shell-agent" in error["message"]
+
+
+@pytest.mark.parametrize("script", ["cat /dev/zero > ~/big", "cat /dev/zero", "yes >&2"])
+def test_what_filled_the_disk_goes_wherever_it_was(here: Installation, script: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    document = {"goal": "g", "steps": [step("a", script, timeout_sec=60)]}
+    following = {"goal": "g", "steps": [step("a", "true")]}
+    lines = f"{json.dumps(document)}\n{json.dumps(following)}\n"
+    (here.top / "jobs.json").write_text(lines)
+    runner, submit, ls = (" ".join(here.argv(name)) for name in ("runner", "submit", "ls"))
+    commands = f"""
+        mkdir {here.state}
+        mount -t tmpfs -o size=64m none {here.state}
+        cd {here.repository}
+        {submit} {here.top}/jobs.json
+        {runner} --drain
+        {ls} --json
+    """
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-euc", commands],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=here.environment | {"AGENTORCH_MIN_FREE_BYTES": str(16 << 20)},
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"job_id"')]
+    assert [row["status"] for row in rows] == ["failed", "success"], done.stderr
+
+
+def test_an_agent_can_not_reach_the_lock_of_its_step(here: Installation) -> None:
+    script = """
+        for descriptor in /proc/[0-9]*/fd/*; do
+            case $(readlink "$descriptor") in
+                */.lock) echo x > "$descriptor"; chmod 0 "$descriptor"; echo touched ;;
+            esac
+        done
+    """
+    job_id = here.submit(step("a", script))
+    here.drain()
+    assert here.status(job_id)["status"] == "success"
+    lock = here.artifacts(job_id) / "steps/a/.lock"
+    assert (lock.stat().st_size, lock.stat().st_mode & 0o777) == (0, 0o640)
+    assert "touched" not in here.run("logs", job_id).stdout
