@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from agentorch.contracts import completing, reading, values
 from agentorch.contracts.door import Door, accept
+from agentorch.contracts.meaning import semantic_problems
 from agentorch.errors import Invalid
 from agentorch.job import Handoff, Key
 
@@ -234,3 +235,14 @@ def test_ids_are_uuid_version_7_and_sort_by_time() -> None:
 )
 def test_what_is_no_key_is_none(name: str) -> None:
     assert Key.parse(name) is None
+
+
+def test_a_large_bad_document_costs_no_more_than_a_large_good_one() -> None:
+    keys = ",".join(f'"k{number}": 0' for number in range(100_000))
+    with pytest.raises(Invalid, match="'k0' stands there twice"):
+        reading.parse(f'{{{keys}, "k0": 0}}')
+    steps = [
+        {"step_id": f"s{number}", "agent": "claude", "role": "r", "prompt": "p"}
+        for number in range(20_000)
+    ]
+    assert not semantic_problems({"steps": steps}, ["claude"], [])

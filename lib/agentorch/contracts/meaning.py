@@ -6,7 +6,7 @@ wrong type is the schema's to name, and is passed over here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from agentorch.contracts.words import short, suggestion
@@ -22,7 +22,9 @@ def semantic_problems(
     """Every problem, with its place."""
     given = document.get("steps")
     steps = given if isinstance(given, list) else []
-    ids = [_text(step, "step_id") for step in steps]
+    ids: dict[str, int] = {}
+    for number, step in enumerate(steps):
+        ids.setdefault(_text(step, "step_id"), number)
     problems = [
         f".steps[{number}]{problem}"
         for number, step in enumerate(steps)
@@ -34,14 +36,19 @@ def semantic_problems(
         problems.append(f".project_id: {short(project)} is not in PROJECT_ALIASES{hint}")
     if "\0" in _text(document, "workdir"):
         problems.append(".workdir: holds a NUL character")
+    for name, value in document.items():
+        if isinstance(value, str) and not _is_utf8(value):
+            problems.append(f".{name}: {short(value)} is not UTF-8")
     return problems
 
 
 def _step_problems(
-    number: int, step: Any, ids: list[str], agents: Collection[str]
+    number: int, step: Any, ids: Mapping[str, int], agents: Collection[str]
 ) -> Iterator[str]:
-    if ids[number] and ids[number] in ids[:number]:
-        yield f".step_id: {short(ids[number])} is the id of an earlier step too"
+    """`ids` says where each first stands."""
+    own = _text(step, "step_id")
+    if own and ids[own] < number:
+        yield f".step_id: {short(own)} is the id of an earlier step too"
     agent = _text(step, "agent")
     if agent and agent not in agents:
         hint = suggestion(agent, agents, "agentorch doctor for those that are there")
@@ -60,7 +67,7 @@ def _step_problems(
             yield from _patch_problems(place, path, ids)
 
 
-def _patch_problems(place: int, path: str, ids: list[str]) -> Iterator[str]:
+def _patch_problems(place: int, path: str, ids: Collection[str]) -> Iterator[str]:
     where = f".apply_patches_from[{place}]"
     if not artifact_path_is_safe(path):
         yield f"{where}: {short(path)} is no step and {NOT_BELOW}"
@@ -71,6 +78,11 @@ def _patch_problems(place: int, path: str, ids: list[str]) -> Iterator[str]:
 def _text(container: Any, name: str) -> str:
     value = container.get(name) if isinstance(container, dict) else None
     return value if isinstance(value, str) else ""
+
+
+def _is_utf8(text: str) -> bool:
+    """Not so where bytes of a command line or a directory's name could not be decoded."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _texts(container: Any, name: str) -> list[str]:

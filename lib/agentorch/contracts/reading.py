@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -44,9 +45,9 @@ def parse(content: bytes | str) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> Document:
     document = dict(pairs)
     if len(document) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        raise ValueError(f"key {twice[0]!r} stands there twice")
+        often = Counter(key for key, _ in pairs)
+        twice = min(key for key, times in often.items() if times > 1)
+        raise ValueError(f"key {twice!r} stands there twice")
     return document
 
 
