@@ -33,7 +33,9 @@ def deciding(paths: ArtifactPaths) -> Iterator[None]:
 def record(paths: ArtifactPaths, what: str, now: datetime, **more: Any) -> None:
     """Appends a decision; durable when it returns."""
     line = {"when": rfc3339(now), "who": who(), "what": what, **more}
-    atomic.append_line(paths.decisions, json.dumps(line, ensure_ascii=False).encode())
+    atomic.append_line(
+        paths.decisions, json.dumps(line, ensure_ascii=False).encode("utf-8", "replace")
+    )
 
 
 def decisions(paths: ArtifactPaths) -> list[dict[str, Any]]:
@@ -53,7 +55,8 @@ def decisions(paths: ArtifactPaths) -> list[dict[str, Any]]:
 
 def who() -> dict[str, Any]:
     """Who runs this: the user who became root or the service user, where sudo names one."""
-    uid = int(os.environ.get("SUDO_UID") or os.getuid())
+    named = os.environ.get("SUDO_UID", "")
+    uid = int(named) if named.isascii() and named.isdigit() else os.getuid()
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:  # a uid without a name

@@ -18,7 +18,7 @@ from agentorch.job import SCHEMA_VERSION, Job, Outcome, Step
 from agentorch.paths import STEP_FILES, ArtifactPaths
 from agentorch.pipeline import Phase, Progress, StepProgress
 from agentorch.states import STATUSES, State, Status
-from agentorch.text import demoted
+from agentorch.text import demoted, one_line, printable
 
 PENDING = "pending"
 MAX_ATTEMPTS = 50  # what a result may say
@@ -137,7 +137,7 @@ class JobArtifacts:
         logs = b""
         for step, paths in texts:
             report.append(
-                f"\n## {step.step_id} ({step.agent}, {step.role})\n\n"
+                f"\n## {step.step_id} ({step.agent}, {one_line(step.role)})\n\n"
                 f"{demoted(read_text(paths.report).strip(), 2)}\n"
             )
             logs += read_bytes(paths.logs)
@@ -251,7 +251,7 @@ def summed(steps: list[Document]) -> Document:
 
 
 def _quoted(text: str) -> str:
-    return "\n".join(f"> {line}" for line in text.splitlines())
+    return "\n".join(f"> {line}" for line in printable(text).splitlines())
 
 
 def state_document(job: Job, state: JobState) -> Document:

@@ -340,3 +340,53 @@ def test_two_slots_share_forty_jobs_and_each_runs_once(here: Installation) -> No
     assert len(here.run("ls", "--done").stdout.split()) == 40
     assert [len((counted / job_id).read_text().split()) for job_id in ids] == [1] * 40
     eventually(lambda: not list((here.state / "queue/pending").iterdir()))
+
+
+def test_bytes_that_are_no_utf8_are_a_problem_and_no_bug(here: Installation) -> None:
+    refused = here.run("submit", "--goal", "caf\udce9", code=2)
+    assert ".goal: 'caf\\udce9' is not UTF-8" in refused.stderr
+    directory = here.top / "caf\udce9"
+    directory.mkdir()
+    document = json.dumps({"goal": "g", "workdir": "."})
+    done = subprocess.run(
+        here.argv("submit", "-"),
+        input=document,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=directory,
+        env=here.environment,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert ".workdir: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not here.state.exists()
+    job_id = here.submit(step("a", "true"))
+    here.run("cancel", "--comment", "caf\udce9", job_id, SUDO_UID="nobody")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_standard_stream_is_no_traceback(here: Installation, closed: str) -> None:
+    job_id = here.submit(step("a", "echo here"))
+    runner, logs = (" ".join(here.argv(name)) for name in ("runner", "logs"))
+    script = f"{runner} --drain {closed} && {logs} {job_id} {closed}"
+    done = subprocess.run(
+        ["sh", "-euc", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=here.environment,
+        cwd=here.repository,
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert here.status(job_id)["status"] == "success"
+
+
+def test_a_report_has_no_escapes_of_its_goal(here: Installation) -> None:
+    document = {"goal": "\x1b]0;t\x07 \u202eg", "steps": [step("a", "true", role="r\n# x\x1b[31m")]}
+    job_id = here.run("submit", "-", given=json.dumps(document)).stdout.strip()
+    here.drain()
+    report = (here.artifacts(job_id) / "report.md").read_text()
+    assert "\x1b" not in report
+    assert "\u202e" not in report
+    assert "\n# x" not in report

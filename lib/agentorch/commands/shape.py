@@ -26,6 +26,7 @@ class Program(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; exits with the code of what went wrong."""
+        open_standard_streams()
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -43,6 +44,16 @@ class Program(click.Command):
             traceback.print_exc()
             ctx.exit(Exit.BUG)
         return result
+
+
+def open_standard_streams() -> None:
+    """Where one of the three was closed, the next file that is opened would get its number."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)  # noqa: FBT003  (os's own)
+    os.close(descriptor)
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115  (open to the end)
 
 
 def program(**settings: Any) -> Callable[[Callable[..., Any]], Program]:
