@@ -96,3 +96,11 @@ def test_a_bad_job_file_is_refused_with_its_places(here: Installation) -> None:
     done = here.run("step", *arguments, code=2)
     assert done.stderr.count("agentorch-step: ") == 3
     assert ".goal: is empty" in done.stderr
+
+
+def test_an_output_that_can_not_be_made_is_refused(here: Installation) -> None:
+    file = here.top / "job.json"
+    file.write_text(json.dumps({"goal": "g", "steps": [step("a", "true")]}))
+    arguments = ["--job", str(file), "--step", "a", "--workdir", "."]
+    done = here.run("step", *arguments, "--output", "/proc/none", code=2)
+    assert "--output: '/proc/none': " in done.stderr

@@ -109,7 +109,10 @@ def _alone(
     if output.resolve().is_relative_to(workdir.resolve()):
         raise Invalid(["--output: lies in --workdir, so it would be part of the step's change"])
     step = _step(job, step_id)
-    output.mkdir(0o750, parents=True, exist_ok=True)
+    try:
+        output.mkdir(0o750, parents=True, exist_ok=True)
+    except OSError as problem:
+        raise Invalid([f"--output: {str(output)!r}: {problem.strerror}"]) from problem
     return attempt.run_alone(settings, agents, job, step, workdir.resolve(), output.resolve())
 
 
