@@ -17,6 +17,7 @@ from agentorch.documents import Document, read_bytes, read_json, read_text
 from agentorch.job import SCHEMA_VERSION, Job, Outcome, Step
 from agentorch.paths import STEP_FILES, ArtifactPaths
 from agentorch.pipeline import Phase, Progress, StepProgress
+from agentorch.redact import Redactor
 from agentorch.states import STATUSES, State, Status
 from agentorch.text import demoted, one_line, printable
 
@@ -141,9 +142,11 @@ class JobArtifacts:
                 f"{demoted(read_text(paths.report).strip(), 2)}\n"
             )
             logs += read_bytes(paths.logs)
-        atomic.replace(self.paths.report, "".join(report).encode())
-        atomic.replace(self.paths.patch, patch)
-        atomic.replace(self.paths.logs, logs)
+        # the steps' parts are clean; goal and role are what the submitter wrote
+        text = Redactor().redact("".join(report))
+        atomic.replace(self.paths.report, text.encode("utf-8", "replace"), last=False)
+        atomic.replace(self.paths.patch, patch, last=False)
+        atomic.replace(self.paths.logs, logs, last=False)
         atomic.replace_json(self.paths.result, result)
 
 

@@ -55,8 +55,11 @@ def make_directory(path: Path, mode: int = 0o750) -> None:
     sync_directory(path.parent)
 
 
-def replace(path: Path, content: bytes, *, mode: int = 0o640) -> None:
-    """Puts `content` at `path` in one rename; durable when it returns."""
+def replace(path: Path, content: bytes, *, mode: int = 0o640, last: bool = True) -> None:
+    """Puts `content` at `path` in one rename; durable when it returns.
+
+    Of several files in a directory only the `last` one's name has to be synced: all are, then.
+    """
     temporary = _temporary(path)
     try:
         _create(temporary, content, mode)
@@ -64,7 +67,8 @@ def replace(path: Path, content: bytes, *, mode: int = 0o640) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    if last:
+        sync_directory(path.parent)
 
 
 def replace_json(path: Path, document: Any) -> None:

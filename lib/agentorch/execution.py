@@ -172,7 +172,8 @@ class Execution:
         # first: they may be what fills the disk
         shutil.rmtree(streams)
         for path, ends in kept.items():
-            atomic.replace(path, redacted(ends, self.redactor).encode("utf-8", "replace"))
+            text = redacted(ends, self.redactor)
+            atomic.replace(path, text.encode("utf-8", "replace"), last=False)
 
 
 def settled(ended: Exit, program: str, said: Outcome) -> Outcome:

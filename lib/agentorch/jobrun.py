@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
 
@@ -47,37 +47,32 @@ class Left(Enum):
     GIVEN_BACK = auto()
 
 
-class JobRun:
-    """A claimed job.
+@dataclass(frozen=True)
+class Means:
+    """What a runner gives a job to run with.
 
     `job_patch` gives the whole change of a job's workspace; `check_room` raises TryAgain while too
     little of the disk is free to start anything.
     """
 
-    def __init__(
-        self,
-        slot: Slot,
-        key: Key,
-        *,
-        launcher: Launcher,
-        events: Events,
-        journal: Journal,
-        agents: Collection[str],
-        stopping: Callable[[], bool],
-        job_patch: Callable[[Job], bytes],
-        max_attempts: int,
-        check_room: Callable[[], None],
-    ) -> None:
+    launcher: Launcher
+    events: Events
+    journal: Journal
+    agents: Collection[str]
+    stopping: Callable[[], bool]
+    job_patch: Callable[[Job], bytes]
+    max_attempts: int
+    check_room: Callable[[], None]
+    without_secrets: Callable[[Document], Document]
+
+
+class JobRun:
+    """A claimed job."""
+
+    def __init__(self, slot: Slot, key: Key, means: Means) -> None:
         self.slot = slot
         self.key = key
-        self.launcher = launcher
-        self.events = events
-        self.journal = journal
-        self.agents = agents
-        self.stopping = stopping
-        self.job_patch = job_patch
-        self.max_attempts = max_attempts
-        self.check_room = check_room
+        self.means = means
         self.job = read_job(slot.path(key))
         self.artifacts = JobArtifacts(slot.queue.roots.artifacts(self.job.job_id))
         self.fields = {"job": self.job.job_id}
@@ -91,11 +86,11 @@ class JobRun:
             self.slot.give(self.key, FINAL_STATES[self.state.status])
             return Left.ENDED
         self._claimed()
-        watch = self.events.watch(self.artifacts.paths.directory)
+        watch = self.means.events.watch(self.artifacts.paths.directory)
         try:
             return self._run_steps()
         finally:
-            self.events.forget(watch)
+            self.means.events.forget(watch)
 
     def _claimed(self) -> None:
         now = _now()
@@ -108,10 +103,10 @@ class JobRun:
             claimed_at=now,
         )
         self.artifacts.write_state(self.job, self.state)
-        self.journal.info("claimed", **self.fields, slot=self.slot.name, taken=self.key.taken)
+        self.means.journal.info("claimed", **self.fields, slot=self.slot.name, taken=self.key.taken)
 
     def _run_steps(self) -> Left:
-        unknown = sorted({step.agent for step in self.job.steps} - set(self.agents))
+        unknown = sorted({step.agent for step in self.job.steps} - set(self.means.agents))
         if unknown:
             end = Finish(Status.FAILED, "unknown_agent", f"unknown agent: {', '.join(unknown)}")
             return self._end(end)
@@ -126,9 +121,9 @@ class JobRun:
                     return self._end(Finish(Status.NEEDS_HUMAN, "awaiting_human", reason))
                 case RunStep(after_s):
                     self._pause(after_s)
-            if self.stopping():
+            if self.means.stopping():
                 give_back(self.slot, self.key, self.job, self.state)
-                self.journal.info("given back", **self.fields)
+                self.means.journal.info("given back", **self.fields)
                 return Left.GIVEN_BACK
             if not self._cancelled():
                 decision = self._attempt()
@@ -136,9 +131,9 @@ class JobRun:
     def _pause(self, delay_s: float) -> None:
         until = time.monotonic() + delay_s
         while (left := until - time.monotonic()) > 0:
-            if self.stopping() or self._cancelled():
+            if self.means.stopping() or self._cancelled():
                 return
-            self.events.wait(left)
+            self.means.events.wait(left)
 
     def _cancelled(self) -> bool:
         return self.artifacts.paths.cancel.exists()
@@ -165,10 +160,10 @@ class JobRun:
             return RunStep()
         before = progress.put(progress.current, replace(step, tries=step.tries - 1))
         kind = OutcomeClass(result["outcome"])
-        return pipeline.after(self.job, before, kind, self.max_attempts)[1]
+        return pipeline.after(self.job, before, kind, self.means.max_attempts)[1]
 
     def _attempt(self) -> Decision:
-        self.check_room()
+        self.means.check_room()
         step_id = self.state.progress.current
         number = self.artifacts.next_attempt(step_id, self.state.progress.of(step_id).attempt)
         progress = pipeline.started(self.state.progress, number)
@@ -178,21 +173,21 @@ class JobRun:
         self.artifacts.write_state(self.job, self.state)
         attempt = self._attempt_at(number)
         fields = {**self.fields, "step": step_id, "attempt": attempt.number}
-        self.journal.info("started", **fields, agent=attempt.step.agent)
+        self.means.journal.info("started", **fields, agent=attempt.step.agent)
         try:
-            name = self.launcher.submit(attempt)
+            name = self.means.launcher.submit(attempt)
         except Busy:
             if not self._wait_for_step(attempt):
                 return RunStep()
-            name = self.launcher.submit(attempt)
+            name = self.means.launcher.submit(attempt)
         self._wait_for_step(attempt, name)
-        usage = self.launcher.usage(name)
-        how = self.launcher.list().get(name, "it is not known how its process ended")
-        if self._has_no_result(attempt) and not self.stopping():
+        usage = self.means.launcher.usage(name)
+        how = self.means.launcher.list().get(name, "it is not known how its process ended")
+        if self._has_no_result(attempt) and not self.means.stopping():
             self._record_lost(attempt, how)
         decision = self._absorbed()
         status = self.state.progress.of(step_id).status
-        self.journal.info("ended", **fields, status=status, **usage)
+        self.means.journal.info("ended", **fields, status=status, **usage)
         return decision
 
     def _has_no_result(self, attempt: Attempt) -> bool:
@@ -210,7 +205,7 @@ class JobRun:
         paths = self.artifacts.paths.step(attempt.step.step_id).attempt(attempt.number)
         paths.directory.mkdir(0o750, exist_ok=True)
         atomic.replace_json(paths.result, result)
-        self.journal.warning(outcome.summary, **self.fields, step=attempt.step.step_id)
+        self.means.journal.warning(outcome.summary, **self.fields, step=attempt.step.step_id)
 
     def _attempt_at(self, number: int) -> Attempt:
         step = self.job.step(self.state.progress.current)
@@ -224,24 +219,26 @@ class JobRun:
         """
         step = self.artifacts.paths.step(attempt.step.step_id)
         step.attempts.mkdir(0o750, parents=True, exist_ok=True)
-        watch = self.events.watch(step.directory)
+        watch = self.means.events.watch(step.directory)
         told: Stop | None = None
         try:
             while True:
                 with flocked(step.lock, wait=False, owning=False) as descriptor:
                     if descriptor is not None:
                         return True
-                if name is None and self.stopping():
+                if name is None and self.means.stopping():
                     return False
                 told = self._pass_on(name, told)
-                self.events.wait(None)
+                self.means.events.wait(None)
         finally:
-            self.events.forget(watch)
+            self.means.events.forget(watch)
 
     def _pass_on(self, name: str | None, told: Stop | None) -> Stop | None:
-        why = Stop.CANCEL if self._cancelled() else Stop.GIVE_BACK if self.stopping() else None
+        why = (
+            Stop.CANCEL if self._cancelled() else Stop.GIVE_BACK if self.means.stopping() else None
+        )
         if name is not None and why is not None and told is None:
-            self.launcher.cancel(name, why)
+            self.means.launcher.cancel(name, why)
             return why
         return told
 
@@ -255,7 +252,9 @@ class JobRun:
         if result is None or (result.get("error") or {}).get("code") == INTERRUPTED:
             return self._interrupted()
         kind = OutcomeClass(result["outcome"])
-        progress, decision = pipeline.after(self.job, self.state.progress, kind, self.max_attempts)
+        progress, decision = pipeline.after(
+            self.job, self.state.progress, kind, self.means.max_attempts
+        )
         if isinstance(decision, AskHuman) and result.get("question"):
             decision = AskHuman(f"{decision.reason}: {result['question']}")
         self.artifacts.publish_step(step_id, number)
@@ -293,13 +292,13 @@ class JobRun:
             summary=result["summary"],
         )
         document = context.document(self.job.context_strategy, messages, _now())
-        self.artifacts.write_context({**document, "after": mark})
+        self.artifacts.write_context(self.means.without_secrets({**document, "after": mark}))
 
     def _end(self, end: Finish) -> Left:
         state = finish(
-            self.slot, self.key, self.job, end, datetime.now(UTC), self.job_patch(self.job)
+            self.slot, self.key, self.job, end, datetime.now(UTC), self.means.job_patch(self.job)
         )
-        self.journal.info(f"{end.status}: {end.reason or 'done'}", **self.fields, queue=state)
+        self.means.journal.info(f"{end.status}: {end.reason or 'done'}", **self.fields, queue=state)
         return Left.ENDED
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
+from dataclasses import replace
 from pathlib import Path
 
 from agentorch.agents.base import Line
 from agentorch.output import Kept, kept
 from agentorch.redact import LineRedactor, Redactor
+from agentorch.text import printable
 
 STREAMS = ("stdout", "stderr")
 
@@ -38,13 +40,16 @@ class Logbook:
             self._tail.add(f"{line.stream}: {line.text}\n")
             return
         cut = " [line cut]" if line.cut else ""
-        text = f"{line.stream}: {self._redactors[line.stream].line(line.text)}{cut}\n"
+        # without escapes: they would also hide a secret that they stand in
+        said = self._redactors[line.stream].line(printable(line.text))
+        text = f"{line.stream}: {said}{cut}\n"
         self._write(text[: self._room])
         self._room -= len(text)
 
     def settle(self) -> Counter[str]:
         """Writes what was kept of the end; the kinds of secrets that were met, and how often."""
         ends = self._tail.kept()
+        ends = replace(ends, head=printable(ends.head), tail=printable(ends.tail))
         self._write(redacted(ends, self._redactor))
         found = sum((one.found for one in self._redactors.values()), Counter[str]())
         return found + Counter(one.kind for one in self._redactor.find(ends.head + ends.tail))
@@ -85,7 +90,13 @@ class Tail:
 
 
 def redacted(ends: Kept, redactor: Redactor) -> str:
-    """What is kept of a text, without its secrets, and a line for what is missing."""
+    """What is kept of a text, without its secrets, and a line for what is missing.
+
+    Escapes stay in it unless a secret is hidden behind them.
+    """
+    plain = replace(ends, head=printable(ends.head), tail=printable(ends.tail))
+    if len(redactor.find(plain.head + plain.tail)) > len(redactor.find(ends.head + ends.tail)):
+        ends = plain
     if not ends.missing:
         return redactor.redact(ends.head)
     note = f"[… {ends.missing} characters left out …]\n"

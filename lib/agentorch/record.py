@@ -47,9 +47,9 @@ def record(
         outcome = with_secrets(outcome, found, withheld=bool(in_patch))
     logs.note(f"{outcome.kind}: {outcome.summary}")
     logs.close()
-    atomic.replace(paths.patch, b"" if in_patch else patch)
+    atomic.replace(paths.patch, b"" if in_patch else patch, last=False)
     text = report(attempt.step.step_id, outcome)
-    atomic.replace(paths.report, redactor.redact(text).encode("utf-8", "replace"))
+    atomic.replace(paths.report, redactor.redact(text).encode("utf-8", "replace"), last=False)
     result = step_result(
         attempt.job,
         attempt.step,
@@ -64,6 +64,8 @@ def record(
     atomic.replace_json(paths.result, clean)
     atomic.sync_directory(step.attempts)
     atomic.sync_directory(step.directory)
+    if attempt.number == 1:
+        atomic.sync_directory(step.directory.parent)
     return clean
 
 

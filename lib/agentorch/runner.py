@@ -15,13 +15,14 @@ from enum import StrEnum
 
 from agentorch import atomic
 from agentorch.agents.registry import Registry
+from agentorch.documents import Document
 from agentorch.errors import Exit, Misconfigured, TryAgain
 from agentorch.events import Events, SecondLooks
 from agentorch.filesystem import power_cut_doubt, refusal
 from agentorch.inotify import Inotify, Mask
 from agentorch.job import MAX_TAKEN, Job, Key
 from agentorch.jobqueue import Queue, lock, read_job, refuse_below
-from agentorch.jobrun import JobRun, Left
+from agentorch.jobrun import JobRun, Left, Means
 from agentorch.journal import Journal
 from agentorch.launch.base import Attempt
 from agentorch.launch.fork import Fork
@@ -54,6 +55,7 @@ class Runner:
         until: Until,
         run_step: Callable[[Attempt, int], int],
         job_patch: Callable[[Job], bytes],
+        without_secrets: Callable[[Document], Document],
     ) -> None:
         self.settings = settings
         self.agents = agents
@@ -61,6 +63,7 @@ class Runner:
         self.until = until
         self.run_step = run_step
         self.job_patch = job_patch
+        self.without_secrets = without_secrets
         self.queue = Queue(settings.roots)
         self.jobs = 0
         self.waiting = False
@@ -214,9 +217,7 @@ class Runner:
 
     def _run_job(self, slot: Slot, key: Key, launcher: Fork, events: Events) -> Left:
         with atomic.disk_trouble(slot.directory):
-            return JobRun(
-                slot,
-                key,
+            means = Means(
                 launcher=launcher,
                 events=events,
                 journal=self.journal,
@@ -225,7 +226,9 @@ class Runner:
                 job_patch=self.job_patch,
                 max_attempts=self.settings.runner_max_attempts_per_step,
                 check_room=self._check_room,
-            ).run()
+                without_secrets=self.without_secrets,
+            )
+            return JobRun(slot, key, means).run()
 
 
 def _leave(slot: Slot, events: Events) -> None:

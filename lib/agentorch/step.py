@@ -131,7 +131,8 @@ class StepRun:
         before = self._workspace_before()
         self._apply_patches(logs)
         text = self._prompt()
-        atomic.replace(self.paths.prompt, self.redactor.redact(text).encode("utf-8", "replace"))
+        written = self.redactor.redact(text).encode("utf-8", "replace")
+        atomic.replace(self.paths.prompt, written, last=False)
         request = self._request(text)
         real = self.settings.real_cli
         outcome = self._executed(request, logs) if real else self._simulated(request)

@@ -11,6 +11,7 @@ permissions other than 0644, 0755; and FIFOs, sockets and devices, which are lef
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import stat
@@ -58,7 +59,8 @@ class PatchRefused(WorkspaceTrouble):
 class Listing:
     """What is below a directory. `modes` names only the permissions that git would not restore.
 
-    `backdated`: git's cache can't be believed this time (`hides_change`).
+    `backdated`: git's cache can't be believed this time (`hides_change`). `mark` is the same for
+    two listings between which nobody touched a file.
     """
 
     files: list[bytes] = field(default_factory=list)
@@ -66,6 +68,7 @@ class Listing:
     opaque: list[bytes] = field(default_factory=list)
     modes: dict[bytes, int] = field(default_factory=dict)
     backdated: bool = False
+    mark: str = ""
 
     def empty_directories(self) -> list[bytes]:
         """The directories that hold no file that git could keep, at any depth."""
@@ -155,6 +158,7 @@ def _listing(root: Path, index_ns: int) -> Listing:
     top = os.fsencode(root)
     open_up(top, root.lstat())
     waiting = [b""]
+    seen: list[tuple[bytes, ...]] = []
     while waiting:
         prefix = waiting.pop()
         for entry in entries(os.path.join(top, prefix)):
@@ -165,14 +169,31 @@ def _listing(root: Path, index_ns: int) -> Listing:
             elif stat.S_ISDIR(status.st_mode):
                 open_up(entry.path, status)
                 _note(found, path, status)
+                seen.append(_seen(path, status))
                 found.directories.append(path)
                 waiting.append(path + b"/")
             elif stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
                 _take_file(found, path, entry, status, index_ns)
+                seen.append(_seen(path, status))
             elif entry.name in _OPENED_BY_GIT:
                 os.unlink(entry.path)
     found.files.sort()
+    found.mark = _mark(seen)
     return found
+
+
+def _mark(seen: list[tuple[bytes, ...]]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for one in sorted(seen):
+        digest.update(b"\0".join(one) + b"\0\0")
+    return digest.hexdigest()
+
+
+def _seen(path: bytes, status: os.stat_result) -> tuple[bytes, ...]:
+    if stat.S_ISDIR(status.st_mode):
+        return path, b"%d" % status.st_mode
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return path, b"%d %d %d" % (status.st_mode, status.st_size, status.st_ino), b"%d %d" % times
 
 
 def _take_file(

@@ -25,7 +25,8 @@ class Begun:
 class Record:
     """`last` are the trees of the latest begin or end, `boot` the boot in which that was.
 
-    `visits` has, by `STEP:VISIT`, the trees that every visit began with.
+    `mark` is that of the listing that `last` was made from (`tree.Listing`). `visits` has, by
+    `STEP:VISIT`, the trees that every visit began with.
     """
 
     commit: str
@@ -34,6 +35,7 @@ class Record:
     boot: str
     begun: Begun | None = None
     visits: Mapping[str, Snapshot] = field(default_factory=dict)
+    mark: str = ""
 
 
 # latin-1 gives every byte of a path a character, and gets it back
@@ -48,6 +50,7 @@ def encode(record: Record) -> dict[str, Any]:
         "last": asdict(record.last),
         "boot": record.boot,
         "begun": None if begun is None else _encode_begun(begun),
+        "mark": record.mark,
         "visits": {visited: asdict(before) for visited, before in record.visits.items()},
     }
 
@@ -61,6 +64,7 @@ def decode(document: Mapping[str, Any]) -> Record:
         last=Snapshot(**document["last"]),
         boot=document["boot"],
         begun=None if begun is None else _decode_begun(begun),
+        mark=document["mark"],
         visits={visited: Snapshot(**tree) for visited, tree in document["visits"].items()},
     )
 

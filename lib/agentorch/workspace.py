@@ -27,6 +27,7 @@ from agentorch.history import VISIBLE_INDEX, History, Snapshot
 from agentorch.paths import WorkspacePaths
 from agentorch.source import Source, reading, source_of
 from agentorch.tree import (
+    Listing,
     PatchRefused,
     WorkspaceTrouble,
     change_mode,
@@ -112,8 +113,11 @@ class Workspace:
             base_commit, base = self._make(source, excluded, commit, when)
             for patch in filter(None, patches):
                 self.history.apply(self.paths.work, patch)
-            last = self._snapshot(base) if any(patches) else base
-            self._write(Record(base_commit, base, last, self._boot))
+            if any(patches):
+                last, mark = self._snapshot(base)
+            else:
+                last, mark = base, listing(self.paths.work).mark
+            self._write(Record(base_commit, base, last, self._boot, mark=mark))
 
     def adopt(self) -> None:
         """Takes a work tree that is a directory of the user's: it is looked at, never put back."""
@@ -123,8 +127,8 @@ class Workspace:
             remove(self.paths.directory)
             atomic.make_directory(self.paths.directory)
             self.history.create()
-            base = self._snapshot(None)
-            self._write(Record("", base, base, self._boot))
+            base, mark = self._snapshot(None)
+            self._write(Record("", base, base, self._boot, mark=mark))
 
     def begin(self, step_id: str, visit: int) -> Snapshot:
         """The work tree as a visit of a step finds it; durable when it returns.
@@ -146,10 +150,17 @@ class Workspace:
                 self._put_back(record, record.visits[visited], None)
             elif record.boot != self._boot or not is_directory(self.paths.work):
                 self._put_back(record, record.last, None)
-            begun = self._take(record, step_id, visit)
-            visits = {**record.visits, visited: begun.before}
-            fresh = replace(record, last=begun.before, boot=self._boot, begun=begun, visits=visits)
-            self._write(fresh)
+            begun, mark = self._take(record, step_id, visit)
+            self._write(
+                replace(
+                    record,
+                    last=begun.before,
+                    boot=self._boot,
+                    begun=begun,
+                    visits={**record.visits, visited: begun.before},
+                    mark=mark,
+                )
+            )
         return begun.before
 
     def end(self, before: Snapshot) -> Change:
@@ -159,9 +170,10 @@ class Workspace:
         """
         record = self._recorded()
         with atomic.disk_trouble(self.paths.directory):
-            change = self._change(before, before)
-            if change.after != record.last:
-                self._write(replace(record, last=change.after))
+            after, mark = self._snapshot(before)
+            change = self._between(before, after)
+            if (after, mark) != (record.last, record.mark):
+                self._write(replace(record, last=after, mark=mark))
         return change
 
     def job_change(self) -> Change:
@@ -169,7 +181,10 @@ class Workspace:
         record = self._recorded()
         if not is_directory(self.paths.work):
             return self._between(record.base, record.last)
-        return self._change(record.base, record.last)
+        found = listing(self.paths.work, self.history.index_ns())
+        if self._is_as_recorded(found, record):
+            return self._between(record.base, record.last)
+        return self._between(record.base, self._snapshot(record.last)[0])
 
     def apply(self, patch: bytes) -> bool:
         """Applies a patch to the work tree; False where it was applied already, or is empty.
@@ -254,7 +269,7 @@ class Workspace:
             os.scandir(source).close()
 
     def _first_commit(self, when: datetime) -> tuple[str, Snapshot]:
-        base = self._snapshot(None)
+        base, _ = self._snapshot(None)
         commit = self.history.commit(base.visible, when)
         index = INDEX if base.visible == base.full else VISIBLE_INDEX
         self.history.plant(self.paths.work / ".git", commit, index)
@@ -262,15 +277,22 @@ class Workspace:
 
     # ---- looking at it ------------------------------------------------------------------------
 
-    def _snapshot(self, last: Snapshot | None) -> Snapshot:
-        found = listing(self.paths.work, self.history.index_ns())
-        return self.history.snapshot(self.paths.work, found, last)
+    def _is_as_recorded(self, found: Listing, record: Record) -> bool:
+        """Whether nobody touched the work tree since its trees were recorded: no git is asked."""
+        return record.mark == found.mark and record.boot == self._boot
 
-    def _take(self, record: Record, step_id: str, visit: int) -> Begun:
+    def _snapshot(self, last: Snapshot | None) -> tuple[Snapshot, str]:
+        """The trees of the work tree, and the mark of the listing that they were made from."""
         found = listing(self.paths.work, self.history.index_ns())
-        before = self.history.snapshot(self.paths.work, found, record.last)
+        return self.history.snapshot(self.paths.work, found, last), found.mark
+
+    def _take(self, record: Record, step_id: str, visit: int) -> tuple[Begun, str]:
+        found = listing(self.paths.work, self.history.index_ns())
+        before = record.last
+        if not self._is_as_recorded(found, record):
+            before = self.history.snapshot(self.paths.work, found, record.last)
         self._keep_opaque(found.opaque, () if record.begun is None else record.begun.opaque)
-        return Begun(
+        begun = Begun(
             step_id,
             visit,
             before,
@@ -278,6 +300,7 @@ class Workspace:
             directories=tuple(found.empty_directories()),
             modes=found.modes,
         )
+        return begun, found.mark
 
     def _keep_opaque(self, opaque: Sequence[bytes], copied: Sequence[bytes]) -> None:
         """Brings the copies up to date, out of their place: there they are whole or missing."""
@@ -293,9 +316,6 @@ class Workspace:
         if opaque:
             copies.rename(self.paths.git_before)
         self.paths.scratch.rmdir()
-
-    def _change(self, before: Snapshot, last: Snapshot) -> Change:
-        return self._between(before, self._snapshot(last))
 
     def _between(self, before: Snapshot, after: Snapshot) -> Change:
         if after.visible == before.visible:

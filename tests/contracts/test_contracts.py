@@ -98,6 +98,8 @@ BAD: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("workdir",), "a\0b", ".workdir: holds a NUL character"),
     (("callback_url",), "ftp://host/x", ".callback_url:"),
     (("callback_url",), "http://user@host/", ".callback_url:"),
+    (("callback_url",), "http://[::1", ".callback_url:"),
+    (("callback_url",), "http://host:99999/", ".callback_url:"),
     (("callback_url",), "http://host/\nx", ".callback_url:"),
     (("tags",), ["a", 1], ".tags[1]: expected string, found a number"),
     (("context_window",), [{"role": 1}], ".context_window[0].role:"),

@@ -55,6 +55,7 @@ BAD = [
     ('{"goal": "x", "project_id": "nope"}', "PROJECT_ALIASES"),
     ("", "not JSON"),
     ("[]", "expected an object"),
+    ('{"goal": "x", "workdir": "none"}', "/none' is not a directory"),
 ]
 
 
@@ -69,6 +70,23 @@ def test_bad_documents_are_refused_and_leave_nothing(
     )
     assert done.stdout == ""
     assert not here.state.exists()
+
+
+def test_of_very_many_problems_the_first_are_told(here: Installation) -> None:
+    document = json.dumps({"goal": "x", "tags": [1] * 500})
+    lines = here.run("submit", "-", given=document, code=2).stderr.splitlines()
+    assert len(lines) == 101
+    assert lines[-1] == "agentorch-submit: and 400 more problems"
+
+
+def test_an_answer_that_can_not_be_written_is_said(here: Installation) -> None:
+    here.submit(step("a", "true"))
+    line = f"{' '.join(here.argv('ls'))} > /dev/full"
+    done = subprocess.run(
+        ["sh", "-c", line], capture_output=True, text=True, env=here.environment, check=False
+    )
+    assert done.returncode == 75
+    assert done.stderr == "agentorch-ls: standard output: No space left on device\n"
 
 
 def test_a_missing_file_and_no_file_are_usage_errors(here: Installation) -> None:

@@ -145,6 +145,18 @@ def test_a_secret_is_nowhere_in_what_a_step_leaves(here: Installation, where: st
     assert SECRET not in here.run("logs", job_id).stdout
 
 
+def test_a_secret_in_the_job_itself_is_in_its_own_file_alone(here: Installation) -> None:
+    job_id = here.submit(step("a", f"true # {SECRET}"), goal=f"use {SECRET}")
+    here.drain()
+    assert here.status(job_id)["status"] == "success"
+    holders = [
+        p.name
+        for p in here.artifacts(job_id).rglob("*")
+        if p.is_file() and SECRET.encode() in p.read_bytes()
+    ]
+    assert holders == ["job.json"]
+
+
 def test_a_variable_that_is_sensitive_is_redacted_by_its_value(here: Installation) -> None:
     variables = {
         "ENV_ALLOWLIST": "PATH,MY_WORD",
@@ -262,7 +274,9 @@ def test_a_workspace_that_the_agent_made_off_with_is_a_clear_outcome(here: Insta
 
 
 def test_a_source_that_is_gone_is_said(here: Installation) -> None:
+    (here.top / "nowhere").mkdir()
     job_id = here.submit(step("a", "true"), workdir=str(here.top / "nowhere"))
+    (here.top / "nowhere").rmdir()
     here.drain()
     error = here.status(job_id)["result"]["steps"][0]["error"]
     assert error["code"] == "source_missing"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from agentorch.agents.base import Line
-from agentorch.logbook import Logbook
+from agentorch.logbook import Logbook, redacted
+from agentorch.output import Kept
 from agentorch.redact import Redactor
 
 SECRET = "ghp_" + "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dE3fG5"
@@ -46,3 +47,14 @@ def test_a_secret_that_a_cut_goes_through_is_not_half_there(tmp_path: Path) -> N
         logs.settle()
         logs.close()
         assert SECRET[-8:] not in (tmp_path / "logs.txt").read_text()
+
+
+def test_a_secret_that_escapes_stand_in_is_found(tmp_path: Path) -> None:
+    coloured = f"k={SECRET[:6]}\x1b[31m\x1b[K{SECRET[6:20]}\x1b[m{SECRET[20:]}"
+    logs = Logbook(tmp_path / "logs.txt", Redactor(), 1000)
+    logs.line(Line("stdout", coloured))
+    assert logs.settle() == {"github": 1}
+    logs.close()
+    assert (tmp_path / "logs.txt").read_text() == "stdout: k=[redacted:github]\n"
+    assert redacted(Kept(coloured), Redactor()) == "k=[redacted:github]"
+    assert redacted(Kept("\x1b[1mplain"), Redactor()) == "\x1b[1mplain"

@@ -147,12 +147,21 @@ def test_a_file_that_hides_its_change_behind_an_old_mtime_is_seen(workspace: Wor
 
 def test_an_index_found_right_is_not_read_again(workspace: Workspace) -> None:
     """Files as new as the index are compared by their bytes, but only once."""
-    workspace.begin("one", 1)
+    before = workspace.begin("one", 1)
     index = workspace.paths.history / "index"
     newest_ns = max(path.lstat().st_mtime_ns for path in workspace.paths.work.rglob("*"))
     os.utime(index, ns=(newest_ns, newest_ns))
-    workspace.begin("two", 1)
+    workspace.end(before)
     assert workspace.history.index_ns() > newest_ns
+
+
+def test_a_tree_that_nobody_touched_is_known_without_git(workspace: Workspace) -> None:
+    before = workspace.begin("one", 1)
+    workspace.history.directory.rename(workspace.paths.directory / "elsewhere")
+    assert workspace.begin("two", 2) == before
+    (workspace.paths.directory / "elsewhere").rename(workspace.history.directory)
+    (workspace.paths.work / "new").touch()
+    assert workspace.begin("three", 3) != before
 
 
 def test_a_killed_git_leaves_a_lock_that_stops_nobody(workspace: Workspace) -> None:

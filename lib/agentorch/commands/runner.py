@@ -13,6 +13,9 @@ from agentorch.agents.registry import load as load_agents
 from agentorch.commands.shape import configured, program
 from agentorch.errors import Misconfigured
 from agentorch.journal import Journal
+from agentorch.place import secret_values
+from agentorch.record import without_secrets
+from agentorch.redact import Redactor
 from agentorch.runner import Runner, Until
 from agentorch.sandbox import Wrapper, seccomp
 from agentorch.settings import Settings
@@ -47,6 +50,7 @@ def main(slot: str, *, drain: bool, once: bool) -> None:
         until,
         run_step=partial(attempt.forked, settings, agents),
         job_patch=partial(attempt.job_patch, settings),
+        without_secrets=partial(without_secrets, redactor=Redactor(secret_values(settings))),
     )
     click.get_current_context().exit(runner.run(slot))
 

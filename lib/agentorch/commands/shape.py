@@ -16,9 +16,12 @@ from typing import Any
 import click
 
 from agentorch import __version__
+from agentorch.atomic import DISK_TROUBLE
 from agentorch.errors import AgentorchError, Exit, Misconfigured, UnknownJob
 from agentorch.jobqueue import Queue
 from agentorch.settings import SERVICE_USER, SYSTEM_STATE, Settings, load
+
+MOST_PROBLEMS = 100
 
 
 class Program(click.Command):
@@ -31,19 +34,30 @@ class Program(click.Command):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except AgentorchError as problem:
-            for line in problem.problems:
+            for line in problem.problems[:MOST_PROBLEMS]:
                 say(line)
+            if len(problem.problems) > MOST_PROBLEMS:
+                say(f"and {len(problem.problems) - MOST_PROBLEMS} more problems")
             ctx.exit(problem.exit_code)
         except KeyboardInterrupt:
             ctx.exit(Exit.INTERRUPTED)
         except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise  # click's own
-        except Exception:  # noqa: BLE001  (the one place where our bugs end)
-            import traceback  # noqa: PLC0415  (nobody else needs it)
-
-            traceback.print_exc()
-            ctx.exit(Exit.BUG)
+        except Exception as problem:  # noqa: BLE001  (the one place where our bugs end)
+            ctx.exit(_unexpected(problem))
         return result
+
+
+def _unexpected(problem: Exception) -> Exit:
+    if isinstance(problem, OSError) and problem.errno in DISK_TROUBLE:
+        say(f"{problem.filename or 'standard output'}: {problem.strerror}")
+        # what could not be written would be tried again, and complained about, at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return Exit.TRY_AGAIN
+    import traceback  # noqa: PLC0415  (nobody else needs it)
+
+    traceback.print_exc()
+    return Exit.BUG
 
 
 def open_standard_streams() -> None:

@@ -21,6 +21,8 @@ from agentorch.job import Job, Network
 from agentorch.jobqueue import Queue
 from agentorch.settings import Settings
 
+MOST_BYTES = 256 * 1024 * 1024
+
 
 @dataclass(frozen=True)
 class Given:
@@ -83,12 +85,14 @@ def _given(files: Sequence[str], goal: str | None) -> Iterator[Given]:
 
 
 def _content(name: str) -> bytes:
-    if name == "-":
-        return sys.stdin.buffer.read()
     try:
-        return Path(name).read_bytes()
+        with sys.stdin.buffer if name == "-" else Path(name).open("rb") as file:
+            content: bytes = file.read(MOST_BYTES + 1)
     except OSError as problem:
         raise Invalid([f"{name}: {problem.strerror}"]) from problem
+    if len(content) > MOST_BYTES:
+        raise Invalid([f"{name}: larger than {MOST_BYTES} bytes: give it in parts"])
+    return content
 
 
 def _documents(name: str, content: bytes) -> Iterator[Given]:
@@ -129,12 +133,19 @@ def _accepted(
             document = one.document
             if isinstance(document, dict):
                 document = {**_from_here(document), **changes}
-            accepted.append(accept(document, door, datetime.now(UTC)))
+            job, complete = accept(document, door, datetime.now(UTC))
+            _check_workdir(job)
+            accepted.append((job, complete))
         except Invalid as invalid:
             problems += [f"{one.name}: {problem}" for problem in invalid.problems]
     if problems:
         raise Invalid(problems)
     return accepted
+
+
+def _check_workdir(job: Job) -> None:
+    if job.project_id is None and not Path(job.workdir).is_dir():
+        raise Invalid([f".workdir: {job.workdir!r} is not a directory"])
 
 
 def _from_here(document: Document) -> Document:

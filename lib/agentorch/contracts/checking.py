@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from agentorch.contracts.words import kind, short, suggestion
 from agentorch.times import moment_of
@@ -66,9 +67,15 @@ def _is_moment(value: object) -> bool:
 
 
 def _is_uri(value: object) -> bool:
-    return not isinstance(value, str) or bool(
-        value.isascii() and value.isprintable() and _URI.fullmatch(value)
-    )
+    if not isinstance(value, str):
+        return True
+    if not (value.isascii() and value.isprintable() and _URI.fullmatch(value)):
+        return False
+    try:
+        port = urlsplit(value).port
+    except ValueError:  # half an IPv6 address, a port beyond 65535
+        return False
+    return port != 0
 
 
 def _place(path: Iterable[str | int]) -> str:
