@@ -11,6 +11,7 @@ from typing import Literal
 
 from agentorch.agents.registry import Registry
 from agentorch.agents.registry import load as load_agents
+from agentorch.errors import TryAgain
 from agentorch.filesystem import mounted, power_cut_doubt, refusal
 from agentorch.policy import Effective
 from agentorch.preflight import Ground, check
@@ -48,7 +49,10 @@ def state_checks(settings: Settings) -> Iterator[Check]:
         words = f"{missing[0]} is not there yet: the first agentorch-submit makes it"
         yield Check("state", "warning", words)
         return
-    problem = refusal(roots)
+    try:
+        problem = refusal(roots)
+    except TryAgain as trouble:
+        problem = f"{trouble}: make room, or make it writable"
     works = f"write, fsync, link and rename work in {roots.queue_root}"
     yield Check("state", "problem" if problem else "ok", problem or works)
     doubt = power_cut_doubt(roots.queue_root)

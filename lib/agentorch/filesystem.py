@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import secrets
 from pathlib import Path
 
 from agentorch import atomic
+from agentorch.errors import TryAgain
 from agentorch.paths import Roots
 
 # Filesystems that keep what was synced over a power cut; ext4 only with a journal.
@@ -18,15 +18,15 @@ JOURNALLED = frozenset({"ext4", "ext3", "xfs", "btrfs", "zfs", "f2fs", "bcachefs
 def refusal(roots: Roots) -> str | None:
     """Why the roots can't hold a queue, in words: a write, fsync, link and rename is tried.
 
-    None where it works, and where the disk just can't take it now.
+    None where it works. Raises TryAgain where the disk is full, read-only or failing.
     """
     try:
         _try(roots)
     except (BlockingIOError, FileNotFoundError):  # taken for a dead one's, and swept by a recovery
         return None
     except OSError as problem:
-        if problem.errno in atomic.DISK_TROUBLE - {errno.EROFS}:
-            return None
+        if problem.errno in atomic.DISK_TROUBLE:
+            raise TryAgain(f"{problem.filename}: {problem.strerror}") from problem
         advice = "queue and artifacts must be writable, on one filesystem, in one mount"
         return f"{problem.filename}: {problem.strerror}: {advice}"
     return None

@@ -16,7 +16,7 @@ from typing import BinaryIO, Self
 from agentorch.agents.base import Line
 
 FOLLOWED_LINE_BYTES = 1 << 20
-WHOLE_LINE_BYTES = 16 << 20
+WHOLE_LINE_BYTES = 4 << 20
 CHUNK_BYTES = 256 << 10
 MANY_LINES = 500_000
 LAST_BYTES = 4 << 20

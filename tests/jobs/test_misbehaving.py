@@ -193,3 +193,33 @@ def test_an_agent_can_not_reach_the_lock_of_its_step(here: Installation) -> None
     lock = here.artifacts(job_id) / "steps/a/.lock"
     assert (lock.stat().st_size, lock.stat().st_mode & 0o777) == (0, 0o640)
     assert "touched" not in here.run("logs", job_id).stdout
+
+
+def test_a_runner_that_starts_on_a_read_only_disk_waits_for_it(here: Installation) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a disk of its own")
+    runner, ls, doctor = (" ".join(here.argv(name)) for name in ("runner", "ls", "doctor"))
+    here.submit(step("a", "true"))
+    script = f"""
+        mount --bind {here.state} {here.state}
+        mount -o remount,bind,ro {here.state}
+        {doctor} >doctor || test $? -eq 1
+        {runner} --drain 2>said &
+        until grep -q waiting said; do sleep 0.1; done
+        mount -o remount,bind,rw {here.state}
+        wait $!
+        {ls} --done
+    """
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-euc", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=here.environment,
+        cwd=here.top,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 1
+    assert "Read-only file system" in (here.top / "said").read_text()
+    assert "make it writable" in (here.top / "doctor").read_text()
