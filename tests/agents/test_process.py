@@ -403,8 +403,9 @@ def test_flood_in_flat_memory(tmp_path: Path) -> None:
 
 def test_endless_line_in_flat_memory(tmp_path: Path) -> None:
     code, count, longest, grown_kib, _ = _measured(tmp_path, "one-line", "50")
-    assert (code, longest) == ("0", str(1 << 20))
-    assert count in ("2", "3")  # cut, perhaps a jump, short
+    assert code == "0"
+    assert int(longest) <= 1 << 20
+    assert count in ("1", "2", "3")  # cut, or a jump, or both, and the short one
     assert int(grown_kib) < 24 << 10
     last = list(lines(tmp_path / "stdout", "stdout"))
     assert [(len(line.text), line.cut) for line in last] == [(4 << 20, True), (5, False)]

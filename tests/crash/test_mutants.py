@@ -113,7 +113,7 @@ MUTANTS = (
         "    temporary = _temporary(path)\n    try:\n        _create(temporary, content, mode)\n",
         "    temporary = _temporary(path)\n    path.write_bytes(content)\n    try:\n"
         "        _create(temporary, content, mode)\n",
-        killed(scenes.CANCEL, 2),
+        killed(scenes.CANCEL, 1),
         says="recovery: 70",
     ),
     Mutant(

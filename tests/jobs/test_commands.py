@@ -361,9 +361,9 @@ def test_two_slots_share_forty_jobs_and_each_runs_once(here: Installation) -> No
 
 
 def test_bytes_that_are_no_utf8_are_a_problem_and_no_bug(here: Installation) -> None:
-    refused = here.run("submit", "--goal", "caf\udce9", code=2)
-    assert ".goal: 'caf\\udce9' is not UTF-8" in refused.stderr
-    directory = here.top / "caf\udce9"
+    refused = here.run("submit", "--goal", "x\udce9", code=2)
+    assert ".goal: 'x\\udce9' is not UTF-8" in refused.stderr
+    directory = here.top / "x\udce9"
     directory.mkdir()
     document = json.dumps({"goal": "g", "workdir": "."})
     done = subprocess.run(
@@ -380,7 +380,7 @@ def test_bytes_that_are_no_utf8_are_a_problem_and_no_bug(here: Installation) -> 
     assert "Traceback" not in done.stderr
     assert not here.state.exists()
     job_id = here.submit(step("a", "true"))
-    here.run("cancel", "--comment", "caf\udce9", job_id, SUDO_UID="nobody")
+    here.run("cancel", "--comment", "x\udce9", job_id, SUDO_UID="nobody")
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
