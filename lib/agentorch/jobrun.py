@@ -36,6 +36,9 @@ from agentorch.states import OutcomeClass, Status
 from agentorch.times import rfc3339
 
 INTERRUPTED = "interrupted"
+# The close of a step's lock may have been told before it was watched for, and the lock dropped
+# after it was tried (events.SecondLooks): nothing else would wake us.
+LOOK_AGAIN_S = 2.0
 # how a launcher says that a step's process ended because the disk can't take what it leaves
 DISK_TROUBLE = f"its process exited with {Exit.TRY_AGAIN:d}"
 
@@ -229,7 +232,7 @@ class JobRun:
                 if name is None and self.means.stopping():
                     return False
                 told = self._pass_on(name, told)
-                self.means.events.wait(None)
+                self.means.events.wait(LOOK_AGAIN_S)
         finally:
             self.means.events.forget(watch)
 

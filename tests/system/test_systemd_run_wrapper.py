@@ -116,7 +116,7 @@ touch /x /usr/x /etc/x /dev/x "$(dirname "$1")/artifacts/x" 2>/dev/null
 ls /root /home /var /run/dbus /run/systemd/journal 2>/dev/null
 touch file "$HOME/file" /tmp/file
 cat "$(dirname "$1")/artifacts/report.md"
-ls -d /proc/[0-9]* | wc -l
+(set -- /proc/[0-9]*; echo $#)
 kill -0 "$2" 2>/dev/null && echo signalled
 sed -n 's/^ *\\([a-z0-9]*\\):.*/\\1/p' /proc/net/dev
 grep -c '^Cap.*0000000000000000$' /proc/self/status
@@ -125,7 +125,7 @@ echo "$KEY"
 exit 7
 """
     said = ground.step(script)
-    rest = 'report\n3\nlo\n5\n1\na "b" $c\nd\n'
+    rest = 'report\n2\nlo\n5\n1\na "b" $c\nd\n'
     assert (said["rest"], said["errors"], said["code"]) == (rest, "", 7)
     owners = ground.machine.output("stat", "-c", "%u", f"{ground.top}/work/file")
     assert owners == str(ground.uid)
