@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -112,15 +113,16 @@ def test_a_killed_step_is_an_outcome_and_the_runner_lives(here: Installation) ->
 def test_a_job_that_kills_its_runners_does_not_loop(here: Installation) -> None:
     job_id = running(here)
     attempts = here.artifacts(job_id) / "steps/two/attempts"
-    for _ in range(8):
-        before = len(list(attempts.glob("*/claim")))
-        runner = here.start("runner")
-        eventually(
-            lambda known=before: (
-                len(list(attempts.glob("*/claim"))) > known
-                or here.run("ls", "--failed").stdout != ""
-            )
+
+    def went_on(known: int) -> bool:
+        return len(list(attempts.glob("*/claim"))) > known or bool(
+            here.run("ls", "--failed").stdout
         )
+
+    for _ in range(8):
+        known = len(list(attempts.glob("*/claim")))
+        runner = here.start("runner")
+        eventually(partial(went_on, known))
         runner.kill()
         runner.wait()
     assert len(list(attempts.glob("*/claim"))) <= 5
