@@ -2,58 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from agentorch.paths import WorkspacePaths
-from agentorch.workspace import Change, Source, Workspace
+from agentorch.workspace import Change, Workspace
 
-from .workyard import edit_everything, git, leave_oddities, make_havoc, state, trouble, write
+from .workyard import (
+    edit_everything,
+    git,
+    leave_oddities,
+    make_havoc,
+    rebooted,
+    reopened,
+    small_repository,
+    state,
+    step,
+    trouble,
+    workspace_of,
+    write,
+)
 
 
 @pytest.fixture
 def origin(tmp_path: Path) -> Path:
-    origin = tmp_path / "origin"
-    (origin / "src").mkdir(parents=True)
-    git(origin, "init", "-q", "-b", "trunk")
-    write(origin, README="first\n", run="#!/bin/sh\n", rename="1\n2\n3\n4\n5\n")
-    (origin / "run").chmod(0o755)
-    (origin / "src/a.c").write_text("int main;\n")
-    (origin / "src/blob").write_bytes(bytes(range(256)))
-    (origin / "link").symlink_to("src/a.c")
-    (origin / ".gitignore").write_text("*.o\n/build/\n")
-    git(origin, "add", "-A")
-    git(origin, "commit", "-qm", "base")
-    return origin
+    return small_repository(tmp_path)
 
 
 @pytest.fixture
 def workspace(tmp_path: Path, origin: Path) -> Workspace:
-    workspace = Workspace(WorkspacePaths(tmp_path / "workspaces" / "job"))
-    workspace.prepare(Source("git", origin))
-    return workspace
-
-
-def reopened(workspace: Workspace) -> Workspace:
-    """The workspace as the next process finds it."""
-    return Workspace(workspace.paths)
-
-
-def rebooted(workspace: Workspace) -> Workspace:
-    """The workspace as it is found after a reboot."""
-    record = json.loads(workspace.paths.record.read_text())
-    workspace.paths.record.write_text(json.dumps({**record, "boot": "another"}))
-    return Workspace(workspace.paths)
-
-
-def step(workspace: Workspace, name: str, **files: str) -> Change:
-    before = workspace.begin(name, 1)
-    write(workspace.paths.work, **files)
-    return reopened(workspace).end(before)
+    return workspace_of(tmp_path, origin)
 
 
 # ---- what came of a step ----------------------------------------------------------------------

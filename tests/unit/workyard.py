@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agentorch.workspace import WorkspaceTrouble
+from agentorch.paths import WorkspacePaths
+from agentorch.workspace import Change, Source, Workspace, WorkspaceTrouble
 
 PERSON = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change owners")
@@ -52,6 +54,49 @@ def content(path: bytes, mode: int) -> bytes:
 def trouble(code: str) -> pytest.RaisesExc[WorkspaceTrouble]:
     """Expects a WorkspaceTrouble of this code."""
     return pytest.RaisesExc(WorkspaceTrouble, check=lambda raised: raised.code == code)
+
+
+# ---- a workspace of a small repository ------------------------------------------------------
+
+
+def small_repository(tmp_path: Path) -> Path:
+    """One commit: an executable, a link, a binary file, and rules of what to ignore."""
+    origin = tmp_path / "origin"
+    (origin / "src").mkdir(parents=True)
+    git(origin, "init", "-q", "-b", "trunk")
+    write(origin, README="first\n", run="#!/bin/sh\n", rename="1\n2\n3\n4\n5\n")
+    (origin / "run").chmod(0o755)
+    (origin / "src/a.c").write_text("int main;\n")
+    (origin / "src/blob").write_bytes(bytes(range(256)))
+    (origin / "link").symlink_to("src/a.c")
+    (origin / ".gitignore").write_text("*.o\n/build/\n")
+    git(origin, "add", "-A")
+    git(origin, "commit", "-qm", "base")
+    return origin
+
+
+def workspace_of(tmp_path: Path, origin: Path) -> Workspace:
+    workspace = Workspace(WorkspacePaths(tmp_path / "workspaces" / "job"))
+    workspace.prepare(Source("git", origin))
+    return workspace
+
+
+def reopened(workspace: Workspace) -> Workspace:
+    """The workspace as the next process finds it."""
+    return Workspace(workspace.paths)
+
+
+def rebooted(workspace: Workspace) -> Workspace:
+    """The workspace as it is found after a reboot."""
+    record = json.loads(workspace.paths.record.read_text())
+    workspace.paths.record.write_text(json.dumps({**record, "boot": "another"}))
+    return Workspace(workspace.paths)
+
+
+def step(workspace: Workspace, name: str, **files: str) -> Change:
+    before = workspace.begin(name, 1)
+    write(workspace.paths.work, **files)
+    return reopened(workspace).end(before)
 
 
 # ---- what agents do ----------------------------------------------------------------------------
