@@ -14,7 +14,8 @@ The floors of this package. Imports go down; on one floor they go to the left:
        settings journal
     2  contracts                                    what is accepted at a door
     1  pipeline context prompt redact policy        pure decisions: no os, no time
-    0  errors states job text times secretforms     pure words
+    0  errors states abilities hosts job text       pure words
+       times secretforms
 """
 
 __version__ = "0.1.0"

@@ -14,7 +14,7 @@ from typing import Any
 
 from agentorch import atomic
 from agentorch.documents import Document, read_bytes, read_json, read_text
-from agentorch.job import SCHEMA_VERSION, Job, Outcome, Step
+from agentorch.job import SCHEMA_VERSION, Job, Outcome, Step, Verdict
 from agentorch.paths import STEP_FILES, ArtifactPaths
 from agentorch.pipeline import Phase, Progress, StepProgress
 from agentorch.redact import Redactor
@@ -193,6 +193,9 @@ def step_result(
         "change_status": change_status,
         "secrets_check": secrets_check,
         "session_id": outcome.session_id,
+        "model": outcome.model,
+        "files": list(outcome.files),
+        "verdict": _verdict(outcome.verdict),
         "artifacts": {
             "report_md": f"{directory}/report.md",
             "patch_diff": f"{directory}/patch.diff",
@@ -203,6 +206,13 @@ def step_result(
         "question": outcome.question,
         "error": error,
     }
+
+
+def _verdict(verdict: Verdict | None) -> Document | None:
+    if verdict is None:
+        return None
+    decision = "approve" if verdict.approved else "request_changes"
+    return {"decision": decision, "reasons": list(verdict.reasons)}
 
 
 def job_result(

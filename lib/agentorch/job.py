@@ -52,6 +52,7 @@ class Policy:
     sandbox: bool = True
     network: Network = Network.DENY
     allowed_binaries: tuple[str, ...] = ()
+    allow_hosts: tuple[str, ...] = ()
     requires_approval: bool = False
 
 
@@ -70,6 +71,8 @@ class Step:
     apply_patches_from: tuple[str, ...] = ()
     allowed_tools: tuple[str, ...] | None = None
     on_failure: str = "stop"
+    model: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,11 +147,21 @@ class Key:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a reviewer decided; `reasons` are lines of text."""
+
+    approved: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How an attempt ended, and what it left for people and for the next step.
 
     `error` is the code of contracts/result.schema.json, None on success. `metrics` has tokens_in,
-    tokens_out (counts), cost_usd where the agent tells them, and whatever else it reports.
+    tokens_out (counts), cost_usd where the agent tells them, and whatever else it reports:
+    tokens_in holds the cached ones (tokens_cached) too, tokens_out those of reasoning
+    (tokens_reasoning). `files` are those that the agent says it changed, below the workspace.
     """
 
     kind: OutcomeClass
@@ -159,3 +172,6 @@ class Outcome:
     metrics: Mapping[str, float] = field(default_factory=dict)
     session_id: str | None = None
     question: str | None = None
+    model: str | None = None
+    files: tuple[str, ...] = ()
+    verdict: Verdict | None = None

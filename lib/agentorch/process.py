@@ -58,12 +58,19 @@ class Launch:
     reports_signals_as_128: bool = False
 
 
-def run(launch: Launch, limits: Limits, stops: Stops, on_line: Callable[[Line], None]) -> Exit:
+def run(
+    launch: Launch,
+    limits: Limits,
+    stops: Stops,
+    on_line: Callable[[Line], None],
+    is_end: Callable[[Line], bool] = lambda _: False,
+) -> Exit:
     """Runs the program and returns when it and all that it started are gone.
 
-    `on_line` gets each complete line soon after it was printed. A program that can't be executed
-    ends with 126 or 127 and says why on stderr, as sh(1) does. Raises TryAgain where the system has
-    no process or descriptor to give; nothing was started then.
+    `on_line` gets each complete line soon after it was printed; `is_end` says whether the program
+    says with a line that it is done: then it has `limits.linger_s` to leave. A program that can't
+    be executed ends with 126 or 127 and says why on stderr, as sh(1) does. Raises TryAgain where
+    the system has no process or descriptor to give; nothing was started then.
     """
     began = time.monotonic()
     kills = procfs.oom_kills()
@@ -78,9 +85,9 @@ def run(launch: Launch, limits: Limits, stops: Stops, on_line: Callable[[Line], 
         family.expect(child.pid)
         ending = Ending.INTERRUPTED
         try:
-            ending = Watch(limits, streams.followers, family, began).until_end(
-                child.pid, stops, on_line
-            )
+            watch = Watch(limits, streams.followers, family, began)
+            heard = _heard(on_line, is_end, watch.said_done)
+            ending = watch.until_end(child.pid, stops, heard)
         finally:
             _end(launch, limits, family, child, ending)
         duration_s = time.monotonic() - began
@@ -88,6 +95,17 @@ def run(launch: Launch, limits: Limits, stops: Stops, on_line: Callable[[Line], 
     oom = kills is not None and (procfs.oom_kills() or 0) > kills
     code, number = code_and_signal(child.returncode, signals_as_128=launch.reports_signals_as_128)
     return exit_of(ending, code, number, duration_s, oom=oom)
+
+
+def _heard(
+    on_line: Callable[[Line], None], is_end: Callable[[Line], bool], done: Callable[[], None]
+) -> Callable[[Line], None]:
+    def hear(line: Line) -> None:
+        on_line(line)
+        if is_end(line):
+            done()
+
+    return hear
 
 
 def code_and_signal(returncode: int, *, signals_as_128: bool) -> tuple[int | None, int | None]:

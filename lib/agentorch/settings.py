@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from agentorch.errors import Misconfigured
+from agentorch.hosts import is_listed_host
 from agentorch.job import Handoff, Network
 from agentorch.paths import Roots
 
@@ -33,13 +34,17 @@ class Settings:
     roots: Roots
     state_db: Path
     launcher: str = "auto"
-    agents_directory: Path = Path("/etc/agentorch/agents.d")
+    configuration: Path = Path("/etc/agentorch")
+    broker_socket: Path | None = None
     real_cli: bool = False
     sandbox: bool = True
     sandbox_wrapper: str = "bwrap"
     sandbox_wrapper_args: tuple[str, ...] = ()
     sandbox_clear_env: bool = False
     network: Network = Network.DENY
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_models: tuple[str, ...] = ()
+    agent_models: Mapping[str, str] = field(default_factory=dict)
     allowed_binaries: tuple[str, ...] = ("opencode", "claude", "codex", "git", "python")
     min_binary_versions: Mapping[str, Version] = field(default_factory=dict)
     env_allowlist: tuple[str, ...] = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "PATH", "HOME")
@@ -60,6 +65,41 @@ class Settings:
     log_level: str = "INFO"
     log_json: bool = False
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def agents_directory(self) -> Path:
+        """Manifests of third-party agents."""
+        return self.configuration / "agents.d"
+
+    @property
+    def ends_directory(self) -> Path:
+        """The administrator's patterns of how agents end, before the built-in ones."""
+        return self.configuration / "ends.d"
+
+    @property
+    def prompts_directory(self) -> Path:
+        """The administrator's system prompts, instead of the built-in ones."""
+        return self.configuration / "prompts"
+
+    @property
+    def prices(self) -> Path:
+        """The administrator's price table, over the built-in one."""
+        return self.configuration / "prices.toml"
+
+    @property
+    def providers(self) -> Path:
+        """Model providers beside the built-in ones."""
+        return self.configuration / "providers.toml"
+
+    @property
+    def keys_file(self) -> Path:
+        """The agents' keys, where no credential of the unit has them; the broker's alone."""
+        return self.configuration / "keys.env"
+
+    @property
+    def logins(self) -> Path:
+        """A HOME an agent, with the login that agentorch-login made."""
+        return self.state_directory / "logins"
 
 
 # ---- one value --------------------------------------------------------------------------------
@@ -111,6 +151,14 @@ def _one_of(*words: str) -> Callable[[str], str]:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    hosts = _words(text)
+    for host in hosts:
+        if not is_listed_host(host):
+            raise ValueError(f"{host!r}: expected NAME, NAME:PORT or *.NAME")
+    return hosts
 
 
 def _arguments(text: str) -> tuple[str, ...]:
@@ -165,7 +213,8 @@ def _log_level(text: str) -> str:
 # Variable, field of Settings, reader. A field of None is checked here and used by another part.
 VARIABLES: tuple[tuple[str, str | None, Callable[[str], object]], ...] = (
     ("AGENTORCH_LAUNCHER", "launcher", _one_of("auto", "fork")),
-    ("AGENTORCH_AGENTS_DIR", "agents_directory", _absolute),
+    ("AGENTORCH_CONFIG_DIR", "configuration", _absolute),
+    ("AGENTORCH_BROKER_SOCKET", "broker_socket", _absolute),
     ("AGENTORCH_MIN_FREE_BYTES", "min_free_disk_bytes", _whole(0)),
     ("ENABLE_REAL_CLI", "real_cli", _boolean),
     ("SANDBOX", "sandbox", _boolean),
@@ -173,6 +222,9 @@ VARIABLES: tuple[tuple[str, str | None, Callable[[str], object]], ...] = (
     ("SANDBOX_WRAPPER_ARGS", "sandbox_wrapper_args", _arguments),
     ("SANDBOX_CLEAR_ENV", "sandbox_clear_env", _boolean),
     ("NETWORK_POLICY", "network", lambda text: Network(_one_of("deny", "allow")(text))),
+    ("ALLOWED_HOSTS", "allowed_hosts", _hosts),
+    ("ALLOWED_MODELS", "allowed_models", _words),
+    ("AGENT_MODELS", "agent_models", lambda text: MappingProxyType(dict(_pairs(text)))),
     ("ALLOWED_BINARIES", "allowed_binaries", _words),
     ("MIN_BINARY_VERSIONS", "min_binary_versions", _versions),
     ("ENV_ALLOWLIST", "env_allowlist", _words),

@@ -91,6 +91,7 @@ class OutcomeClass(StrEnum):
     SECRETS = "secrets"
     INFRA = "infra"
     NEEDS_HUMAN = "needs_human"
+    CHANGES = "changes_requested"
 
 
 class Reaction(StrEnum):
@@ -121,6 +122,7 @@ REACTIONS: dict[OutcomeClass, Reaction] = {
     OutcomeClass.PATCH: Reaction.FINAL,
     OutcomeClass.SECRETS: Reaction.FINAL,
     OutcomeClass.NEEDS_HUMAN: Reaction.ASK,
+    OutcomeClass.CHANGES: Reaction.FINAL,
 }
 
 # What a result says of an outcome; a retry that is still to come is RETRYABLE instead.
@@ -140,4 +142,5 @@ STATUSES: dict[OutcomeClass, Status] = {
     OutcomeClass.PATCH: Status.FAILED,
     OutcomeClass.SECRETS: Status.FAILED,
     OutcomeClass.NEEDS_HUMAN: Status.NEEDS_HUMAN,
+    OutcomeClass.CHANGES: Status.FAILED,
 }

@@ -34,7 +34,8 @@ class Limits:
     """When to stop it. `idle_s` and `min_free_bytes` are off at 0.
 
     `watched` is a path on the filesystem whose free space counts; `max_stream_bytes` bounds stdout
-    and stderr each.
+    and stderr each. `first_output_s` (off at 0) is by when something must have been printed,
+    `linger_s` how long it may stay after a line that says that it is done.
     """
 
     timeout_s: float
@@ -43,6 +44,8 @@ class Limits:
     grace_s: float = 5
     min_free_bytes: int = 0
     max_stream_bytes: int = 2 << 30
+    first_output_s: float = 0
+    linger_s: float = 5
 
 
 class Stops(Protocol):
@@ -64,19 +67,25 @@ class Seen:
     lively: float
     stream_bytes: int = 0
     free_bytes: int | None = None
+    said_done: float | None = None
 
 
 def verdict(limits: Limits, seen: Seen) -> Ending | None:
     """Why the program must be stopped now, None where it may go on. Pure."""
-    if seen.stream_bytes > limits.max_stream_bytes:
-        return Ending.OUTPUT_LIMIT
-    if seen.free_bytes is not None and seen.free_bytes < limits.min_free_bytes:
-        return Ending.DISK_FULL
-    if seen.now - seen.began >= limits.timeout_s:
-        return Ending.TIMEOUT
-    if limits.idle_s and seen.now - seen.lively >= limits.idle_s:
-        return Ending.STALLED
-    return None
+    now = seen.now
+    reasons = (
+        (Ending.OUTPUT_LIMIT, seen.stream_bytes > limits.max_stream_bytes),
+        (Ending.DISK_FULL, _is_below(seen.free_bytes, limits.min_free_bytes)),
+        (Ending.LINGERED, seen.said_done is not None and now - seen.said_done >= limits.linger_s),
+        (Ending.TIMEOUT, now - seen.began >= limits.timeout_s),
+        (Ending.SILENT, not seen.stream_bytes and 0 < limits.first_output_s <= now - seen.began),
+        (Ending.STALLED, 0 < limits.idle_s <= now - seen.lively),
+    )
+    return next((ending for ending, is_so in reasons if is_so), None)
+
+
+def _is_below(free_bytes: int | None, least: int) -> bool:
+    return free_bytes is not None and free_bytes < least
 
 
 def look_interval_s(idle_s: float) -> float:
@@ -105,6 +114,12 @@ class Watch:
         self._sizes: tuple[int, ...] = (0, 0)
         self._activity: frozenset[object] = frozenset()
         self._free_bytes: int | None = None
+        self._said_done: float | None = None
+
+    def said_done(self) -> None:
+        """The program said that it is done: from now on it lingers."""
+        if self._said_done is None:
+            self._said_done = time.monotonic()
 
     def until_end(self, pid: int, stops: Stops, on_line: Callable[[Line], None]) -> Ending:
         """EXITED when the program ended by itself, else why it must be stopped now."""
@@ -134,7 +149,7 @@ class Watch:
             self._look_at_disk(now)
         if now >= self._next_look or now >= self._idle_until():
             self._look(now)
-        return Seen(now, self._began, self._lively, max(sizes), self._free_bytes)
+        return Seen(now, self._began, self._lively, max(sizes), self._free_bytes, self._said_done)
 
     def _look(self, now: float) -> None:
         living = self._family.living()
@@ -164,5 +179,6 @@ class Watch:
             self._next_disk,
             self._idle_until(),
             self._began + self._limits.timeout_s,
+            *([self._said_done + self._limits.linger_s] if self._said_done is not None else []),
         )
         return max(0, math.ceil((until - now) * 1000))

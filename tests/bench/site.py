@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agentorch.abilities import ANYTHING
 from agentorch.contracts.door import Document, Door, accept
 from agentorch.inotify import Event, Inotify, Mask
 from agentorch.job import Job
@@ -40,7 +41,7 @@ def accepted(now: datetime, scripts: Mapping[str, str], workdir: Path | None = N
             for name, script in scripts.items()
         ],
     }
-    return accept(document, Door(("exec",), ()), now)
+    return accept(document, Door({"exec": ANYTHING}, ()), now)
 
 
 @dataclass(frozen=True)

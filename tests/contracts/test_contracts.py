@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentorch.abilities import ANYTHING
 from agentorch.contracts import completing, reading, values
 from agentorch.contracts.door import Door, accept
 from agentorch.contracts.meaning import semantic_problems
@@ -20,7 +21,9 @@ from agentorch.job import Handoff, Key
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 3, 4, 5, 6, 7, 8, tzinfo=UTC)
-DOOR = Door(("opencode", "codex", "claude", "kimi", "exec"), ("shop", "blog"))
+DOOR = Door(
+    dict.fromkeys(("opencode", "codex", "claude", "kimi", "exec"), ANYTHING), ("shop", "blog")
+)
 
 
 def full() -> dict[str, Any]:
@@ -64,7 +67,7 @@ def test_empty_steps_are_the_default_pipeline_too() -> None:
 
 
 def test_a_doors_handoff_holds_where_the_document_has_none() -> None:
-    door = Door(DOOR.agents, (), "webhook", Handoff.PATCH_FIRST)
+    door = Door(DOOR.agents, (), (), "webhook", Handoff.PATCH_FIRST)
     assert accept({"goal": "x"}, door, NOW)[0].artifact_handoff is Handoff.PATCH_FIRST
 
 
@@ -247,4 +250,4 @@ def test_a_large_bad_document_costs_no_more_than_a_large_good_one() -> None:
         {"step_id": f"s{number}", "agent": "claude", "role": "r", "prompt": "p"}
         for number in range(20_000)
     ]
-    assert not semantic_problems({"steps": steps}, ["claude"], [])
+    assert not semantic_problems({"steps": steps}, {"claude": ANYTHING}, [])

@@ -85,7 +85,7 @@ class Site:
             "PYTHONHASHSEED": "0",
             "PYTHONDONTWRITEBYTECODE": "1",
             "AGENTORCH_STATE_DIR": str(self.state_directory),
-            "AGENTORCH_AGENTS_DIR": str(self.top / "agents.d"),
+            "AGENTORCH_CONFIG_DIR": str(self.top),
             "AGENTORCH_LAUNCHER": "fork",
             "AGENTORCH_MIN_FREE_BYTES": "0",
             "ALLOWED_BINARIES": "sh",

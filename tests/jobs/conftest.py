@@ -38,7 +38,7 @@ class Installation:
             "AGENTORCH_STATE_DIR": str(self.state),
             "ENABLE_REAL_CLI": "1",
             "ALLOWED_BINARIES": "sh",
-            "AGENTORCH_AGENTS_DIR": str(top / "agents.d"),
+            "AGENTORCH_CONFIG_DIR": str(top),
         }
         self.started: list[subprocess.Popen[str]] = []
 

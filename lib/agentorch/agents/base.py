@@ -10,13 +10,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from agentorch.abilities import ANYTHING, Abilities
 from agentorch.job import Outcome
 
 
 class Ending(StrEnum):
-    """Why the agent's process is no longer there, as its watcher saw it."""
+    """Why the agent's process is no longer there, as its watcher saw it.
+
+    LINGERED: it had said that it was done, and was ended because it did not leave. SILENT: it had
+    printed nothing at all by the time that its adapter gives it.
+    """
 
     EXITED = "exited"
     SIGNALLED = "signalled"
@@ -25,6 +30,8 @@ class Ending(StrEnum):
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
     DISK_FULL = "disk_full"
+    LINGERED = "lingered"
+    SILENT = "silent"
     OUTPUT_LIMIT = "output_limit"
 
 
@@ -52,8 +59,31 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """Where an agent finds its model: the broker, as it is reached from inside the sandbox.
+
+    `url` is `http://127.0.0.1:PORT/PROVIDER`, without the `/v1` that some clients want; `token`
+    stands for the key, in the header where the key would be. `proxy_url` has the token in it, and
+    is for the hosts that the step may reach besides (HTTPS_PROXY), None where there are none.
+    `login`: there is no key, the agent has its own login in HOME, and reaches the vendor's hosts
+    through the proxy.
+    """
+
+    provider: str
+    url: str
+    token: str
+    proxy_url: str | None = None
+    login: bool = False
+
+
+@dataclass(frozen=True)
 class Request:
-    """What an agent is asked, with the paths as the agent sees them."""
+    """What an agent is asked, with the paths as the agent sees them.
+
+    `prompt` is everything, the system prompt too; `system` and `task` are its two parts for agents
+    that take them apart. `reads_only`: the workspace is read-only for this step. `resume` is the
+    session to go on with. `tools` and `options` are those of the step, checked against Abilities.
+    """
 
     job_id: str
     step_id: str
@@ -69,6 +99,13 @@ class Request:
     project_id: str | None = None
     tools: tuple[str, ...] | None = None
     timeout_s: int = 600
+    system: str = ""
+    task: str = ""
+    model: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    reads_only: bool = False
+    resume: str | None = None
+    endpoint: Endpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +131,14 @@ class Capabilities:
     PATH, or where `program` says. `version_argv` prints its version, `install` says in words how
     to get it. `needs_network`: it can't work behind network deny. `read_only` paths are made
     visible in the sandbox.
+
+    `provider` is the model provider that it uses where its model does not name one; None: it needs
+    none, and gets no endpoint. `login_hosts` are what it talks to with a login of its own,
+    `login_files` the files below HOME that make one, and `login_argv` is its own login command.
+    `minimum` is the oldest version that this adapter is known to work with. `masked` are paths
+    below the workspace that it must not see.
+    `first_output_s` is the longest that it stays without any output at its start; 0: any time.
+    `linger_s` is how long it may take to leave after it said that it was done.
     """
 
     binary: str
@@ -103,6 +148,15 @@ class Capabilities:
     needs_git: bool = True
     read_only: tuple[Path, ...] = ()
     program: str = ""
+    minimum: str = ""
+    provider: str | None = None
+    login_hosts: tuple[str, ...] = ()
+    login_files: tuple[str, ...] = ()
+    login_argv: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
+    first_output_s: float = 0
+    linger_s: float = 5
+    abilities: Abilities = ANYTHING
 
 
 @dataclass(frozen=True)
@@ -126,6 +180,12 @@ class Agent(Protocol):
 
     def command(self, request: Request) -> Command:
         """The command line for a request. Pure."""
+
+    def provider(self, model: str | None) -> str | None:
+        """The model provider for this model; None: it needs none. Pure."""
+
+    def is_end(self, line: Line) -> bool:
+        """Whether the agent says with this line that it is done; it may leave now. Pure."""
 
     def outcome(self, exit_: Exit, lines: Iterable[Line]) -> Outcome:
         """What the run came to. `lines` come as they were printed, and may be read once. Pure."""

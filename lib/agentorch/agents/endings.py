@@ -15,6 +15,7 @@ _WATCHED: dict[Ending, tuple[OutcomeClass, str, str]] = {
         "stalled",
         "was stopped after {seconds} s: no output, CPU time or I/O any more",
     ),
+    Ending.SILENT: (OutcomeClass.STALLED, "no_output", "was stopped after {seconds} s: no output"),
     Ending.CANCELLED: (OutcomeClass.CANCELLED, "cancelled", "was cancelled after {seconds} s"),
     Ending.INTERRUPTED: (
         OutcomeClass.INFRA,
@@ -47,11 +48,18 @@ def outcome_of_exit(exit_: Exit, program: str = "the command") -> Outcome | None
         kind, code, words = _WATCHED[exit_.ending]
         summary = f"{program} {words.format(seconds=round(exit_.duration_s))}"
         return Outcome(kind, summary, error=code, details=details(exit_))
+    if exit_.ending is Ending.LINGERED:  # the signal was ours, and it had done its work
+        return None
     if exit_.signal is not None:
         return _nonzero(exit_, f"{program} was killed by {signal_name(exit_.signal)}")
     if exit_.code in _NOT_RUN:
         return _nonzero(exit_, f"{program} {_NOT_RUN[exit_.code]} (exit code {exit_.code})")
     return None
+
+
+def left_well(exit_: Exit) -> bool:
+    """Whether the process itself ended as one that has nothing to complain about."""
+    return exit_.ending is Ending.LINGERED or (exit_.ending is Ending.EXITED and exit_.code == 0)
 
 
 def details(exit_: Exit) -> dict[str, int | str | None]:

@@ -79,6 +79,12 @@ class ForeignAgent:
         """Raises Misconfigured where the agent's own code fails."""
         return _called(f"agent {self.name}: command()", lambda: self.agent.command(request))
 
+    def provider(self, model: str | None) -> str | None:
+        return self.capabilities.provider if self.capabilities is not None else None
+
+    def is_end(self, line: Line) -> bool:
+        return False
+
     def outcome(self, exit_: Exit, lines: Iterable[Line]) -> Outcome:
         try:
             return _called(

@@ -37,6 +37,12 @@ class ExecAgent:
             files={path: f"{request.script}\n".encode("utf-8", "replace")},
         )
 
+    def provider(self, model: str | None) -> str | None:
+        return None
+
+    def is_end(self, line: Line) -> bool:
+        return False
+
     def outcome(self, exit_: Exit, lines: Iterable[Line]) -> Outcome:
         tail = deque(lines, maxlen=TAIL_LINES)
         return replace(_verdict(exit_, tail), report=_report(exit_, tail))

@@ -46,6 +46,12 @@ class ManifestAgent:
     def command(self, request: Request) -> Command:
         return Command(self.argv, stdin=protocol.request_bytes(request), passes=self.passes)
 
+    def provider(self, model: str | None) -> str | None:
+        return None
+
+    def is_end(self, line: Line) -> bool:
+        return False
+
     def outcome(self, exit_: Exit, lines: Iterable[Line]) -> Outcome:
         return protocol.outcome(self.name, exit_, lines)
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
+from agentorch.abilities import ANYTHING, Abilities
 from agentorch.agents.base import Agent
 from agentorch.errors import Invalid, Misconfigured
 from agentorch.settings import Settings
@@ -38,6 +40,18 @@ class Registry:
     def names(self) -> tuple[str, ...]:
         """All names that a job may use. No entry point's code is loaded for that."""
         return tuple(sorted({*BUILT_IN, *self._manifests[0], *self._points[0]}))
+
+    def abilities(self) -> Mapping[str, Abilities]:
+        """What each agent takes, by name; ALLOWED_MODELS instead of the adapter's own models."""
+        return {name: self._abilities(name) for name in self.names()}
+
+    def _abilities(self, name: str) -> Abilities:
+        if name not in BUILT_IN:
+            return ANYTHING
+        capabilities = _built_in(BUILT_IN[name]).capabilities
+        known = ANYTHING if capabilities is None else capabilities.abilities
+        listed = self._settings.allowed_models
+        return replace(known, models=listed) if listed and known is not ANYTHING else known
 
     def get(self, name: str) -> Agent:
         """The agent of this name. Raises Invalid: unknown, or Misconfigured: broken."""

@@ -61,6 +61,12 @@ class SimulatedOnly:
     def command(self, request: Request) -> Command:
         raise Refused(f"agent {self.name!r} can only be simulated")
 
+    def provider(self, model: str | None) -> str | None:
+        return None
+
+    def is_end(self, line: Line) -> bool:
+        return False
+
     def outcome(self, exit_: Exit, lines: Iterable[Line]) -> Outcome:
         raise Refused(f"agent {self.name!r} can only be simulated")
 

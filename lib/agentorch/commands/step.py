@@ -98,7 +98,7 @@ def _alone(
 ) -> Document | None:
     try:
         document = parse(file.read_bytes())
-        door = Door(agents.names(), tuple(settings.project_aliases))
+        door = Door(agents.abilities(), tuple(settings.project_aliases), settings.allowed_hosts)
         job, _ = accept(document, door, datetime.now(UTC))
     except OSError as problem:
         raise Invalid([f"{file}: {problem.strerror}"]) from problem

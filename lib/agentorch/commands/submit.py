@@ -126,7 +126,7 @@ def _accepted(
     given: Sequence[Given], changes: Document, settings: Settings
 ) -> list[tuple[Job, Document]]:
     agents = load_agents(settings)
-    door = Door(agents.names(), tuple(settings.project_aliases))
+    door = Door(agents.abilities(), tuple(settings.project_aliases), settings.allowed_hosts)
     accepted, problems = [], []
     for one in given:
         try:

@@ -45,6 +45,7 @@ _POLICY: Document = {
     "sandbox": True,
     "network": "deny",
     "allowed_binaries": [],
+    "allow_hosts": [],
     "requires_approval": False,
 }
 

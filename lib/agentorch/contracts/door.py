@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from agentorch.abilities import Abilities
 from agentorch.contracts.checking import problems_of
 from agentorch.contracts.completing import completed
-from agentorch.contracts.meaning import semantic_problems
+from agentorch.contracts.meaning import host_problems, semantic_problems
 from agentorch.contracts.values import job_of
 from agentorch.contracts.words import kind
 from agentorch.errors import Invalid
@@ -20,10 +21,13 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True)
 class Door:
-    """What a door knows: the agents, the projects, and what it puts where a document is silent."""
+    """What a door knows: the agents with what they take, the projects, the hosts that a job may be
+    allowed (`NAME`, `NAME:PORT`, `*.NAME`), and what it puts where a document is silent.
+    """
 
-    agents: Collection[str]
+    agents: Mapping[str, Abilities]
     projects: Collection[str]
+    hosts: Collection[str] = ()
     source_type: str = "manual"
     handoff: Handoff = Handoff.MANUAL
 
@@ -39,6 +43,7 @@ def accept(document: Any, door: Door, now: datetime) -> tuple[Job, Document]:
     problems = [
         *problems_of(complete, "job"),
         *semantic_problems(complete, door.agents, door.projects),
+        *host_problems(complete, door.hosts),
     ]
     if problems:
         raise Invalid(problems)

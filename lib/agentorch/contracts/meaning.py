@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from agentorch.abilities import ANYTHING, Abilities
 from agentorch.contracts.words import short, suggestion
+from agentorch.hosts import is_host, is_listed
 
 Document = dict[str, Any]
 
@@ -17,7 +19,7 @@ NOT_BELOW = "is not a path below the job's artifacts"
 
 
 def semantic_problems(
-    document: Document, agents: Collection[str], projects: Collection[str]
+    document: Document, agents: Mapping[str, Abilities], projects: Collection[str]
 ) -> list[str]:
     """Every problem, with its place."""
     given = document.get("steps")
@@ -43,7 +45,7 @@ def semantic_problems(
 
 
 def _step_problems(
-    number: int, step: Any, ids: Mapping[str, int], agents: Collection[str]
+    number: int, step: Any, ids: Mapping[str, int], agents: Mapping[str, Abilities]
 ) -> Iterator[str]:
     """`ids` says where each first stands."""
     own = _text(step, "step_id")
@@ -53,6 +55,7 @@ def _step_problems(
     if agent and agent not in agents:
         hint = suggestion(agent, agents, "agentorch doctor for those that are there")
         yield f".agent: {short(agent)} is unknown{hint}"
+    yield from _asked_problems(step, agent, agents.get(agent, ANYTHING))
     failure = _text(step, "on_failure")
     target = failure.removeprefix("goto:")
     if target != failure and target not in ids:
@@ -67,12 +70,50 @@ def _step_problems(
             yield from _patch_problems(place, path, ids)
 
 
+def _asked_problems(step: Any, agent: str, takes: Abilities) -> Iterator[str]:
+    """What the step asks of its agent that this one does not take."""
+    model = _text(step, "model")
+    if model and not takes.takes_model(model):
+        known = ", ".join(takes.models or ())
+        yield f".model: {short(model)} is unknown to {agent} (known: {known}; see ALLOWED_MODELS)"
+    for place, tool in enumerate(_texts(step, "allowed_tools")):
+        if tool and takes.tools is not None and tool not in takes.tools:
+            hint = suggestion(tool, takes.tools)
+            yield f".allowed_tools[{place}]: {short(tool)} is no tool of {agent}{hint}"
+    options = step.get("options") if isinstance(step, dict) else None
+    for name, value in (options if isinstance(options, dict) else {}).items():
+        if name in takes.options:
+            problem = takes.options[name].problem(value)
+            if problem is not None:
+                yield f".options.{name}: {short(value)}: {problem}"
+        elif takes is not ANYTHING:
+            hint = suggestion(name, takes.options)
+            yield f".options: {short(name)} is no option of {agent}{hint}"
+
+
 def _patch_problems(place: int, path: str, ids: Collection[str]) -> Iterator[str]:
     where = f".apply_patches_from[{place}]"
     if not artifact_path_is_safe(path):
         yield f"{where}: {short(path)} is no step and {NOT_BELOW}"
     elif "/" not in path:
         yield f"{where}: there is no step {short(path)}{suggestion(path, ids)}"
+
+
+def host_problems(document: Document, listed: Collection[str]) -> list[str]:
+    """What of policy.allow_hosts is no host, or none of the server's list."""
+    return [
+        f".policy.allow_hosts[{place}]: {problem}"
+        for place, host in enumerate(_texts(document.get("policy"), "allow_hosts"))
+        if host and (problem := _host_problem(host, listed))
+    ]
+
+
+def _host_problem(host: str, listed: Collection[str]) -> str | None:
+    if not is_host(host):
+        return f"{short(host)}: expected a name like pypi.org, or pypi.org:8443"
+    if not is_listed(host, listed):
+        return f"{short(host)} is not allowed here{suggestion(host, listed)} (see ALLOWED_HOSTS)"
+    return None
 
 
 def _text(container: Any, name: str) -> str:

@@ -34,6 +34,7 @@ def job_of(document: Document) -> Job:
             sandbox=policy["sandbox"],
             network=Network(policy["network"]),
             allowed_binaries=tuple(policy["allowed_binaries"]),
+            allow_hosts=tuple(policy["allow_hosts"]),
             requires_approval=policy["requires_approval"],
         ),
     )
@@ -48,6 +49,8 @@ _STEP_FIELDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "apply_patches_from": ("apply_patches_from", tuple),
     "allowed_tools": ("allowed_tools", lambda tools: None if tools is None else tuple(tools)),
     "on_failure": ("on_failure", str),
+    "model": ("model", lambda model: model),
+    "options": ("options", dict),
 }
 
 

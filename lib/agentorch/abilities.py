@@ -1,0 +1,68 @@
+"""What a step may ask of an agent: tools, models, options. Adapters say it, the doors check it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An option that is one of these words."""
+
+    words: tuple[str, ...]
+
+    def problem(self, value: object) -> str | None:
+        """What is wrong with a value, in words; None where nothing is."""
+        return None if value in self.words else f"expected one of {', '.join(self.words)}"
+
+
+@dataclass(frozen=True)
+class Number:
+    """An option that is a number within bounds, both included."""
+
+    least: float
+    most: float
+    whole: bool = True
+
+    def problem(self, value: object) -> str | None:
+        """What is wrong with a value, in words; None where nothing is."""
+        kinds = (int,) if self.whole else (int, float)
+        # JSON's true is an int to Python
+        right = isinstance(value, kinds) and not isinstance(value, bool)
+        if right and self.least <= value <= self.most:  # type: ignore[operator]
+            return None
+        name = "a whole number" if self.whole else "a number"
+        return f"expected {name} from {self.least:g} to {self.most:g}"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """An option that is true or false."""
+
+    def problem(self, value: object) -> str | None:
+        """What is wrong with a value, in words; None where nothing is."""
+        return None if isinstance(value, bool) else "expected true or false"
+
+
+Option = Choice | Number | Flag
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What an agent takes. `tools` None: any name. `models` are patterns of fnmatch(3), one of
+    which a model must match; None: any name.
+    """
+
+    tools: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def takes_model(self, model: str) -> bool:
+        """Whether a model's name is one that this agent knows what to do with."""
+        return self.models is None or any(fnmatchcase(model, one) for one in self.models)
+
+
+# What agents without a table take: third parties read what they like, and ignore the rest.
+ANYTHING = Abilities()
