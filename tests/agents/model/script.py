@@ -42,13 +42,16 @@ class Turn:
 
 @dataclass(frozen=True)
 class Fault:
-    """An error of the provider. `kind` is the protocol's own word, `retry_after` a header."""
+    """An error of the provider. `kind` is the protocol's own word, `retry_after` a header,
+    `fields` more of the error's own.
+    """
 
     status: int
     kind: str = ""
     message: str = "the model double was told to fail"
     retry_after: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ class Wire(Protocol):
     def beginning(self, text: str, request: dict[str, Any]) -> Iterable[bytes]:
         """The first events of an answer that is never finished."""
 
+    def whole(self, turn: Turn, request: dict[str, Any]) -> bytes:
+        """The body of an answer to a request that asked for no stream."""
+
     def fault(self, fault: Fault) -> bytes:
         """The body of an error."""
 
@@ -131,6 +134,9 @@ class _Connection(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         asked = Asked(self.path, dict(self.headers.items()), body)
         path = self.path.partition("?")[0]
+        if path.endswith("/v1/messages/count_tokens"):
+            self._send(200, b'{"input_tokens": 100}')
+            return
         wire = next((name for end, name in WIRES.items() if path.endswith(end)), None)
         if wire is None:
             self._send(404, b'{"error": {"message": "no such path"}}')
@@ -156,6 +162,9 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _stream(self, turn: Turn, asked: Asked, wire: Wire) -> None:
         time.sleep(turn.before_s)
+        if not asked.document.get("stream"):
+            self._send(200, wire.whole(turn, asked.document))
+            return
         self._begin()
         for event in wire.events(turn, asked.document):
             self._chunk(event)
