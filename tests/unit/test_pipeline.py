@@ -120,6 +120,21 @@ def test_goto_jumps_back_until_its_limit() -> None:
     assert decision == Finish(Status.FAILED, "step_failed", "step a was visited 5 times")
 
 
+def test_a_reviewer_that_requests_changes_has_them_made_a_bounded_number_of_times() -> None:
+    work = job(step("plan"), step("implement"), step("review", "goto:implement", retries=3))
+    progress, walked = pipeline.begin(work), []
+    decision: Decision = RunStep()
+    while isinstance(decision, RunStep):
+        walked.append(progress.current)
+        reviews = progress.current == "review"
+        kind = OutcomeClass.CHANGES if reviews else OutcomeClass.SUCCESS
+        progress, decision = after(work, progress, kind)
+    assert walked == ["plan", *["implement", "review"] * pipeline.MAX_VISITS]
+    assert decision == Finish(
+        Status.FAILED, "step_failed", f"step implement was visited {pipeline.MAX_VISITS} times"
+    )
+
+
 def test_goto_jumps_forward() -> None:
     work = job(step("a", "goto:c"), step("b"), step("c"))
     progress, decision = after(work, pipeline.begin(work), OutcomeClass.AGENT_ERROR)

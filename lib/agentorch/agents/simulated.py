@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from agentorch.agents.base import Command, Exit, Line, Request, Simulation
 from agentorch.errors import Refused
 from agentorch.job import Outcome
+from agentorch.roles import reads_only
 from agentorch.states import OutcomeClass
 from agentorch.text import fenced, one_line
 
@@ -19,18 +20,13 @@ DIRECTORY = "agentorch-simulated"
 
 def simulate(request: Request) -> Simulation:
     """What the agent of this request would do, as far as that can be told without it. Pure."""
-    path = None if only_reads(request.role) else f"{DIRECTORY}/{request.step_id}.md"
+    path = None if reads_only(request.role) else f"{DIRECTORY}/{request.step_id}.md"
     files = {} if path is None else {path: _note(request).encode("utf-8", "replace")}
     change = "changed nothing" if path is None else f"wrote {path}"
     summary = one_line(f"simulated: {request.agent} as {request.role} {change}")
     return Simulation(
         files, Outcome(OutcomeClass.SUCCESS, summary, report=_report(request, change))
     )
-
-
-def only_reads(role: str) -> bool:
-    """Whether this role only looks at the workspace: planners and reviewers do. Pure."""
-    return any(word in role.lower() for word in ("plan", "review"))
 
 
 def _note(request: Request) -> str:
