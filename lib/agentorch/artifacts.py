@@ -196,6 +196,7 @@ def step_result(
         "model": outcome.model,
         "files": list(outcome.files),
         "verdict": _verdict(outcome.verdict),
+        "network": dict(outcome.network),
         "artifacts": {
             "report_md": f"{directory}/report.md",
             "patch_diff": f"{directory}/patch.diff",

@@ -45,8 +45,9 @@ def run_queued(
         step=artifacts.paths.step(attempt.step.step_id),
         artifacts=artifacts.paths.directory,
         workspace=Workspace(paths),
-        home=paths.home,
+        home=paths.home(attempt.step.agent),
         io=paths.io(attempt.step.step_id),
+        broker=paths.broker(attempt.step.step_id),
         make=partial(make_workspace, settings, artifacts, attempt.job),
         is_git=is_git(settings, attempt.job),
     )
@@ -94,8 +95,9 @@ def run_alone(
         step=paths,
         artifacts=output,
         workspace=workspace,
-        home=scratch.home,
+        home=scratch.home(step.agent),
         io=scratch.io(step.step_id),
+        broker=scratch.broker(step.step_id),
         make=workspace.adopt,
         is_git=(workdir / ".git").exists(),
     )

@@ -161,7 +161,8 @@ class Outcome:
     `error` is the code of contracts/result.schema.json, None on success. `metrics` has tokens_in,
     tokens_out (counts), cost_usd where the agent tells them, and whatever else it reports:
     tokens_in holds the cached ones (tokens_cached) too, tokens_out those of reasoning
-    (tokens_reasoning). `files` are those that the agent says it changed, below the workspace.
+    (tokens_reasoning). `files` are those that the agent says it changed, below the workspace;
+    `network` is what it tried to reach beside its model: `connections`, `refused`.
     """
 
     kind: OutcomeClass
@@ -175,3 +176,4 @@ class Outcome:
     model: str | None = None
     files: tuple[str, ...] = ()
     verdict: Verdict | None = None
+    network: Mapping[str, Any] = field(default_factory=dict)

@@ -29,8 +29,9 @@
         git.before/                     copies of work/.git, and of what else git keeps nowhere,
                                         as they were before the step
         scratch/                        half made or half removed, of no value to anybody
-        home/                           the agents' HOME, private to the job
+        home/AGENT/                     an agent's HOME, private to the job and the agent
         io/STEP/                        live stdin, stdout, stderr of the attempt
+        broker/STEP/                    the socket and grants of a broker that the step started
 
 Locking: a lock file is never deleted, flock(2) on it is the proof of life of its holder, and the
 descriptor is closed in every child that is not meant to hold it. A queue file is moved only by the
@@ -218,8 +219,14 @@ class WorkspacePaths:
         return self.directory / "git.before"
 
     @property
-    def home(self) -> Path:
+    def homes(self) -> Path:
         return self.directory / "home"
+
+    def home(self, agent: str) -> Path:
+        return self.homes / agent
+
+    def broker(self, step_id: str) -> Path:
+        return self.directory / "broker" / step_id
 
     def io(self, step_id: str) -> Path:
         return self.directory / "io" / step_id

@@ -18,7 +18,9 @@ class Place:
     """Where an attempt happens.
 
     `artifacts` is the directory that input artifacts are read from, and that the agent may read.
-    `make` makes the workspace where it is not there; `is_git`: what it is made of is a repository.
+    
+    `broker` is where a broker that the step starts has its socket. `make` makes the workspace where
+    it is not there; `is_git`: what it is made of is a repository.
     """
 
     step: StepPaths
@@ -26,13 +28,16 @@ class Place:
     workspace: Workspace
     home: Path
     io: Path
+    broker: Path
     make: Callable[[], None]
     is_git: bool
 
 
 def policy_of(settings: Settings, asked: Policy) -> Effective:
     """What holds for a job here."""
-    server = ServerPolicy(settings.sandbox, settings.network, settings.allowed_binaries)
+    server = ServerPolicy(
+        settings.sandbox, settings.network, settings.allowed_binaries, settings.allowed_hosts
+    )
     return effective(server, asked)
 
 

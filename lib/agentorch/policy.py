@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from agentorch.hosts import is_listed, parted
 from agentorch.job import Network, Policy
 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -18,20 +19,24 @@ TEMPORARY = "/tmp"
 
 @dataclass(frozen=True)
 class ServerPolicy:
-    """The server's side: SANDBOX, NETWORK_POLICY, ALLOWED_BINARIES."""
+    """The server's side: SANDBOX, NETWORK_POLICY, ALLOWED_BINARIES, ALLOWED_HOSTS."""
 
     sandbox: bool
     network: Network
     binaries: tuple[str, ...]
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Effective:
-    """What holds for an attempt. A binary that is not in `binaries` is not run."""
+    """What holds for an attempt. A binary that is not in `binaries` is not run; `hosts` may be
+    reached by name and port where the network is denied.
+    """
 
     sandbox: bool
     network: Network
     binaries: frozenset[str]
+    hosts: tuple[tuple[str, int], ...] = ()
 
 
 def effective(server: ServerPolicy, job: Policy) -> Effective:
@@ -40,6 +45,7 @@ def effective(server: ServerPolicy, job: Policy) -> Effective:
         sandbox=server.sandbox or job.sandbox,
         network=_stricter(server.network, job.network),
         binaries=_common(frozenset(server.binaries), frozenset(job.allowed_binaries)),
+        hosts=tuple(parted(host) for host in job.allow_hosts if is_listed(host, server.hosts)),
     )
 
 

@@ -31,7 +31,7 @@ def let_go(here: Installation, job_id: str) -> None:
 
 
 def runs(here: Installation, job_id: str, name: str) -> int:
-    return len((here.state / "workspaces" / job_id / "home" / name).read_text().splitlines())
+    return len((here.state / "workspaces" / job_id / "home" / "exec" / name).read_text().splitlines())
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
@@ -209,7 +209,7 @@ def test_retry_after_the_workspace_is_gone_rebuilds_it(here: Installation) -> No
     (here.repository / "README").write_text("moved on\n")
     here.git("commit", "-qam", "second")
     here.run("retry", job_id)
-    (here.state / "workspaces" / job_id / "home").mkdir(parents=True)
+    (here.state / "workspaces" / job_id / "home" / "exec").mkdir(parents=True)
     let_go(here, job_id)
     here.drain()
     assert here.status(job_id)["status"] == "success"

@@ -184,13 +184,13 @@ def test_prepare_twice_is_prepare_once(origin: Path, workspace: Workspace) -> No
 
 def test_a_half_made_workspace_is_made_anew(origin: Path, workspace: Workspace) -> None:
     made(workspace, origin)
-    (workspace.paths.home / "kept").mkdir(parents=True)
+    (workspace.paths.home("exec") / "kept").mkdir(parents=True)
     workspace.paths.record.unlink()
     (workspace.paths.work / "README").write_text("torn")
     (workspace.paths.history / "HEAD").unlink()
     made(reopened(workspace), origin)
     assert (workspace.paths.work / "README").read_text() == "first\n"
-    assert (workspace.paths.home / "kept").is_dir()
+    assert (workspace.paths.home("exec") / "kept").is_dir()
 
 
 def test_a_record_that_says_nothing_is_a_lost_workspace(workspace: Workspace) -> None:

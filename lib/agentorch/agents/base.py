@@ -6,6 +6,7 @@ printed into an Outcome. Neither starts a program, reads a clock, or touches a f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,6 +15,9 @@ from typing import Any, Protocol
 
 from agentorch.abilities import ANYTHING, Abilities
 from agentorch.job import Outcome
+
+# What an agent may be called.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class Ending(StrEnum):

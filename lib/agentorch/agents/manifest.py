@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentorch.agents import protocol
-from agentorch.agents.base import Capabilities, Command, Exit, Line, Request, Simulation
+from agentorch.agents.base import NAME, Capabilities, Command, Exit, Line, Request, Simulation
 from agentorch.agents.simulated import simulate
 from agentorch.errors import Misconfigured
 from agentorch.job import Outcome
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What every sandbox shows anyway.
 _SYSTEM = Path("/usr")

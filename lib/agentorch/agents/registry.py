@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 from agentorch.abilities import ANYTHING, Abilities
-from agentorch.agents.base import Agent
+from agentorch.agents.base import NAME, Agent
 from agentorch.errors import Invalid, Misconfigured
 from agentorch.settings import Settings
 
@@ -101,7 +101,10 @@ class Registry:
         points: dict[str, EntryPoint] = {}
         problems: list[str] = []
         for point in entrypoint.declared(self._settings.worker_entrypoint_group):
-            if point.name in BUILT_IN or point.name in self._manifests[0] or point.name in points:
+            if not NAME.fullmatch(point.name):
+                words = "is no name for an agent: letters, digits and . _ -, 128 at most"
+                problems.append(f"entry point {point.name} = {point.value}: {words}")
+            elif point.name in BUILT_IN or point.name in self._manifests[0] or point.name in points:
                 words = f"{point.name!r} is taken by another agent"
                 problems.append(f"entry point {point.name} = {point.value}: {words}")
             else:

@@ -7,6 +7,15 @@ need and starts nothing; `occupants` says who is still inside; `probe` tries it 
 from agentorch.sandbox.confine import confined
 from agentorch.sandbox.occupants import occupants, vacate
 from agentorch.sandbox.probe import probe
-from agentorch.sandbox.values import Confined, Confinement, Wrapper
+from agentorch.sandbox.values import BROKER, Confined, Confinement, Wrapper
 
-__all__ = ["Confined", "Confinement", "Wrapper", "confined", "occupants", "probe", "vacate"]
+__all__ = [
+    "BROKER",
+    "Confined",
+    "Confinement",
+    "Wrapper",
+    "confined",
+    "occupants",
+    "probe",
+    "vacate",
+]

@@ -20,7 +20,7 @@ from agentorch.sandbox.host import (
     Host,
     Masks,
 )
-from agentorch.sandbox.values import Confinement, Wrapper
+from agentorch.sandbox.values import BROKER, Confinement, Wrapper
 
 HOSTNAME = "agentorch"
 
@@ -122,6 +122,8 @@ def _ours(confinement: Confinement) -> list[str]:
         *("--ro-bind-try", str(confinement.artifacts), str(confinement.artifacts)),
         *(work, str(confinement.work), str(confinement.work)),
         *("--bind", str(confinement.home), str(confinement.home)),
+        # connect(2) asks for nothing that a read-only mount refuses
+        *(("--ro-bind", str(confinement.broker), str(BROKER)) if confinement.broker else ()),
     ]
 
 

@@ -84,7 +84,11 @@ def _where(wrapper: Wrapper) -> str | None:
 
 def _needed(confinement: Confinement, argv: Sequence[str]) -> programs.Needed:
     private = (confinement.work, confinement.home, confinement.artifacts)
-    return programs.needed(argv, confinement.environment, private)
+    each = [(argv[0],), *((program,) for program in confinement.programs)]
+    found = [programs.needed(one, confinement.environment, private) for one in each]
+    trees = (tree for one in found for tree in one.trees)
+    links = {path: to for one in found for path, to in one.links.items()}
+    return programs.Needed(tuple(dict.fromkeys(trees)), links)
 
 
 def _with_program(confinement: Confinement, argv: Sequence[str]) -> Confinement:

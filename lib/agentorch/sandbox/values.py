@@ -8,6 +8,9 @@ from pathlib import Path
 
 from agentorch.job import Network
 
+# Where the broker's socket is inside.
+BROKER = Path("/run/agentorch/broker")
+
 
 @dataclass(frozen=True)
 class Wrapper:
@@ -29,7 +32,8 @@ class Confinement:
     `name` is unique among all attempts: a unit's or a container's. Writable are `work` (unless
     `work_read_only`) and `home`; `artifacts` and `read_only` can be read where they exist.
     `masked` paths lie below work or home and look empty inside. `environment` is the whole
-    environment.
+    environment. `programs` are those that are run beside the command's own. `broker` is a socket
+    of the host, to be found inside at BROKER.
     """
 
     name: str
@@ -41,6 +45,8 @@ class Confinement:
     read_only: tuple[Path, ...] = ()
     work_read_only: bool = False
     masked: tuple[Path, ...] = ()
+    programs: tuple[str, ...] = ()
+    broker: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ class Enforces:
     """`network`: deny is deny. `filesystem`: only what a Confinement names can be seen or written.
     `processes`: those outside can neither be seen nor signalled. `ends`: killing the client ends
     everything inside. `alive`: the lock's descriptor is held for as long as anything runs inside.
+    `broker`: its socket is shown inside, at BROKER.
     """
 
     network: bool
@@ -23,10 +24,13 @@ class Enforces:
     processes: bool
     ends: bool
     alive: bool
+    broker: bool = False
 
 
 WRAPPERS: dict[str, Enforces] = {
-    "bwrap": Enforces(network=True, filesystem=True, processes=True, ends=True, alive=True),
+    "bwrap": Enforces(
+        network=True, filesystem=True, processes=True, ends=True, alive=True, broker=True
+    ),
     "firejail": Enforces(network=True, filesystem=True, processes=True, ends=False, alive=False),
     "docker": Enforces(network=True, filesystem=True, processes=True, ends=False, alive=False),
     "podman": Enforces(network=True, filesystem=True, processes=True, ends=False, alive=False),
@@ -48,6 +52,7 @@ def refusals(wrapper: Wrapper, confinement: Confinement) -> tuple[str, ...]:
     asked = (
         ("network deny", confinement.network is Network.DENY and not can.network),
         ("a read-only workspace", confinement.work_read_only and not can.filesystem),
+        ("the broker as the only way out", confinement.broker is not None and not can.broker),
         ("masked paths", bool(confinement.masked) and not can.filesystem),
     )
     known = ", ".join(WRAPPERS)
