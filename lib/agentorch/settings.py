@@ -97,6 +97,11 @@ class Settings:
         return self.configuration / "keys.env"
 
     @property
+    def versions(self) -> Path:
+        """What the agents' programs said of their versions, and when."""
+        return self.state_directory / "versions.json"
+
+    @property
     def logins(self) -> Path:
         """A HOME an agent, with the login that agentorch-login made."""
         return self.state_directory / "logins"

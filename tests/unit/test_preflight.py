@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agentorch import preflight
+from agentorch import preflight, versions
 from agentorch.agents.base import Capabilities
 from agentorch.job import Network
 from agentorch.policy import Effective
@@ -118,10 +120,79 @@ def test_versions(
     )
 
 
+@pytest.mark.parametrize(
+    ("adapter", "asked", "expected"),
+    [
+        ("2.1.0", None, "'zcode' is 1.2, and the adapter needs 2.1.0 at least: npm install -g"),
+        ("2.1", (2, 0), "'zcode' is 1.2, and the adapter needs 2.1 at least: npm install -g"),
+        ("2.1", (2, 2), "'zcode' is 1.2, and MIN_BINARY_VERSIONS asks for 2.2: npm install -g"),
+        ("2.1", (2, 1), "'zcode' is 1.2, and MIN_BINARY_VERSIONS asks for 2.1: npm install -g"),
+        ("1.2.0", None, None),
+        ("0.9", (1, 0), None),
+        ("", None, None),
+    ],
+)
+def test_the_adapter_has_a_least_version_too(
+    tmp_path: Path, adapter: str, asked: tuple[int, ...] | None, expected: str | None
+) -> None:
+    agent = replace(program(tmp_path, "echo 1.2"), minimum=adapter)
+    minimum = {} if asked is None else {"zcode": asked}
+    said = words(preflight.check(agent, ground(tmp_path, minimum=minimum)))
+    assert [one[: len(expected or "")] for one in said] == ([expected] if expected else [])
+
+
+def test_a_version_is_asked_with_a_home_of_its_own(tmp_path: Path) -> None:
+    agent = program(tmp_path, "touch $HOME/x && echo $HOME >&2; test $HOME != /root && echo 1.2")
+    environment = {"PATH": f"{tmp_path}:{SHELL}", "HOME": str(tmp_path / "home")}
+    said = versions.printed(agent.version_argv, environment)
+    assert said is not None
+    home, version = said.split()
+    assert version == "1.2"
+    assert not Path(home).exists()
+    assert not (tmp_path / "home").exists()
+
+
+def test_what_a_program_said_is_kept_until_it_is_another_or_an_hour_is_over(tmp_path: Path) -> None:
+    agent = program(tmp_path, f"echo x >>{tmp_path}/asked; echo 1.2")
+    environment, kept = {"PATH": f"{tmp_path}:{SHELL}"}, tmp_path / "versions.json"
+
+    def asked() -> int:
+        assert versions.said(agent.version_argv, environment, kept) == "1.2\n"
+        return len((tmp_path / "asked").read_text().split())
+
+    assert [asked(), asked()] == [1, 1]
+    status = (tmp_path / "zcode").stat()
+    program(tmp_path, f"echo x >>{tmp_path}/asked; echo 1.2")
+    # npm gives every version's files the same times
+    os.utime(tmp_path / "zcode", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert [asked(), asked()] == [2, 2]
+    old = json.loads(kept.read_text())
+    old["zcode --version"]["when"] -= versions.KEPT_S
+    kept.write_text(json.dumps(old))
+    assert [asked(), asked()] == [3, 3]
+    for broken in ("", "[]", '{"zcode --version": 5}', '{"zcode --version": {"when": "x"}}'):
+        kept.write_text(broken)
+        asked()
+    assert asked() == 7
+
+
+def test_a_program_that_fails_is_asked_again_and_nowhere_to_keep_is_no_trouble(
+    tmp_path: Path,
+) -> None:
+    agent = program(tmp_path, "echo 1.2; exit 1")
+    environment, kept = {"PATH": f"{tmp_path}:{SHELL}"}, tmp_path / "versions.json"
+    assert versions.said(agent.version_argv, environment, kept) is None
+    assert not kept.exists()
+    program(tmp_path, "echo 1.3")
+    nowhere = tmp_path / "nowhere" / "versions.json"
+    assert versions.said(agent.version_argv, environment, nowhere) == "1.3\n"
+    assert versions.said(("no-such-program",), environment, kept) is None
+
+
 def test_a_version_that_never_comes(tmp_path: Path) -> None:
     program(tmp_path, "trap '' TERM; sleep 1000 & echo $! >$(dirname $0)/child; wait")
     environment = {"PATH": f"{tmp_path}:{SHELL}"}
-    assert preflight.printed(("zcode",), environment, timeout_s=0.3) is None
+    assert versions.printed(("zcode",), environment, timeout_s=0.3) is None
     child = Path("/proc") / (tmp_path / "child").read_text().strip()
     assert not (child / "exe").exists()
 
@@ -151,7 +222,7 @@ def test_every_problem_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_first_version(text: str, version: tuple[int, ...] | None) -> None:
-    assert preflight.first_version(text) == version
+    assert versions.first_version(text) == version
 
 
 @pytest.mark.parametrize(
@@ -165,4 +236,4 @@ def test_first_version(text: str, version: tuple[int, ...] | None) -> None:
     ],
 )
 def test_is_at_least(found: tuple[int, ...], least: tuple[int, ...], enough: bool) -> None:  # noqa: FBT001
-    assert preflight.is_at_least(found, least) is enough
+    assert versions.is_at_least(found, least) is enough
