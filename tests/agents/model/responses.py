@@ -104,15 +104,25 @@ def _message(text: str) -> dict[str, Any]:
 def _called(call: Call, request: Mapping[str, Any]) -> dict[str, Any]:
     number = next(_numbers)
     common = {"status": "completed", "call_id": f"call_{number}", "name": call.tool}
-    if call.tool in _custom(request.get("tools") or ()):
+    if call.tool in custom([request.get("tools"), request.get("input")]):
         text = call.arguments["input"]
         return {"id": f"ctc_{number}", "type": "custom_tool_call", **common, "input": text}
     arguments = json.dumps(call.arguments)
     return {"id": f"fc_{number}", "type": "function_call", **common, "arguments": arguments}
 
 
-def _custom(tools: Iterable[Mapping[str, Any]]) -> set[str]:
-    return {str(tool.get("name")) for tool in tools if tool.get("type") == "custom"}
+def custom(described: object) -> set[str]:
+    """The names of the tools that take text. Some models are told of theirs in the input, and in
+    namespaces.
+    """
+    match described:
+        case list():
+            return {name for one in described for name in custom(one)}
+        case {"type": "custom", "name": str(name)}:
+            return {name}
+        case {"tools": list(tools)}:
+            return custom(tools)
+    return set()
 
 
 def _begun(item: Mapping[str, Any]) -> dict[str, Any]:
