@@ -18,7 +18,6 @@ class Place:
     """Where an attempt happens.
 
     `artifacts` is the directory that input artifacts are read from, and that the agent may read.
-    
     `broker` is where a broker that the step starts has its socket. `make` makes the workspace where
     it is not there; `is_git`: what it is made of is a repository.
     """

@@ -185,7 +185,7 @@ def test_logs_follow_a_running_step_to_the_jobs_end(here: Installation) -> None:
     here.start("runner")
     assert follower.stdout.readline() == "agentorch: step a, attempt 1, exec\n"
     assert follower.stdout.readline() == "stdout: first\n"
-    (here.state / "workspaces" / job_id / "home/go").touch()
+    (here.state / "workspaces" / job_id / "home/exec/go").touch()
     out, _ = follower.communicate(timeout=20)
     assert out.splitlines()[0] == "stdout: last"
     assert "stdout: second step" in out

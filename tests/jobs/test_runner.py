@@ -27,11 +27,11 @@ def running(here: Installation, *extra: dict[str, object]) -> str:
 
 
 def let_go(here: Installation, job_id: str) -> None:
-    (here.state / "workspaces" / job_id / "home/go").touch()
+    (here.state / "workspaces" / job_id / "home/exec/go").touch()
 
 
 def runs(here: Installation, job_id: str, name: str) -> int:
-    return len((here.state / "workspaces" / job_id / "home" / "exec" / name).read_text().splitlines())
+    return len((here.state / "workspaces" / job_id / "home/exec" / name).read_text().splitlines())
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
@@ -209,7 +209,7 @@ def test_retry_after_the_workspace_is_gone_rebuilds_it(here: Installation) -> No
     (here.repository / "README").write_text("moved on\n")
     here.git("commit", "-qam", "second")
     here.run("retry", job_id)
-    (here.state / "workspaces" / job_id / "home" / "exec").mkdir(parents=True)
+    (here.state / "workspaces" / job_id / "home/exec").mkdir(parents=True)
     let_go(here, job_id)
     here.drain()
     assert here.status(job_id)["status"] == "success"
