@@ -82,17 +82,23 @@ def _unusable(capabilities: Capabilities, ground: Ground) -> tuple[Problem, ...]
 
 
 def _missing(capabilities: Capabilities, path: str) -> str | None:
-    if found(capabilities, path) is not None:
-        return None
-    where = "there" if capabilities.program else f"on PATH ({path})"
-    program = capabilities.program or capabilities.binary
-    return f"{program!r} is not {where}{_install(capabilities)}"
+    if found(capabilities, path) is None:
+        where = "there" if capabilities.program else f"on PATH ({path})"
+        program = capabilities.program or capabilities.binary
+        return f"{program!r} is not {where}{_install(capabilities)}"
+    for name in capabilities.requires:
+        if shutil.which(name, path=_absolute(path)) is None:
+            return f"{name!r} is not on PATH ({path}){_install(capabilities)}"
+    return None
 
 
 def found(capabilities: Capabilities, path: str) -> str | None:
     """Where the agent's program is, None where it is nowhere; relative entries don't count."""
-    absolute = ":".join(entry for entry in path.split(":") if entry.startswith("/"))
-    return shutil.which(capabilities.program or capabilities.binary, path=absolute)
+    return shutil.which(capabilities.program or capabilities.binary, path=_absolute(path))
+
+
+def _absolute(path: str) -> str:
+    return ":".join(entry for entry in path.split(":") if entry.startswith("/"))
 
 
 def _outdated(capabilities: Capabilities, ground: Ground) -> str | None:

@@ -68,6 +68,16 @@ def test_not_there_says_how_to_get_it(tmp_path: Path) -> None:
     assert problem.words.endswith(": npm install -g zcode")
 
 
+def test_what_it_can_not_do_without_is_there_too(tmp_path: Path) -> None:
+    agent = replace(program(tmp_path, "exit 9"), requires=("sh", "searcher"))
+    problem = preflight.check(agent, ground(tmp_path))[0]
+    assert problem.error == "preflight"
+    assert problem.words.startswith("'searcher' is not on PATH")
+    assert problem.words.endswith(": npm install -g zcode")
+    (tmp_path / "searcher").symlink_to("/bin/true")
+    assert preflight.check(agent, ground(tmp_path)) == ()
+
+
 def test_not_in_the_current_directory(tmp_path: Path) -> None:
     program(tmp_path, "")
     here = preflight.Ground(

@@ -141,6 +141,7 @@ class Capabilities:
     `login_files` the files below HOME that make one, and `login_argv` is its own login command.
     `minimum` is the oldest version that this adapter is known to work with. `masked` are paths
     below the workspace that it must not see.
+    `requires` are programs on PATH that it can't do its work without.
     `first_output_s` is the longest that it stays without any output at its start; 0: any time.
     `linger_s` is how long it may take to leave after it said that it was done.
     """
@@ -158,6 +159,7 @@ class Capabilities:
     login_files: tuple[str, ...] = ()
     login_argv: tuple[str, ...] = ()
     masked: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
     first_output_s: float = 0
     linger_s: float = 5
     abilities: Abilities = ANYTHING

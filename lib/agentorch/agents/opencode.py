@@ -211,6 +211,8 @@ class OpenCodeAgent:
             login_files=(".local/share/opencode/auth.json",),
             login_argv=("opencode", "auth", "login"),
             masked=(".opencode",),
+            # without it and without network its grep and glob fail, and the run goes on
+            requires=("rg",),
             abilities=Abilities(
                 tools=tuple(TOOLS),
                 models=(*(f"{name}/?*" for name in PROVIDERS), *OPENAI_MODELS),
