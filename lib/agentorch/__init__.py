@@ -6,7 +6,7 @@ The floors of this package. Imports go down; on one floor they go to the left:
     7  inspect doctor reclaim decide jobrun runner  what owns or reads whole jobs
     6  place execution record step attempt          one attempt of one step
     5  broker/ launch/ sandbox/ agents/ output logbook  what runs programs
-       versions preflight descendants watch process
+       versions preflight logins descendants watch process
     4  jobqueue slots artifacts approvals finish    what keeps state on disk
        tree git treecopy history source workrecord workspace
     3  paths atomic documents filesystem beneath   how the disk, the kernel and the

@@ -20,6 +20,7 @@ COMMANDS = {
     "unlock": "fails jobs whose owner is dead",
     "reclaim": "gives back what dead owners left",
     "doctor": "tries what jobs will need, for real",
+    "login": "logs an agent in with an account of its own",
     "runner": "holds a slot and works on jobs",
     "step": "runs one step, of a queued job or with no queue at all",
 }
