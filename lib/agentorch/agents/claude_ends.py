@@ -14,7 +14,7 @@ from typing import Any
 
 from agentorch.agents.base import Exit, Line
 from agentorch.agents.claude_events import EVIDENCE_CHARS, Heard, amount
-from agentorch.agents.endings import details, left_well, outcome_of_exit
+from agentorch.agents.endings import details, left_well, outcome_of_exit, signal_name
 from agentorch.agents.ends import UNCLASSIFIED
 from agentorch.agents.protocol import REPORT_CHARS, parsed
 from agentorch.job import Outcome
@@ -23,6 +23,8 @@ from agentorch.text import one_line, printable
 
 MAX_EVIDENCE = 20
 MAX_DENIED = 10
+# It catches SIGTERM and SIGHUP, and then exits as a shell would say it.
+SIGNALLED = 128
 # What a result's subtype says for certain; everything else is a matter of patterns.
 _STOPS = {
     "error_max_turns": (OutcomeClass.BUDGET, "max_turns"),
@@ -81,6 +83,9 @@ def _answered(name: str, exit_: Exit, heard: Heard, text: str) -> Outcome:
 
 
 def _without_result(name: str, exit_: Exit, heard: Heard) -> Outcome:
+    if exit_.code is not None and exit_.code > SIGNALLED:
+        words = f"{name} was ended by {signal_name(exit_.code - SIGNALLED)}"
+        return _of(OutcomeClass.AGENT_ERROR, words, "agent_exit_nonzero", exit_)
     if not left_well(exit_):
         said = heard.stderr[0] if heard.stderr else f"exit code {exit_.code} without a result"
         return _unclassified(f"{name}: {said}", exit_, heard)
@@ -120,6 +125,8 @@ def _evidence(heard: Heard) -> Iterator[str]:
             yield f"{key} {result[key]}"
     yield from heard.error
     yield from (f"result {words}" for words in _words(result))
+    if heard.plain:
+        yield f"stdout {heard.plain}"
     yield from (f"stderr {line}" for line in heard.stderr)
 
 

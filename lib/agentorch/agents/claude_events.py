@@ -22,6 +22,8 @@ from agentorch.agents.base import Line
 from agentorch.agents.protocol import MAX_COUNT, REPORT_CHARS, parsed
 from agentorch.text import one_line, printable
 
+# The model of messages that the program itself made.
+SYNTHETIC = "<synthetic>"
 EVIDENCE_CHARS = 480
 STDERR_LINES = 8
 MAX_FILES = 1000
@@ -36,8 +38,9 @@ class Heard:
 
     def __init__(self) -> None:
         self.events = 0
-        # whether the last line on stdout was no event
+        # whether the last line on stdout was no event, and the last such line
         self.broken = False
+        self.plain = ""
         self.result: Mapping[str, Any] | None = None
         self.session_id: str | None = None
         self.model: str | None = None
@@ -55,7 +58,7 @@ class Heard:
         self._work = ""
         self._open: dict[str, tuple[str, str]] = {}
         self._message = ""
-        self._asked = {"tokens_in": 0.0, "tokens_cached": 0.0}
+        self._asked: dict[str, float] = {}
 
     def line(self, line: Line) -> None:
         """One more line."""
@@ -69,6 +72,8 @@ class Heard:
         if isinstance(event, dict):
             self.events += 1
             self._event(event)
+        else:
+            self.plain = one_line(line.text, EVIDENCE_CHARS)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -109,6 +114,8 @@ class Heard:
         if event.get("is_api_error_message") or event.get("error"):
             self.error = tuple(_error(event, "".join(texts)))
             return
+        if message.get("model") == SYNTHETIC:
+            return
         self._count(message)
         if event.get("parent_tool_use_id") is None:
             self.model = _name(message.get("model")) or self.model
@@ -126,8 +133,8 @@ class Heard:
         self._message = str(identity)
         cached = amount(usage.get("cache_read_input_tokens"))
         fresh = amount(usage.get("input_tokens")) + amount(usage.get("cache_creation_input_tokens"))
-        self._asked["tokens_in"] += fresh + cached
-        self._asked["tokens_cached"] += cached
+        for name, count in (("tokens_in", fresh + cached), ("tokens_cached", cached)):
+            self._asked[name] = self._asked.get(name, 0) + count
 
     def _called(self, call: str, tool: str, arguments: object) -> None:
         self.tool_calls += 1

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 # Name, and where its adapter is: `module:attribute`.
 BUILT_IN: Mapping[str, str] = {
     "opencode": "agentorch.agents.simulated:OPENCODE",
-    "codex": "agentorch.agents.simulated:CODEX",
-    "claude": "agentorch.agents.simulated:CLAUDE",
+    "codex": "agentorch.agents.codex:AGENT",
+    "claude": "agentorch.agents.claude:AGENT",
     "kimi": "agentorch.agents.simulated:KIMI",
+    "anthropic": "agentorch.agents.api:ANTHROPIC",
+    "openai": "agentorch.agents.api:OPENAI",
     "exec": "agentorch.agents.exec_:AGENT",
 }
 
