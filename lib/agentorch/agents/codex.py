@@ -185,7 +185,8 @@ def provider(endpoint: Endpoint) -> str:
 
 def environment(request: Request, endpoint: Endpoint) -> dict[str, str]:
     """Variables for Codex and its tools; the tools do not get the token."""
-    variables = {"CODEX_HOME": str(request.home / ".codex")}
+    # in which zone it says when a limit ends
+    variables = {"CODEX_HOME": str(request.home / ".codex"), "TZ": "UTC"}
     if any(request.home.is_relative_to(directory) for directory in _TEMPORARY):
         variables["TMPDIR"] = str(request.home / "tmp")
     if endpoint.proxy_url:

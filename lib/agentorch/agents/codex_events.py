@@ -15,6 +15,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from agentorch.agents.base import Exit, Line
@@ -44,6 +45,9 @@ _NO_SANDBOX = re.compile(
 )
 _AGAIN = re.compile(r"Reconnecting\.\.\. \d+/\d+ ")
 _STATUS = re.compile(r"(?:unexpected|last) status:? (\d{3})")
+_RESET = re.compile(
+    r"try again at ([A-Z][a-z]{2} \d{1,2})(?:st|nd|rd|th), (\d{4} \d{1,2}:\d\d [AP]M)"
+)
 _MESSAGE_HEAD = re.compile(r'\{"type":"item\.completed","item":\{[^{}]*?"text":"')
 
 
@@ -87,7 +91,8 @@ def _decided(exit_: Exit, heard: Heard) -> Outcome:
 
 
 def _unclassified(exit_: Exit, heard: Heard) -> Outcome:
-    why = heard.failure or heard.error or (heard.last[-1] if heard.last else "no output")
+    silent = f"exit code {exit_.code}, and it did not say why"
+    why = heard.failure or heard.error or (heard.last[-1] if heard.last else silent)
     words = one_line(f"codex: {why}")
     return _failed(OutcomeClass.AGENT_ERROR, UNCLASSIFIED, words, exit_, heard)
 
@@ -127,6 +132,7 @@ class Heard:
         lines = [
             *([f"error {message}"] if message else []),
             *([f"status {status[1]}"] if status else []),
+            *([f"resets_at {resets}"] if (resets := _resets_at(message)) else []),
             *([f"stdout {self._odd}"] if self._odd else []),
             *(f"stderr {line}" for line in self.last),
         ]
@@ -219,6 +225,18 @@ def _message(error: object) -> str:
         case {"message": str(message)}:
             return message
     return ""
+
+
+def _resets_at(message: str) -> int | None:
+    """When a usage limit ends. Of one that ends on the same day only the hour is told."""
+    found = _RESET.search(message)
+    if found is None:
+        return None
+    try:
+        when = datetime.strptime(f"{found[1]} {found[2]} +0000", "%b %d %Y %I:%M %p %z")
+    except ValueError:  # the 31st of February
+        return None
+    return int(when.timestamp())
 
 
 def _used(usage: object) -> dict[str, int]:
