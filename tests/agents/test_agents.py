@@ -244,6 +244,11 @@ def test_request() -> None:
         "project_id": "site",
         "allowed_tools": ["Read", "Edit"],
         "timeout_sec": 300,
+        "system": "",
+        "task": "",
+        "model": None,
+        "options": {},
+        "reads_only": False,
     }
     assert protocol.request_bytes(REQUEST).count(b"\n") == 1
 

@@ -4,7 +4,13 @@
     {"type": "text", "text": …}                                    goes to the report
     {"type": "usage", "tokens_in": …, "tokens_out": …, "cost_usd": …}   since the last such line
     {"type": "result", "status": "success|failed|needs_human", "summary": …, "report"?: …,
-                       "error"?: {"code", "message"}, "question"?: …}
+                       "error"?: {"code", "message", "class"?, "evidence"?: […]},
+                       "question"?: …, "model"?: …, "files"?: […]}
+
+`usage` also takes tokens_cached (a part of tokens_in), tokens_reasoning (a part of tokens_out),
+turns and tool_calls. `files` are those that it changed, below the workspace. `class` is that of
+the outcome (agent_error where it is missing); an error with the code `unclassified` gets the class
+of the first rule of `ends` that fits a line of its `evidence`.
 
 Any other line is an ordinary line of its log. The last result counts.
 """
@@ -26,6 +32,9 @@ from agentorch.text import one_line, printable
 VERSION = 1
 REPORT_CHARS = 1_000_000
 QUESTION_CHARS = 2000
+EVIDENCE_LINES = 20
+EVIDENCE_CHARS = 500
+MAX_FILES = 10_000
 # Beyond that a number in JSON is no longer the number that was meant (RFC 8259, section 6).
 MAX_COUNT = 2**53
 
@@ -34,6 +43,29 @@ _STATUSES = {
     "failed": OutcomeClass.AGENT_ERROR,
     "needs_human": OutcomeClass.NEEDS_HUMAN,
 }
+# What a program can say of its own failure; what is missing here is for us to see.
+_CLASSES = frozenset(
+    {
+        OutcomeClass.AGENT_ERROR,
+        OutcomeClass.AUTH,
+        OutcomeClass.BUDGET,
+        OutcomeClass.INFRA,
+        OutcomeClass.PARSE_ERROR,
+        OutcomeClass.PATCH,
+        OutcomeClass.POLICY,
+        OutcomeClass.QUOTA,
+        OutcomeClass.TIMEOUT,
+    }
+)
+_AMOUNTS = (
+    "tokens_in",
+    "tokens_out",
+    "tokens_cached",
+    "tokens_reasoning",
+    "turns",
+    "tool_calls",
+    "cost_usd",
+)
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -54,6 +86,11 @@ def request_bytes(request: Request) -> bytes:
         "project_id": request.project_id,
         "allowed_tools": None if request.tools is None else list(request.tools),
         "timeout_sec": request.timeout_s,
+        "system": request.system,
+        "task": request.task,
+        "model": request.model,
+        "options": dict(request.options),
+        "reads_only": request.reads_only,
     }
     return json.dumps(document, separators=(",", ":")).encode() + b"\n"
 
@@ -156,7 +193,7 @@ def used(counts: Mapping[str, Any]) -> dict[str, float]:
     """A usage line's figures. Raises ValueError with the place of what is none."""
     return {
         key: _amount(key, counts[key], whole=key != "cost_usd")
-        for key in ("tokens_in", "tokens_out", "cost_usd")
+        for key in _AMOUNTS
         if counts.get(key) is not None
     }
 
@@ -178,13 +215,44 @@ def resulted(result: Mapping[str, Any]) -> Outcome:
     code, message = _error(result.get("error"))
     failed = status == "failed"
     return Outcome(
-        _STATUSES[status],
+        _class(result) if failed else _STATUSES[status],
         one_line(_text(result, "summary") or message or status),
         report=printable(_text(result, "report")[:REPORT_CHARS]),
         error=(code or "agent_failed") if failed else None,
-        details={"message": message} if failed and message else {},
+        details=_details(result, message) if failed else {},
         question=printable(_text(result, "question")[:QUESTION_CHARS]) or None,
+        model=one_line(_text(result, "model")) or None,
+        files=_files(result),
     )
+
+
+def _class(result: Mapping[str, Any]) -> OutcomeClass:
+    said = (result.get("error") or {}).get("class", OutcomeClass.AGENT_ERROR)
+    if not isinstance(said, str) or said not in _CLASSES:
+        raise ValueError(f"result.error.class: {str(said)[:40]!r} is no class of a failure")
+    return OutcomeClass(said)
+
+
+def _details(result: Mapping[str, Any], message: str) -> dict[str, Any]:
+    evidence = _strings((result.get("error") or {}).get("evidence"), "result.error.evidence")
+    kept = [one_line(line, EVIDENCE_CHARS) for line in evidence[:EVIDENCE_LINES]]
+    return {
+        **({"message": message} if message else {}),
+        **({"evidence": kept} if kept else {}),
+    }
+
+
+def _files(result: Mapping[str, Any]) -> tuple[str, ...]:
+    named = _strings(result.get("files"), "result.files")
+    return tuple(printable(path) for path in named[:MAX_FILES])
+
+
+def _strings(value: object, place: str) -> list[str]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ValueError(f"{place}: expected a list of strings")
+    return value
 
 
 def _text(result: Mapping[str, Any], key: str) -> str:
