@@ -3,10 +3,11 @@
 The floors of this package. Imports go down; on one floor they go to the left:
 
     8  commands/                                    parse, call once, print
-    7  inspect doctor reclaim decide jobrun runner  what owns or reads whole jobs
+    7  inspect doctoragents doctor reclaim decide   what owns or reads whole jobs
+       jobrun runner
     6  place execution record step attempt          one attempt of one step
     5  broker/ launch/ sandbox/ agents/ output logbook  what runs programs
-       versions preflight logins descendants watch process
+       versions preflight logins credentials descendants watch process
     4  jobqueue slots artifacts approvals finish    what keeps state on disk
        tree git treecopy history source workrecord workspace
     3  paths atomic documents filesystem beneath   how the disk, the kernel and the
@@ -16,7 +17,7 @@ The floors of this package. Imports go down; on one floor they go to the left:
     1  pipeline context prompt redact policy        pure decisions: no os, no time
        roles verdict
     0  errors states abilities hosts job text       pure words
-       times secretforms
+       times secretforms checks
 """
 
 __version__ = "0.1.0"

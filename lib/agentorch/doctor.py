@@ -6,26 +6,16 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 from agentorch.agents.registry import Registry
 from agentorch.agents.registry import load as load_agents
+from agentorch.checks import Check, State
 from agentorch.errors import TryAgain
 from agentorch.filesystem import mounted, power_cut_doubt, refusal
 from agentorch.policy import Effective
 from agentorch.preflight import Ground, check
 from agentorch.sandbox import Wrapper, probe
 from agentorch.settings import Settings
-
-
-@dataclass(frozen=True)
-class Check:
-    """What a check found."""
-
-    name: str
-    state: Literal["ok", "warning", "problem"]
-    words: str
 
 
 def examine(settings: Settings) -> Iterator[Check]:
@@ -81,7 +71,7 @@ def git_check() -> Check:
     if program is None:
         return Check("git", "problem", "not found on PATH: apt install git")
     done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
-    state: Literal["ok", "problem"] = "ok" if done.returncode == 0 else "problem"
+    state: State = "ok" if done.returncode == 0 else "problem"
     return Check("git", state, done.stdout.strip() or done.stderr.strip())
 
 
