@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
+import socketserver
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +91,11 @@ class Job:
         )
         return replace(base, **changes)
 
-    def run(self, request: Request, *, writable: bool = False) -> Ran:
+    def run(
+        self, request: Request, *, writable: bool = False, command: Command | None = None
+    ) -> Ran:
         """As a step does; `writable`: the workspace is, although the step only reads."""
-        command = AGENT.command(request)
+        command = command or AGENT.command(request)
         for name, content in command.files.items():
             self.own(request.home / name, content)
         confinement = self.confinement(request, command)
@@ -379,6 +385,26 @@ def test_a_hostile_repository_runs_nothing(*, reads_only: bool) -> None:
     assert "HOSTILE-VARIABLE" not in "".join(ran.outputs)
 
 
+def test_in_a_trusted_project_it_would_run() -> None:
+    """What the test above is worth."""
+    with job([bash("ls"), bash("touch ran"), DONE]) as made:
+        hostile(made)
+        command = AGENT.command(made.request(reads_only=True))
+        config = command.files[".codex/config.toml"].replace(b"untrusted", b"trusted")
+        argv = [
+            word.replace("features.hooks=false", "features.hooks=true") for word in command.argv
+        ]
+        trusting = replace(
+            command,
+            argv=(*argv[:2], "--dangerously-bypass-hook-trust", *argv[2:]),
+            files={**command.files, ".codex/config.toml": config},
+        )
+        made.run(made.request(), writable=True, command=trusting)
+        found = {path.name for path in made.inside.home.glob("ran-*")}
+        assert found == {"ran-mcp", *(f"ran-{event}" for event in HOOKS)}
+        assert (made.inside.work / "ran").exists()
+
+
 def test_what_an_earlier_step_left_in_home_is_replaced() -> None:
     with job([DONE]) as made:
         home = made.inside.home / ".codex"
@@ -391,6 +417,58 @@ def test_what_an_earlier_step_left_in_home_is_replaced() -> None:
     assert ran.outcome.kind is OutcomeClass.SUCCESS
 
 
+# ---- a login of its own -----------------------------------------------------------------------
+
+
+def token(claims: object) -> str:
+    """A JSON web token that nobody signed."""
+    parts = (base64.urlsafe_b64encode(json.dumps(one).encode()) for one in ({}, claims))
+    return ".".join((*(part.rstrip(b"=").decode() for part in parts), "c2ln"))
+
+
+def logged_in() -> str:
+    """auth.json of somebody with a subscription."""
+    account = {"chatgpt_plan_type": "plus", "chatgpt_account_id": "a", "chatgpt_user_id": "u"}
+    known = token({"exp": 4102444800, "https://api.openai.com/auth": account})
+    tokens = {"id_token": known, "access_token": known, "refresh_token": "r", "account_id": "a"}
+    today = datetime.now(UTC).isoformat()
+    return json.dumps({"auth_mode": "chatgpt", "tokens": tokens, "last_refresh": today})
+
+
+@contextmanager
+def proxying() -> Iterator[tuple[str, list[str]]]:
+    """A proxy that refuses everything: where it is, and what it was asked."""
+    asked: list[str] = []
+
+    class Refusing(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            head = iter(lambda: self.rfile.readline().strip().decode(), "")
+            asked.append("\n".join(head))
+            self.wfile.write(b"HTTP/1.1 403 no\r\nContent-Length: 0\r\n\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_address[1]}", asked
+        server.shutdown()
+        thread.join()
+
+
+def test_with_a_login_it_asks_the_proxy_for_the_vendors_hosts_only() -> None:
+    with job([DONE]) as made, proxying() as (place_, asked):
+        made.own(made.inside.home / AGENT.capabilities.login_files[0], logged_in())
+        url = f"http://step:step-token@{place_}"
+        endpoint = Endpoint("openai", made.double.url, "step-token", url, login=True)
+        outcome = made.run(made.request(endpoint=endpoint)).outcome
+        assert made.double.asked == []
+    assert (outcome.kind, outcome.error) == (OutcomeClass.INFRA, "network_unreachable")
+    wanted = {f"CONNECT {host}:443 HTTP/1.1" for host in AGENT.capabilities.login_hosts}
+    assert asked
+    assert {head.partition("\n")[0] for head in asked} <= wanted
+    basic = base64.b64encode(b"step:step-token").decode()
+    assert all(f"basic {basic}".lower() in head.lower() for head in asked)
+
+
 # ---- ends -------------------------------------------------------------------------------------
 
 
@@ -399,6 +477,13 @@ def test_a_refused_key() -> None:
         outcome = made.run(made.request()).outcome
     assert (outcome.kind, outcome.error) == (OutcomeClass.AUTH, "auth_failed")
     assert outcome.session_id
+
+
+def test_without_a_model_named_it_takes_its_own() -> None:
+    with job([DONE]) as made:
+        outcome = made.run(made.request(model=None)).outcome
+        assert made.double.asked[0].document["model"].startswith("gpt-")
+    assert outcome.kind is OutcomeClass.SUCCESS
 
 
 def test_a_sandbox_in_which_nothing_runs_is_no_success() -> None:

@@ -130,7 +130,7 @@ class Heard:
         message = self.failure or self.error
         status = _STATUS.search(message)
         lines = [
-            *([f"error {message}"] if message else []),
+            *([f"codex: {message}"] if message else []),
             *([f"status {status[1]}"] if status else []),
             *([f"resets_at {resets}"] if (resets := _resets_at(message)) else []),
             *([f"stdout {self._odd}"] if self._odd else []),
