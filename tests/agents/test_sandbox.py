@@ -178,3 +178,15 @@ def test_a_read_only_workspace_and_masked_paths(inside: Inside) -> None:
     assert ran.stderr.count("Read-only file system") == 2
     assert sorted(os.listdir(inside.work)) == ["away", "link", "secrets", "token"]
     assert inside.neighbour.read_text() == "secret of another job"
+
+
+def test_what_is_masked_inside_a_masked_directory_needs_nothing_more(inside: Inside) -> None:
+    (inside.work / "outer" / "inner").mkdir(parents=True)
+    (inside.work / "outer" / "file").touch()
+    (inside.work / "top").symlink_to(".")
+    names = ("outer", "outer/inner", "outer/file", "top", "top/alone")
+    (inside.work / "alone").mkdir()
+    (inside.work / "alone" / "file").touch()
+    confinement = inside.allowing(masked=tuple(inside.work / name for name in names))
+    ran = inside.run(["sh", "-c", "ls -A outer alone top/alone"], confinement)
+    assert (ran.stdout, ran.stderr) == ("alone:\n\nouter:\n\ntop/alone:\n", "")

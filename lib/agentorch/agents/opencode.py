@@ -69,6 +69,15 @@ SWITCHED_OFF = (
     "EMBEDDED_WEB_UI",
 )
 
+# Read and run in spite of OPENCODE_DISABLE_PROJECT_CONFIG and OPENCODE_PURE: plugins, and those
+# that a configuration lists. The directory's own are named for one that links to the top itself.
+MASKED = (
+    "opencode.json",
+    "opencode.jsonc",
+    ".opencode",
+    *(f".opencode/{name}" for name in ("plugin", "plugins", "tool", "tools")),
+)
+
 
 def provider(model: str | None) -> str:
     """The provider that a model's name begins with. Pure."""
@@ -167,8 +176,8 @@ def provider_entry(provider_name: str, model: str, endpoint: Endpoint) -> dict[s
 def permissions(request: Request) -> dict[str, Any]:
     """What its tools may do: a tool that is denied outright is not offered to the model.
 
-    The last rule that fits decides, so everything is denied first. `doom_loop` is what the third
-    same call in a row asks for.
+    The last rule that fits decides, so everything is denied first: subagents (`task`) too, whose
+    tokens are in no event, and what the same call three times over would ask (`doom_loop`).
     """
     return {
         "*": "deny",
@@ -210,7 +219,7 @@ class OpenCodeAgent:
             ),
             login_files=(".local/share/opencode/auth.json",),
             login_argv=("opencode", "auth", "login"),
-            masked=(".opencode",),
+            masked=MASKED,
             # without it and without network its grep and glob fail, and the run goes on
             requires=("rg",),
             abilities=Abilities(

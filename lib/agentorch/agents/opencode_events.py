@@ -29,6 +29,7 @@ from agentorch.text import one_line, printable
 NAME = "opencode"
 REPORT_CHARS = 1_000_000
 EVIDENCE_LINES = 20
+FIRST_LINES = 5
 EVIDENCE_CHARS = 500
 FILES = 1000
 # Beyond that a number in JSON is no longer the number that was meant (RFC 8259, section 6).
@@ -130,7 +131,8 @@ class Heard:
         self._texts: list[str] = []
         self._room = REPORT_CHARS
         self._facts: list[str] = []
-        self._stderr: deque[str] = deque(maxlen=EVIDENCE_LINES)
+        self._stderr: list[str] = []
+        self._stderr_last: deque[str] = deque(maxlen=EVIDENCE_LINES - FIRST_LINES)
 
     @property
     def report(self) -> str:
@@ -145,10 +147,10 @@ class Heard:
 
     def line(self, line: Line) -> None:
         """One line more."""
-        if line.stream != "stdout":
-            self._stderr.append(line.text[: EVIDENCE_CHARS * 2])
-            return
         if not line.text.strip():
+            return
+        if line.stream != "stdout":
+            self._talk(line.text[: EVIDENCE_CHARS * 2])
             return
         event = parsed(line.text)
         self.ends_broken = event is None
@@ -156,6 +158,10 @@ class Heard:
             self._unreadable(line)
         else:
             self._event(event)
+
+    def _talk(self, text: str) -> None:
+        first = len(self._stderr) < FIRST_LINES
+        (self._stderr if first else self._stderr_last).append(text)
 
     def _unreadable(self, line: Line) -> None:
         match = _CUT_TEXT.search(line.text) if line.cut else None
@@ -219,10 +225,11 @@ class Heard:
         self._facts += facts[: EVIDENCE_LINES - len(self._facts)]
 
     def evidence(self) -> list[str]:
-        """What the patterns are tried on: its errors' facts, what was denied, then stderr."""
+        """What the patterns are tried on: its errors' facts, what was denied, then stderr's
+        first and last lines."""
         finish = [f"finish {self.reason}"] if self.reason else []
-        told = [line for line in self._stderr if line.strip()]
-        return [*self._facts, *self.denied, *finish, *reversed(told)][:EVIDENCE_LINES]
+        told = (*self._stderr, *self._stderr_last)
+        return [*self._facts, *self.denied, *finish, *told][:EVIDENCE_LINES]
 
     def metrics(self) -> dict[str, float]:
         """The figures of all steps. No cost where it has no prices for its model."""

@@ -70,9 +70,11 @@ def masks(confinement: Confinement) -> Masks:
     inside = (confinement.work.resolve(), confinement.home.resolve())
     real = [path.resolve() for path in confinement.masked]
     below = [path for path in real if _is_below(path, inside)]
+    # in one that is masked there is nothing left to mask, and no place to mount it
+    outermost = [path for path in below if not _is_below(path, below)]
     return Masks(
-        directories=tuple(path for path in below if path.is_dir()),
-        files=tuple(path for path in below if path.is_file()),
+        directories=tuple(path for path in outermost if path.is_dir()),
+        files=tuple(path for path in outermost if path.is_file()),
     )
 
 
