@@ -312,6 +312,24 @@ def test_what_was_refused_is_told_of_a_run_that_went_on() -> None:
     assert outcome.files == ("hello.txt",)
 
 
+def test_a_denial_that_only_the_result_tells() -> None:
+    lines = [line for line in corpus("denied").lines if "permission_denied" not in line.text]
+    assert ended(DONE, lines).error == "permission_denied"
+
+
+def test_two_results_cost_their_sum() -> None:
+    outcome = ended(DONE, [*corpus("done").lines, corpus("done").lines[-1]])
+    assert outcome.metrics["tokens_in"] == 400
+    assert outcome.metrics["cost_usd"] == pytest.approx(0.001968)
+
+
+def test_without_the_share_of_this_run_the_totals_are_told() -> None:
+    result = json.loads(corpus("done").stdout[-1])
+    del result["model_usage_since_last_result"]
+    outcome = ended(DONE, [Line("stdout", json.dumps(result))])
+    assert outcome.metrics["tokens_in"] == 200
+
+
 def test_what_a_failed_run_did_is_kept() -> None:
     outcome = of("529-later")
     assert outcome.report == "I write it."

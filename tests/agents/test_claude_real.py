@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -63,14 +68,22 @@ class Place:
     def home(self) -> Path:
         return self.top / "home"
 
-    def run(self, request: Request, answers: Sequence[Answer], *, user: int | None = None) -> Ran:
+    def run(
+        self,
+        request: Request,
+        answers: Sequence[Answer],
+        *,
+        user: int | None = None,
+        proxy: str | None = None,
+    ) -> Ran:
         """Runs the agent to its end."""
         with playing(answers) as double:
-            asked = replace(request, endpoint=Endpoint("anthropic", double.url, "job-token"))
-            code = self._run(asked, user)
-            return Ran(code, self._outcome(code), tuple(double.asked))
+            endpoint = Endpoint("anthropic", double.url, "job-token", proxy)
+            code = self.start(replace(request, endpoint=endpoint), user)
+            return Ran(code, self.outcome(code), tuple(double.asked))
 
-    def _run(self, request: Request, user: int | None) -> int:
+    def start(self, request: Request, user: int | None = None) -> int:
+        """Runs it with the endpoint that the request has; its exit code."""
         command = AGENT.command(request)
         for path, content in command.files.items():
             (self.home / path).parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +114,8 @@ class Place:
                 check=False,
             ).returncode
 
-    def _outcome(self, code: int) -> Outcome:
+    def outcome(self, code: int) -> Outcome:
+        """What the latest run came to."""
         said = (line for name in ("stdout", "stderr") for line in lines(self.top / name, name))
         outcome = AGENT.outcome(Exit(Ending.EXITED, code, None, 1.0), said)
         return ends.classified(outcome, "claude", ends.rules(None))
@@ -249,6 +263,67 @@ def test_an_ordinary_user(place: Place, request_: Request) -> None:
     assert ran.outcome.kind is OutcomeClass.SUCCESS
     assert (place.work / "uid.txt").read_text() == f"{NOBODY}\n"
     assert (place.work / "hello.txt").stat().st_uid == NOBODY
+
+
+# ---- the network ------------------------------------------------------------------------------
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Refuses every host, and keeps what was asked for."""
+
+    asked: ClassVar[list[tuple[str, str | None]]]
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class's name)
+        """Says nothing."""
+
+    def do_CONNECT(self) -> None:
+        self.asked.append((self.path, self.headers.get("Proxy-Authorization")))
+        self.send_error(403)
+
+
+@contextmanager
+def proxy() -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
+    """A proxy with a token, and what it was asked for."""
+
+    class Bound(Proxy):
+        asked: ClassVar[list[tuple[str, str | None]]] = []
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://job:job-token@127.0.0.1:{server.server_address[1]}", Bound.asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_the_model_is_not_asked_through_the_proxy(place: Place, request_: Request) -> None:
+    with proxy() as (url, asked):
+        ran = place.run(
+            request_, [Turn("", (bash("echo $HTTPS_PROXY > proxy.txt"),)), DONE], proxy=url
+        )
+        assert (place.work / "proxy.txt").read_text() == f"{url}\n"
+    assert ran.outcome.kind is OutcomeClass.SUCCESS
+    assert not asked
+
+
+def test_a_login_reaches_the_vendors_hosts_through_the_proxy(
+    place: Place, request_: Request
+) -> None:
+    login = {"accessToken": "at", "refreshToken": "rt", "expiresAt": 4102444800000}
+    login_ = {"claudeAiOauth": {**login, "scopes": ["user:inference"], "subscriptionType": "max"}}
+    (place.home / ".claude").mkdir()
+    (place.home / ".claude/.credentials.json").write_text(json.dumps(login_))
+    with proxy() as (url, asked):
+        endpoint = Endpoint("anthropic", "http://127.0.0.1:9", "job-token", url, login=True)
+        code = place.start(replace(request_, endpoint=endpoint))
+    assert place.outcome(code).error == "network_unreachable"
+    hosts = {host.removesuffix(":443") for host, _ in asked}
+    assert "api.anthropic.com" in hosts <= set(AGENT.capabilities.login_hosts)
+    token = base64.b64encode(b"job:job-token").decode()
+    assert {authorization for _, authorization in asked} == {f"Basic {token}"}
 
 
 # ---- sessions ---------------------------------------------------------------------------------

@@ -51,7 +51,8 @@ CAPABILITIES = Capabilities(
     binary=NAME,
     version_argv=(NAME, "--version"),
     install="npm install -g @anthropic-ai/claude-code (node 22), or the vendor's installer",
-    minimum="2.1.300",
+    # 2.1.197, which npm picks for an old node, lets a repository's git configuration run programs
+    minimum="2.1.330",
     provider="anthropic",
     login_hosts=("api.anthropic.com", "platform.claude.com"),
     login_files=(".claude/.credentials.json", ".claude.json"),

@@ -30,6 +30,7 @@ MAX_FILES = 1000
 MAX_OPEN_CALLS = 1000
 # The tools that change files, and where they are told which.
 PATHS = {"Edit": "file_path", "Write": "file_path", "NotebookEdit": "notebook_path"}
+SINCE = "model_usage_since_last_result"
 CHANGING = frozenset({*PATHS, "Bash"})
 
 
@@ -59,6 +60,7 @@ class Heard:
         self._open: dict[str, tuple[str, str]] = {}
         self._message = ""
         self._asked: dict[str, float] = {}
+        self._used: dict[str, float] = {}
 
     def line(self, line: Line) -> None:
         """One more line."""
@@ -82,7 +84,7 @@ class Heard:
         if self.result is None:
             return counted | self._asked
         turns = amount(self.result.get("num_turns"))
-        return counted | {"turns": turns} | used(self.result)
+        return counted | {"turns": turns} | self._used
 
     def _event(self, event: Mapping[str, Any]) -> None:
         match event:
@@ -100,7 +102,17 @@ class Heard:
             case {"type": "rate_limit_event", "rate_limit_info": dict(limit)}:
                 self._limited(limit)
             case {"type": "result"}:
-                self.result = event
+                self._ended(event)
+
+    def _ended(self, event: Mapping[str, Any]) -> None:
+        self.result = event
+        before = self._used if SINCE in event else {}
+        self._used = {name: before.get(name, 0) + count for name, count in used(event).items()}
+        denials = event.get("permission_denials")
+        for denial in denials if isinstance(denials, list) and not self.denied else ():
+            match denial:
+                case {"tool_name": str(tool)} if tool in CHANGING:
+                    self._deny(tool, _subject(tool, denial.get("tool_input")))
 
     def _begun(self, event: Mapping[str, Any]) -> None:
         self.session_id = _name(event.get("session_id")) or self.session_id
@@ -140,13 +152,15 @@ class Heard:
         self.tool_calls += 1
         if tool not in CHANGING or len(self._open) >= MAX_OPEN_CALLS:
             return
-        path = arguments.get(PATHS.get(tool, "command")) if isinstance(arguments, dict) else ""
-        self._open[call] = (tool, path if isinstance(path, str) else "")
+        self._open[call] = (tool, _subject(tool, arguments))
 
     def _refused(self, call: str) -> None:
-        tool, what = self._open.pop(call, ("", ""))
-        if tool and len(self.denied) < MAX_FILES:
-            self.denied.append(one_line(f"{tool} {what}"))
+        if call in self._open:
+            self._deny(*self._open.pop(call))
+
+    def _deny(self, tool: str, subject: str) -> None:
+        if len(self.denied) < MAX_FILES:
+            self.denied.append(one_line(f"{tool} {subject}"))
 
     def _answered(self, block: object) -> None:
         match block:
@@ -168,8 +182,8 @@ class Heard:
 
 
 def used(result: Mapping[str, Any]) -> dict[str, float]:
-    """The tokens and the cost of this run alone: a resumed session's totals hold all of it."""
-    for key in ("model_usage_since_last_result", "modelUsage"):
+    """The tokens and the cost since the last result: a resumed session's totals hold all of it."""
+    for key in (SINCE, "modelUsage"):
         models = result.get(key)
         if isinstance(models, dict):
             each = [one for one in models.values() if isinstance(one, dict)]
@@ -196,6 +210,12 @@ def amount(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0
     return value if 0 <= value <= MAX_COUNT else 0
+
+
+def _subject(tool: str, arguments: object) -> str:
+    """The file that a changing tool is to change, or the command that it is to run."""
+    subject = arguments.get(PATHS.get(tool, "command")) if isinstance(arguments, dict) else ""
+    return subject if isinstance(subject, str) else ""
 
 
 def below(path: str, work: str) -> str | None:
