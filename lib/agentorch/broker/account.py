@@ -6,9 +6,11 @@ Every list and table in it is bounded: an agent decides how long it would be.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from agentorch.broker.grants import Grant, Grants
 
 MOST_REFUSED = 100
 MOST_CONNECTIONS = 100
@@ -83,6 +85,23 @@ class Account:
         if name not in self.models and len(self.models) >= MOST_MODELS:
             name = "other"
         return self.models.setdefault(name, ModelAccount())
+
+
+class Accounts:
+    """The account of each grant, as long as the grant is there. `new` opens one."""
+
+    def __init__(self, grants: Grants, new: Callable[[Grant], Account]) -> None:
+        self._grants = grants
+        self._new = new
+        self._accounts: dict[str, Account] = {}
+
+    def of(self, grant: Grant) -> Account:
+        """The account of a grant; with a new one those of grants that are gone are closed."""
+        if grant.digest not in self._accounts:
+            living = self._grants.forget_gone()
+            self._accounts = {one: kept for one, kept in self._accounts.items() if one in living}
+            self._accounts[grant.digest] = self._new(grant)
+        return self._accounts[grant.digest]
 
 
 def document(account: Account) -> dict[str, Any]:

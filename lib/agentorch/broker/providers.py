@@ -65,6 +65,15 @@ def load(own: Path, environment: Mapping[str, str]) -> dict[str, Provider]:
     return found
 
 
+def url_variables(own: Path) -> frozenset[str]:
+    """The names of variables that may name a base URL. Raises Misconfigured."""
+    tables = {**_tables(read(BUILT_IN), BUILT_IN), **_tables(read(own, optional=True), own)}
+    named = (
+        table.get("base_url_variable") for table, _ in tables.values() if isinstance(table, dict)
+    )
+    return frozenset(name for name in named if isinstance(name, str) and name)
+
+
 def _tables(document: Mapping[str, Any], path: Path) -> dict[str, tuple[object, Path]]:
     return {name: (table, path) for name, table in document.items()}
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "doctor": "tries what jobs will need, for real",
     "login": "logs an agent in with an account of its own",
     "runner": "holds a slot and works on jobs",
+    "broker": "answers agents, with the keys that they don't have",
     "step": "runs one step, of a queued job or with no queue at all",
 }
 

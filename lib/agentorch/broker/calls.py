@@ -1,0 +1,343 @@
+"""One call of an agent to its model: judged, forwarded, counted, and passed back as it comes.
+
+What a call used is on its grant's account before the bytes that say so are sent on: an agent that
+saw the end of an answer finds it in the account, and so does the step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import aiohttp
+from aiohttp import web
+
+from agentorch.broker import asking as headers_of
+from agentorch.broker import limits, wires
+from agentorch.broker.account import Account, Accounts, End, document
+from agentorch.broker.billing import Bill
+from agentorch.broker.bodies import Bodies, TooLarge
+from agentorch.broker.grants import Grant, Grants
+from agentorch.broker.keys import Keys
+from agentorch.broker.mask import Mask
+from agentorch.broker.meter import Meter
+from agentorch.broker.prices import Prices
+from agentorch.broker.providers import OURS, Provider
+from agentorch.broker.upstream import Asking, Unanswered, Upstream
+from agentorch.broker.wires import Wire
+from agentorch.errors import Misconfigured
+from agentorch.journal import Journal
+from agentorch.text import one_line
+
+ACCOUNT = f"/{OURS}/account"
+MOST_CALLS = 64  # of one grant at a time: no CLI has ten
+_MOST_WARNED = 1000
+EVENTS = "text/event-stream"
+
+
+class Refusal(Exception):
+    """A call that gets an answer of ours. `end` says why nothing more can come of the grant."""
+
+    def __init__(self, kind: str, words: str, *, status: int = 403, end: End | None = None) -> None:
+        super().__init__(words)
+        self.kind = kind
+        self.words = words
+        self.status = status
+        self.end = end
+
+
+@dataclass
+class Call:
+    """What is known of a call, as it goes on."""
+
+    grant: Grant
+    account: Account
+    provider: Provider
+    wire: Wire
+    rest: str
+    began: float = field(default_factory=time.monotonic)
+    first_ms: int | None = None
+    status: int = 0
+    bill: Bill | None = None
+    words: str = ""
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether its answer costs money."""
+        return self.rest in wires.PAID
+
+
+@dataclass
+class Calls:
+    """All calls. `total_s` is how long one may last."""
+
+    grants: Grants
+    accounts: Accounts
+    providers: dict[str, Provider]
+    prices: Prices
+    keys: Keys
+    upstream: Upstream
+    journal: Journal
+    total_s: float
+    bodies: Bodies = field(default_factory=Bodies)
+    now: Callable[[], float] = time.time
+    _open: Counter[str] = field(default_factory=Counter)
+    _warned: set[str] = field(default_factory=set)
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """What the HTTP server calls."""
+        grant = self.grants.find(headers_of.token(request.headers))
+        provider, _, rest = request.rel_url.raw_path.lstrip("/").partition("/")
+        call: Call | None = None
+        try:
+            grant = self._granted(grant)
+            if request.rel_url.raw_path == ACCOUNT and request.method == "GET":
+                return _json(200, document(self.accounts.of(grant)))
+            call = self._judged(request, grant, provider, rest)
+            return await self._counted(request, call)
+        except Refusal as refusal:
+            return self._refused(request, refusal, grant, call)
+
+    # ---- judging ------------------------------------------------------------------------------
+
+    @staticmethod
+    def _granted(grant: Grant | None) -> Grant:
+        if grant is None:
+            raise Refusal("auth", "this token is of no step that runs")
+        return grant
+
+    def _judged(self, request: web.BaseRequest, grant: Grant, name: str, rest: str) -> Call:
+        """The call, where it may be made at all. Raises Refusal."""
+        provider = self.providers.get(name)
+        if provider is None or name not in grant.providers:
+            raise Refusal("policy", f"{one_line(name, 40)!r} is no provider of this step")
+        wire = wires.wire_of(request.method, rest, provider.wires)
+        if wire is None:
+            what = one_line(f"{request.method} {rest}", 100)
+            raise Refusal("policy", f"{what!r} is not among what {name} may be asked")
+        return Call(grant, self.accounts.of(grant), provider, wire, rest)
+
+    def _key(self, call: Call) -> str:
+        """The provider's key. Raises Refusal."""
+        variable = call.provider.key_variable
+        if not variable:
+            return ""
+        try:
+            key = self.keys.find(variable, call.grant.agent, call.grant.project_id)
+        except Misconfigured as problem:
+            self.journal.error(str(problem))
+            key = None
+        if key is None:
+            words = f"the broker has no key for {call.provider.name} ({variable})"
+            raise Refusal("auth", words, end=End("auth", "auth_failed", words))
+        return key
+
+    def _check_budget(self, call: Call) -> None:
+        cap = call.grant.max_cost_usd
+        if call.is_paid and cap is not None and call.account.cost_usd >= cap:
+            words = f"${call.account.cost_usd:.4f} of ${cap:g} are used up"
+            raise Refusal("budget", words, end=End("budget", "max_cost", words))
+
+    def _check_far(self, call: Call, answer: aiohttp.ClientResponse) -> None:
+        """A limit that is not free again soon is told at once: some CLIs would wait for it."""
+        now = self.now()
+        free_at = limits.free_at(answer.headers, now) if answer.status == 429 else None
+        if free_at is None or free_at - now <= limits.PATIENCE_S:
+            return
+        when = f"resets_at {int(free_at)} (in {int(free_at - now)} s)"
+        words = f"{call.provider.name}: the limit is reached; {when}"
+        raise Refusal("quota", words, end=End("quota", "rate_limited", words, free_at))
+
+    # ---- forwarding ---------------------------------------------------------------------------
+
+    async def _counted(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
+        if self._open[call.grant.digest] >= MOST_CALLS:
+            raise Refusal("policy", f"this step has {MOST_CALLS} calls open already")
+        self._open[call.grant.digest] += 1
+        try:
+            self._check_budget(call)
+            key = self._key(call)
+            async with self.bodies.read(request) as body:
+                asked = headers_of.asked(body, call.wire)
+                return await _while_there(request, self._forwarded(request, call, asked, key))
+        except TooLarge as problem:
+            raise Refusal("policy", str(problem), status=413) from problem
+        except ValueError as problem:  # of asked: a body that the provider would refuse, too
+            raise Refusal("policy", str(problem), status=400) from problem
+        finally:
+            self._open[call.grant.digest] -= 1
+            self._open += Counter()  # drops those that have none
+            self._log(call)
+
+    async def _forwarded(
+        self, request: web.BaseRequest, call: Call, asked: headers_of.Asked, key: str
+    ) -> web.StreamResponse:
+        asking = self._asking(request, call, asked, key)
+        try:
+            async with self.upstream.ask(asking) as answer:
+                call.status = answer.status
+                call.first_ms = _ms_since(call.began)
+                self._note(call, answer, Mask(key))
+                self._check_far(call, answer)
+                if call.is_paid and answer.status == 200:
+                    call.bill = Bill(call.account, self.prices, asked.model, self._unpriced)
+                return await self._passed_on(request, call, asking, answer, Mask(key))
+        except Unanswered as problem:
+            raise Refusal("infra", str(problem), status=502) from problem
+        finally:
+            if call.bill is not None:
+                call.bill.close()
+
+    def _asking(
+        self, request: web.BaseRequest, call: Call, asked: headers_of.Asked, key: str
+    ) -> Asking:
+        url = wires.upstream_url(call.provider.base_url, call.rest, call.wire)
+        query = request.rel_url.raw_query_string
+        body = asked.body if request.method == "POST" else None
+        length = None if body is None else len(body)
+        credentials = call.provider.credentials(key)
+        left_s = min(self.total_s, call.grant.expires_at - self.now())
+        return Asking(
+            method=request.method,
+            url=f"{url}?{query}" if query else url,
+            host=call.provider.host,
+            headers=headers_of.to_provider(request.headers, credentials, length),
+            body=body,
+            stream=asked.stream,
+            deadline=asyncio.get_running_loop().time() + left_s,
+        )
+
+    def _note(self, call: Call, answer: aiohttp.ClientResponse, mask: Mask) -> None:
+        """What the answer's status and headers say about the grant."""
+        account = call.account
+        kept = limits.kept(answer.headers)
+        account.limits({name: mask.text(value) for name, value in kept.items()})
+        if answer.status in (401, 403):
+            words = f"{call.provider.name} refused the key (HTTP {answer.status})"
+            account.end = account.end or End("auth", "auth_failed", words)
+        elif answer.status < 300 and account.end is not None and account.end.kind != "budget":
+            account.end = None  # it was not the end
+
+    async def _passed_on(
+        self,
+        request: web.BaseRequest,
+        call: Call,
+        asking: Asking,
+        answer: aiohttp.ClientResponse,
+        mask: Mask,
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=answer.status, reason=answer.reason)
+        for name, value in headers_of.to_client(answer.headers).items():
+            response.headers[name] = mask.text(value)
+        await response.prepare(request)
+        meter = Meter(call.wire, events=answer.content_type == EVENTS)
+        try:
+            async for chunk in self.upstream.chunks(asking, answer):
+                meter.feed(chunk)
+                self._book(call, meter, answer)
+                if sent := mask.feed(chunk):
+                    await response.write(sent)
+        except Unanswered as problem:
+            call.words = str(problem)
+            return _broken(request, response)
+        except Refusal as cut:
+            self._ended(call.account, cut, f"{request.method} {request.path}")
+            call.words = cut.words
+            return _broken(request, response)
+        meter.close()
+        if call.bill is not None and meter.usage is not None:
+            call.bill.note(meter.usage)
+        if call.bill is not None:
+            call.bill.close()
+        await response.write_eof(mask.close())
+        return response
+
+    def _book(self, call: Call, meter: Meter, answer: aiohttp.ClientResponse) -> None:
+        """Raises Refusal where a stream has used up what the grant has."""
+        if call.bill is None or meter.usage is None or meter.usage == call.bill.usage:
+            return
+        call.bill.note(meter.usage)
+        # A whole answer is paid for already; of a stream the rest is saved.
+        if answer.content_type == EVENTS:
+            self._check_budget(call)
+
+    # ---- what is said -------------------------------------------------------------------------
+
+    def _refused(
+        self, request: web.BaseRequest, refusal: Refusal, grant: Grant | None, call: Call | None
+    ) -> web.Response:
+        what = one_line(f"{request.method} {request.path}", 200)
+        if grant is not None:
+            self._ended(self.accounts.of(grant), refusal, what)
+        said = {} if grant is None else _whose(grant)
+        self.journal.info(f"{what}: refused: {refusal.kind}: {refusal.words}", **said)
+        wire = call.wire if call else Wire.MESSAGES if "messages" in request.path else Wire.CHAT
+        message = f"{OURS}: {refusal.kind}: {refusal.words}"
+        body = wires.refusal(wire, refusal.status, message)
+        return web.Response(status=refusal.status, body=body, content_type="application/json")
+
+    @staticmethod
+    def _ended(account: Account, refusal: Refusal, what: str) -> None:
+        if refusal.kind != "infra":
+            account.refused(what, f"{refusal.kind}: {refusal.words}")
+        account.end = refusal.end or account.end
+
+    def _unpriced(self, model: str) -> None:
+        if model not in self._warned and len(self._warned) < _MOST_WARNED:
+            self._warned.add(model)
+            self.journal.warning(f"{model}: no price is known, or no usage was told")
+
+    def _log(self, call: Call) -> None:
+        fields: dict[str, Any] = {"status": call.status, "first_ms": call.first_ms}
+        if call.bill is not None:
+            usage, cost = call.bill.usage, call.bill.cost_usd
+            fields |= {"model": call.bill.model, "in": usage.tokens_in, "out": usage.tokens_out}
+            fields["cost_usd"] = None if cost is None else round(cost, 6)
+        message = f"{call.provider.name}/{call.rest}" + (f": {call.words}" if call.words else "")
+        self.journal.info(message, **_whose(call.grant), **fields, ms=_ms_since(call.began))
+
+
+async def _while_there(request: web.BaseRequest, talk: Any) -> web.StreamResponse:
+    """The answer, or none as soon as the client is gone: then the provider's is given up, too."""
+    gone = cast("Any", request.protocol).gone
+    talking = asyncio.ensure_future(talk)
+    try:
+        await asyncio.wait({talking, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not talking.done():
+            talking.cancel()
+            await asyncio.wait({talking})
+    if talking.cancelled():
+        return web.Response(status=499, reason="Client Closed Request")
+    return cast(web.StreamResponse, talking.result())
+
+
+def _broken(request: web.BaseRequest, response: web.StreamResponse) -> web.StreamResponse:
+    """Ends the connection without the answer's end, so that nobody takes it for whole."""
+    if request.transport is not None:
+        request.transport.close()
+    return response
+
+
+def _json(status: int, found: Any) -> web.Response:
+    return web.Response(
+        status=status, body=json.dumps(found).encode(), content_type="application/json"
+    )
+
+
+def _whose(grant: Grant) -> dict[str, Any]:
+    return {
+        "job": grant.job_id,
+        "step": grant.step_id,
+        "attempt": grant.attempt,
+        "agent": grant.agent,
+    }
+
+
+def _ms_since(began: float) -> int:
+    return round((time.monotonic() - began) * 1000)

@@ -1,0 +1,189 @@
+"""The broker as a process: one listening socket, passed to it, until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from aiohttp import web
+
+from agentorch.broker import prices, providers
+from agentorch.broker.account import Account, Accounts
+from agentorch.broker.calls import Calls
+from agentorch.broker.connect import Tunnels
+from agentorch.broker.frontdoor import FrontDoor
+from agentorch.broker.grants import Grant, Grants
+from agentorch.broker.keys import Keys
+from agentorch.broker.providers import Provider
+from agentorch.broker.upstream import Patience, Upstream
+from agentorch.errors import Misconfigured
+from agentorch.journal import Journal
+from agentorch.settings import Settings
+
+_LISTEN_FD = 3  # sd_listen_fds(3)
+_PR_SET_PDEATHSIG = 1
+# A CLI keeps its connection between two calls, and a tool may run for minutes.
+_KEEPALIVE_S = 3600
+_SHUTDOWN_S = 1.0
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the broker reads when it starts."""
+
+    providers: dict[str, Provider]
+    prices: prices.Prices
+    keys: Keys
+
+
+def tables(settings: Settings) -> Tables:
+    """Reads and checks all files. Raises Misconfigured."""
+    environment = settings.environment
+    directory = environment.get("CREDENTIALS_DIRECTORY")
+    keys = Keys(Path(directory) if directory else None, settings.keys_file, environment)
+    keys.check()
+    known = providers.load(settings.providers, environment)
+    return Tables(known, prices.load(settings.prices), keys)
+
+
+class Conversation(web.RequestHandler):
+    """A client's connection; `gone` is done when there is no client any more."""
+
+    def __init__(self, server: web.Server, logger: logging.Logger) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(
+            server,
+            loop=loop,
+            keepalive_timeout=_KEEPALIVE_S,
+            logger=logger,
+            access_log=cast("Any", None),  # None turns it off, whatever its type says
+            max_field_size=64 << 10,
+            auto_decompress=False,
+        )
+        self.gone: asyncio.Future[None] = loop.create_future()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Tells those who wait for it."""
+        if not self.gone.done():
+            self.gone.set_result(None)
+        super().connection_lost(exc)
+
+
+class _Log(logging.Handler):
+    """Says aiohttp's complaints without what they are about: that may be a request's headers."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(logging.WARNING)
+        self._journal = journal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line."""
+        kind = record.exc_info[0] if record.exc_info else None
+        where = _place(record) if kind is not None else ""
+        self._journal.error(str(record.msg)[:200], problem=kind.__name__ if kind else "", at=where)
+
+
+def _place(record: logging.LogRecord) -> str:
+    trace = record.exc_info[2] if record.exc_info else None
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+
+
+def log_through(journal: Journal) -> None:
+    """Whatever a library logs in this process goes through the journal."""
+    logging.basicConfig(handlers=[_Log(journal)], level=logging.WARNING, force=True)
+
+
+async def serve(
+    listening: socket.socket, grants: Grants, found: Tables, journal: Journal, patience: Patience
+) -> None:
+    """Answers on the socket until SIGTERM or SIGINT."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    upstream = Upstream(patience)
+    accounts = Accounts(grants, lambda grant: _new_account(grant, found))
+    calls = Calls(
+        *(grants, accounts, found.providers, found.prices, found.keys, upstream, journal),
+        total_s=patience.total_s,
+    )
+    tunnels = Tunnels(grants, accounts.of, journal.info)
+    server = web.Server(calls.answer)
+    logger = logging.getLogger("aiohttp.server")
+    door: Callable[[], FrontDoor] = lambda: FrontDoor(  # noqa: E731  (a factory, named for its type)
+        lambda: Conversation(server, logger), tunnels.protocol
+    )
+    listener = await loop.create_server(door, sock=listening)
+    notify("READY=1")
+    await told.wait()
+    notify("STOPPING=1")
+    listener.close()
+    tunnels.cut("the broker ends")
+    await server.shutdown(_SHUTDOWN_S)
+    await upstream.close()
+
+
+def _new_account(grant: Grant, found: Tables) -> Account:
+    known = {name: found.providers[name] for name in grant.providers if name in found.providers}
+    return Account(providers={name: _has_key(one, grant, found) for name, one in known.items()})
+
+
+def _has_key(provider: Provider, grant: Grant, found: Tables) -> str:
+    if not provider.key_variable:
+        return "key"
+    try:
+        key = found.keys.find(provider.key_variable, grant.agent, grant.project_id)
+    except Misconfigured:  # each call says it
+        return "none"
+    return "key" if key else "none"
+
+
+# ---- the process ------------------------------------------------------------------------------
+
+
+def passed_socket(environment: MutableMapping[str, str]) -> socket.socket:
+    """The listening socket, as sd_listen_fds(3) says where it is. Raises Misconfigured."""
+    pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
+    environment.pop("LISTEN_FDNAMES", None)
+    if pid != str(os.getpid()) or count != "1":
+        raise Misconfigured(
+            "no socket was passed (LISTEN_PID, LISTEN_FDS): start agentorch-broker.socket"
+        )
+    os.set_inheritable(_LISTEN_FD, False)  # noqa: FBT003  (os's own)
+    try:
+        listening = socket.socket(fileno=_LISTEN_FD)
+    except OSError as problem:
+        raise Misconfigured(f"descriptor {_LISTEN_FD} is no socket") from problem
+    listening.setblocking(False)  # noqa: FBT003  (socket's own)
+    return listening
+
+
+def end_with(parent: int) -> None:
+    """The kernel kills this process when its parent ends; at once where it ended already."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "prctl")
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def notify(state: str, environment: Mapping[str, Any] = os.environ) -> None:
+    """Tells the service manager, where there is one (sd_notify(3))."""
+    path = environment.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    name = "\0" + path[1:] if path.startswith("@") else path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as teller:
+        teller.sendto(state.encode(), name)

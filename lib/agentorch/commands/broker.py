@@ -1,0 +1,48 @@
+"""agentorch-broker: the agents' way to their models."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import click
+
+from agentorch.broker import server
+from agentorch.broker.grants import Grants
+from agentorch.broker.upstream import Patience
+from agentorch.commands.shape import program
+from agentorch.journal import Journal
+from agentorch.settings import load
+
+_USUAL = Patience()
+
+
+@program()
+@click.option(
+    "--grants",
+    required=True,
+    metavar="DIRECTORY",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where steps write what they may use.",
+)
+@click.option("--parent", type=int, hidden=True, help="Ends when this process ends.")
+@click.option("--connect-s", type=float, default=_USUAL.connect_s, hidden=True)
+@click.option("--first-byte-s", type=float, default=_USUAL.first_byte_s, hidden=True)
+@click.option("--whole-answer-s", type=float, default=_USUAL.whole_answer_s, hidden=True)
+@click.option("--idle-s", type=float, default=_USUAL.idle_s, hidden=True)
+@click.option("--total-s", type=float, default=_USUAL.total_s, hidden=True)
+def main(grants: Path, parent: int | None, **patience: float) -> None:
+    """Answers agents on a socket that it was passed, with the keys that they don't have.
+
+    It puts in the provider's key, counts what is used, and lets through to the hosts that a step
+    may reach. TERM or INT ends it.
+    """
+    if parent is not None:
+        server.end_with(parent)
+    settings = load()
+    journal = Journal("agentorch-broker", settings)
+    listening = server.passed_socket(os.environ)
+    server.log_through(journal)
+    found = server.tables(settings)
+    asyncio.run(server.serve(listening, Grants(grants), found, journal, Patience(**patience)))
