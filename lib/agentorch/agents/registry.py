@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Name, and where its adapter is: `module:attribute`.
 BUILT_IN: Mapping[str, str] = {
-    "opencode": "agentorch.agents.simulated:OPENCODE",
+    "opencode": "agentorch.agents.opencode:AGENT",
     "codex": "agentorch.agents.codex:AGENT",
     "claude": "agentorch.agents.claude:AGENT",
     "kimi": "agentorch.agents.simulated:KIMI",
