@@ -5,7 +5,8 @@ The floors of this package. Imports go down; on one floor they go to the left:
     8  commands/                                    parse, call once, print
     7  inspect doctoragents doctor reclaim decide   what owns or reads whole jobs
        jobrun runner
-    6  place execution record step attempt          one attempt of one step
+    6  place metering wayout execution record step  one attempt of one step
+       attempt
     5  broker/ launch/ sandbox/ agents/ output logbook  what runs programs
        versions preflight logins credentials descendants watch process
     4  jobqueue slots artifacts approvals finish    what keeps state on disk

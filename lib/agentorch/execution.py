@@ -13,13 +13,16 @@ from itertools import chain
 from pathlib import Path
 
 from agentorch import atomic, beneath, output
+from agentorch.agents import ends
 from agentorch.agents.base import Agent, Ending, Exit, Request
 from agentorch.agents.endings import outcome_of_exit
+from agentorch.broker import relay
 from agentorch.errors import TryAgain
 from agentorch.job import Outcome
 from agentorch.jobqueue import refuse_below
 from agentorch.launch.base import Attempt
 from agentorch.logbook import Logbook, redacted
+from agentorch.metering import metered
 from agentorch.paths import AttemptPaths
 from agentorch.place import Place, environment_of, policy_of
 from agentorch.process import Launch, Limits, run
@@ -28,6 +31,7 @@ from agentorch.sandbox import Confinement, Wrapper, confined
 from agentorch.settings import Settings
 from agentorch.signals import Signals
 from agentorch.treecopy import remove
+from agentorch.wayout import WayOut
 
 
 class Stops:
@@ -59,6 +63,7 @@ class Execution:
         stops: Stops,
         alive_fd: int | None,
         redactor: Redactor,
+        out: WayOut,
     ) -> None:
         self.attempt = attempt
         self.agent = agent
@@ -67,14 +72,16 @@ class Execution:
         self.stops = stops
         self.alive_fd = alive_fd
         self.redactor = redactor
+        self.out = out
+        assert agent.capabilities is not None
+        self.capabilities = agent.capabilities
         self.policy = policy_of(settings, attempt.job.policy)
         self.paths: AttemptPaths = place.step.attempt(attempt.number)
 
     def run(self, request: Request, logs: Logbook) -> Outcome:
         """Runs the agent to its end and hears what its adapter makes of it."""
         command = self.agent.command(request)
-        capabilities = self.agent.capabilities
-        assert capabilities is not None
+        capabilities = self.capabilities
         environment = environment_of(
             self.settings, self.place.home, command.passes, command.environment
         )
@@ -88,7 +95,11 @@ class Execution:
             artifacts=request.artifacts,
             network=self.policy.network,
             environment=environment,
-            read_only=capabilities.read_only,
+            read_only=(*capabilities.read_only, *self._relay()),
+            work_read_only=request.reads_only,
+            masked=tuple(request.work / path for path in capabilities.masked),
+            programs=(command.argv[0],),
+            broker=self.out.path,
         )
         wrapper = Wrapper(self.settings.sandbox_wrapper, self.settings.sandbox_wrapper_args)
         with (
@@ -96,7 +107,7 @@ class Execution:
             confined(
                 wrapper if self.policy.sandbox else None,
                 confinement,
-                command.argv,
+                self.out.around(command.argv),
                 alive_fd=self.alive_fd,
             ) as start,
         ):
@@ -107,7 +118,7 @@ class Execution:
                 stdin=streams / "stdin",
                 stdout=streams / "stdout",
                 stderr=streams / "stderr",
-                pass_fds=start.pass_fds,
+                pass_fds=(*start.pass_fds, *self.out.pass_fds),
                 stop_argv=start.stop_argv,
                 reports_signals_as_128=self.policy.sandbox,
             )
@@ -117,7 +128,11 @@ class Execution:
             )
             outcome = settled(ended, command.argv[0], self.agent.outcome(ended, lines))
             self._keep_raw(streams)
-        return outcome
+        rules = ends.rules(self.settings.ends_directory)
+        return metered(ends.classified(outcome, self.agent.name, rules), self.out.account())
+
+    def _relay(self) -> tuple[Path, ...]:
+        return () if self.out.path is None else (Path(relay.__file__),)
 
     def _ran(self, launch: Launch, logs: Logbook) -> Exit:
         """An agent may fill the disk faster than it is looked at, and end by itself then.
@@ -126,7 +141,7 @@ class Execution:
         """
         began = time.monotonic()
         try:
-            ended = run(launch, self._limits(), self.stops, logs.line)
+            ended = run(launch, self._limits(), self.stops, logs.line, self.agent.is_end)
         except OSError as problem:  # of the logs: nothing of the agent runs any more
             if problem.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._is_full():
                 raise
@@ -151,6 +166,8 @@ class Execution:
             idle_s=self.settings.runner_max_idle_s,
             min_free_bytes=self.settings.min_free_disk_bytes,
             watched=self.place.workspace.paths.work,
+            first_output_s=self.capabilities.first_output_s,
+            linger_s=self.capabilities.linger_s,
         )
 
     @contextmanager
@@ -171,8 +188,8 @@ class Execution:
         }
         # first: they may be what fills the disk
         shutil.rmtree(streams)
-        for path, ends in kept.items():
-            text = redacted(ends, self.redactor)
+        for path, both in kept.items():
+            text = redacted(both, self.redactor)
             atomic.replace(path, text.encode("utf-8", "replace"), last=False)
 
 

@@ -12,14 +12,15 @@ attempt ends without a result.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from agentorch import atomic, beneath, pipeline, prompt
-from agentorch.agents.base import Agent, Request
-from agentorch.documents import Document
+from agentorch import atomic, beneath, pipeline, prompt, roles
+from agentorch.agents.base import Agent, Endpoint, Request
+from agentorch.documents import Document, read_json
 from agentorch.errors import Invalid, Misconfigured
 from agentorch.execution import Execution, Stops
 from agentorch.job import Outcome
@@ -33,6 +34,9 @@ from agentorch.redact import Redactor
 from agentorch.sandbox import vacate
 from agentorch.settings import Settings
 from agentorch.states import OutcomeClass
+from agentorch.systemprompts import system_prompt
+from agentorch.verdict import judged
+from agentorch.wayout import NoCredential, WayOut, model_of, way_out
 from agentorch.workspace import Change, PatchRefused, Snapshot, WorkspaceTrouble
 
 MAX_PATCH_BYTES = 512 * 1024 * 1024
@@ -128,18 +132,18 @@ class StepRun:
         workspace = self.place.workspace
         self.agent = self.find_agent()
         self._ready()
-        before = self._workspace_before()
-        self._apply_patches(logs)
-        text = self._prompt()
-        written = self.redactor.redact(text).encode("utf-8", "replace")
-        atomic.replace(self.paths.prompt, written, last=False)
-        request = self._request(text)
-        real = self.settings.real_cli
-        outcome = self._executed(request, logs) if real else self._simulated(request)
+        with self._way_out() as out:
+            before = self._workspace_before()
+            self._apply_patches(logs)
+            request = self._request(out.endpoint)
+            written = self.redactor.redact(request.prompt).encode("utf-8", "replace")
+            atomic.replace(self.paths.prompt, written, last=False)
+            real = self.settings.real_cli
+            outcome = self._executed(request, out, logs) if real else self._simulated(request)
         vacate(workspace.paths.work)
         if outcome.error != "disk_full":
             self.change = workspace.end(before)
-        return outcome
+        return judged(outcome, self.step.role) if real and self.speaks else outcome
 
     # ---- before -------------------------------------------------------------------------------
 
@@ -157,11 +161,30 @@ class StepRun:
             minimum=self.settings.min_binary_versions,
             source_is_git=self.place.is_git,
             non_git_status=self.settings.non_git_workdir_status,
+            versions=self.settings.versions,
         )
         problems = check(capabilities, ground)
         if problems:
             words = "; ".join(problem.words for problem in problems)
             raise StepEnded(failure(problems[0].kind, problems[0].error, words))
+
+    @contextmanager
+    def _way_out(self) -> Iterator[WayOut]:
+        if not self.settings.real_cli:
+            yield WayOut()
+            return
+        try:
+            with way_out(self.settings, self.attempt, self.agent, self.place) as out:
+                yield out
+        except NoCredential as problem:
+            raise StepEnded(failure(OutcomeClass.AUTH, "preflight", str(problem))) from problem
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the agent has a model behind it, which is told its role."""
+        return self.agent.capabilities is not None and (
+            self.agent.provider(self.step.model) is not None
+        )
 
     def _workspace_before(self) -> Snapshot:
         workspace = self.place.workspace
@@ -190,7 +213,7 @@ class StepRun:
             applied = bool(patch) and self.place.workspace.apply(patch)
             logs.note(f"{path}: {'applied' if applied else 'empty or applied already'}")
 
-    def _prompt(self) -> str:
+    def _prompt(self, system: str | None) -> str:
         inputs, _ = pipeline.handoff(self.job, self.step, self.latest_success)
         limits = prompt.Limits(
             self.settings.max_input_artifacts_files,
@@ -201,6 +224,7 @@ class StepRun:
         return prompt.compose(
             prompt.Parts(
                 task=self.step.prompt,
+                system=system,
                 strategy=self.job.context_strategy,
                 messages=self.messages,
                 artifacts=(self._artifact(path, limits.file_chars) for path in read),
@@ -218,7 +242,17 @@ class StepRun:
             return prompt.Artifact(path, None, "missing")
         return prompt.Artifact(path, content.decode("utf-8", "replace"))
 
-    def _request(self, text: str) -> Request:
+    def _system(self) -> str:
+        """What an agent with a model is told before all else; nothing for others."""
+        if not self.speaks:
+            return ""
+        return system_prompt(self.settings.prompts_directory, self.step.agent, self.step.role)
+
+    def _request(self, endpoint: Endpoint | None) -> Request:
+        system = self._system()
+        resume = self._resumable()
+        notice = "" if resume is None else f"{roles.resumed_notice(*resume[1:])}\n\n"
+        task = notice + self._prompt(None)
         return Request(
             job_id=self.job.job_id,
             step_id=self.step.step_id,
@@ -226,7 +260,7 @@ class StepRun:
             agent=self.step.agent,
             role=self.step.role,
             goal=self.job.goal,
-            prompt=text,
+            prompt=f"{notice}{self._prompt(system)}" if system else task,
             script=self.step.prompt,
             work=self.place.workspace.paths.work,
             home=self.place.home,
@@ -234,7 +268,27 @@ class StepRun:
             project_id=self.job.project_id,
             tools=self.step.allowed_tools,
             timeout_s=self.step.timeout_s,
+            system=system,
+            task=task,
+            model=model_of(self.settings, self.attempt),
+            options=self.step.options,
+            reads_only=self.speaks and roles.reads_only(self.step.role),
+            resume=None if resume is None else resume[0],
+            endpoint=endpoint,
         )
+
+    def _resumable(self) -> tuple[str, int, str] | None:
+        """The session to go on with, of which attempt, and how that one ended.
+
+        Only within a visit: what an earlier one left in the workspace stays there.
+        """
+        last = self.attempt.number - 1
+        if not self.step.options.get("resume") or last < self.attempt.base:
+            return None
+        result = read_json(self.place.step.attempt(last).result)
+        if result is None or not result.get("session_id"):
+            return None
+        return str(result["session_id"]), last, str(result["summary"])
 
     # ---- the agent ----------------------------------------------------------------------------
 
@@ -244,7 +298,7 @@ class StepRun:
             beneath.write(self.place.workspace.paths.work, path, content)
         return simulation.outcome
 
-    def _executed(self, request: Request, logs: Logbook) -> Outcome:
+    def _executed(self, request: Request, out: WayOut, logs: Logbook) -> Outcome:
         execution = Execution(
             self.attempt,
             self.agent,
@@ -253,6 +307,7 @@ class StepRun:
             stops=self.stops,
             alive_fd=self.alive_fd,
             redactor=self.redactor,
+            out=out,
         )
         return execution.run(request, logs)
 

@@ -78,3 +78,7 @@ def install_argv(prefix: Path) -> tuple[str, ...]:
         *("--loglevel", "error"),
         *(f"{name}@{version}" for name, version in PACKAGES.items()),
     )
+
+
+if __name__ == "__main__":
+    print(programs())  # noqa: T201  (a program)

@@ -74,7 +74,7 @@ def test_mypy() -> None:
 def test_shellcheck() -> None:
     scripts = [path for path in sources() if is_shell(path)]
     assert scripts
-    accepted(tool("shellcheck"), *scripts)
+    accepted(tool("shellcheck"), "--external-sources", *scripts)
 
 
 def test_codespell() -> None:

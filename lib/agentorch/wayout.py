@@ -1,0 +1,203 @@
+"""A step's way out: the broker's socket, a grant, and what the broker says in the end.
+
+The broker is the server's where AGENTORCH_BROKER_SOCKET names one, else a child of this step that
+lives as long as it. An agent of ours never gets a key: it gets a token that is good for this step.
+One with a login of its own gets a copy of that, and the vendor's hosts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentorch import beneath, logins
+from agentorch.agents.base import Agent, Endpoint
+from agentorch.broker import client, relay
+from agentorch.broker.client import Account, Grant
+from agentorch.credentials import Credential, Key, credential
+from agentorch.errors import TryAgain
+from agentorch.hosts import parted
+from agentorch.job import Network
+from agentorch.launch.base import Attempt
+from agentorch.place import Place, policy_of
+from agentorch.policy import Effective
+from agentorch.sandbox import BROKER
+from agentorch.settings import Settings
+
+# In a network namespace of the step's own nobody else listens.
+PORT = 8080
+# A grant outlives the agent by what the step needs to hear the account.
+SPARE_S = 600
+MAX_LOGIN_BYTES = 4 * 1024 * 1024
+
+
+class NoCredential(Exception):
+    """There is neither a key nor a login for the agent; str() says what to do."""
+
+
+@dataclass(frozen=True)
+class WayOut:
+    """How the agent of an attempt gets out; without `path` it doesn't.
+
+    `listener` is a port of the host's loopback, for an agent that shares the host's network.
+    """
+
+    endpoint: Endpoint | None = None
+    path: Path | None = None
+    token: str = ""
+    listener: socket.socket | None = None
+    confined: bool = True
+
+    @property
+    def pass_fds(self) -> tuple[int, ...]:
+        """What the relay inherits."""
+        return () if self.listener is None else (self.listener.fileno(),)
+
+    def around(self, argv: Sequence[str]) -> tuple[str, ...]:
+        """The command line that runs `argv` with the relay beside it."""
+        if self.path is None:
+            return tuple(argv)
+        return relay_argv(BROKER if self.confined else self.path, self.listener, argv)
+
+    def account(self) -> Account | None:
+        """What the broker counted for this attempt; None where there is none, or it is gone."""
+        if self.path is None:
+            return None
+        try:
+            return client.account(self.path, self.token)
+        except TryAgain:  # it died: what it counted is lost with it, the agent's own figures stay
+            return None
+
+
+def relay_argv(path: Path, listener: socket.socket | None, argv: Sequence[str]) -> tuple[str, ...]:
+    """The relay's command line around another."""
+    where = ("--port", str(PORT))
+    if listener is not None:
+        where = ("--listen-fd", str(listener.fileno()))
+    return (
+        python(),
+        *("-I", "-S"),
+        relay.__file__,
+        *("--socket", str(path)),
+        *where,
+        "--",
+        *argv,
+    )
+
+
+def python() -> str:
+    """This Python, by the name under which the sandbox shows it."""
+    return os.path.realpath(sys.executable)
+
+
+@contextmanager
+def way_out(settings: Settings, attempt: Attempt, agent: Agent, place: Place) -> Iterator[WayOut]:
+    """The way out of an attempt, gone with its grant on return.
+
+    Raises NoCredential, and TryAgain where the server's broker can't be reached.
+    """
+    policy = policy_of(settings, attempt.job.policy)
+    model = model_of(settings, attempt)
+    provider = agent.provider(model)
+    if provider is None and not policy.hosts:
+        yield WayOut(confined=policy.sandbox)
+        return
+    with contextlib.ExitStack() as stack:
+        found = _credential(settings, attempt, agent, provider)
+        login = found.login and found.key in (Key.MISSING, Key.HIDDEN)
+        path, grants = _broker(stack, settings, place)
+        token = client.new_token()
+        hosts = (*policy.hosts, *(_login_hosts(agent) if login else ()))
+        grant = _grant(attempt, provider, hosts)
+        written = client.write_grant(grants, grant, token)
+        stack.callback(written.unlink, missing_ok=True)
+        listener = _listener(stack, policy)
+        port = PORT if listener is None else listener.getsockname()[1]
+        endpoint = Endpoint(
+            provider=provider or "",
+            url=f"http://127.0.0.1:{port}/{provider}",
+            token=token,
+            proxy_url=f"http://job:{token}@127.0.0.1:{port}" if hosts else None,
+            login=login,
+        )
+        if login:
+            _seed(settings, agent, place.home)
+        yield WayOut(endpoint, path, token, listener, policy.sandbox)
+
+
+def model_of(settings: Settings, attempt: Attempt) -> str | None:
+    """The model that a step asks for, else the server's for its agent, else None."""
+    return attempt.step.model or settings.agent_models.get(attempt.step.agent)
+
+
+def _broker(stack: contextlib.ExitStack, settings: Settings, place: Place) -> tuple[Path, Path]:
+    """The broker's socket, and the directory of its grants."""
+    if settings.broker_socket is not None:
+        if not settings.broker_socket.is_socket():
+            raise TryAgain(f"AGENTORCH_BROKER_SOCKET: no broker at {settings.broker_socket}")
+        return settings.broker_socket, settings.broker_socket.parent / "grants"
+    shutil.rmtree(place.broker, ignore_errors=True)
+    place.broker.mkdir(0o700, parents=True)
+    stack.callback(shutil.rmtree, place.broker, ignore_errors=True)
+    environment = client.environment_of(settings)
+    path = stack.enter_context(client.running(place.broker, environment))
+    return path, client.grants_directory(place.broker)
+
+
+def _listener(stack: contextlib.ExitStack, policy: Effective) -> socket.socket | None:
+    if policy.sandbox and policy.network is Network.DENY:
+        return None
+    listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    listener.set_inheritable(True)
+    return listener
+
+
+def _grant(attempt: Attempt, provider: str | None, hosts: Sequence[tuple[str, int]]) -> Grant:
+    cost = attempt.step.options.get("max_cost_usd")
+    return Grant(
+        job_id=attempt.job.job_id,
+        step_id=attempt.step.step_id,
+        attempt=attempt.number,
+        agent=attempt.step.agent,
+        project_id=attempt.job.project_id,
+        providers=() if provider is None else (provider,),
+        hosts=tuple(f"{name}:{port}" for name, port in hosts),
+        max_cost_usd=None if cost is None else float(cost),
+        expires_at=time.time() + attempt.step.timeout_s + SPARE_S,
+    )
+
+
+# ---- logins -----------------------------------------------------------------------------------
+
+
+def _credential(
+    settings: Settings, attempt: Attempt, agent: Agent, provider: str | None
+) -> Credential:
+    """What the agent has; one with a key that is hidden is let go on, the broker says the rest."""
+    capabilities = agent.capabilities
+    assert capabilities is not None
+    found = credential(settings, agent.name, capabilities, provider, attempt.job.project_id)
+    if found.is_missing:
+        raise NoCredential(f"agent {agent.name!r} {found.words}")
+    return found
+
+
+def _login_hosts(agent: Agent) -> tuple[tuple[str, int], ...]:
+    capabilities = agent.capabilities
+    return () if capabilities is None else tuple(map(parted, capabilities.login_hosts))
+
+
+def _seed(settings: Settings, agent: Agent, home: Path) -> None:
+    capabilities = agent.capabilities
+    assert capabilities is not None
+    home.mkdir(0o700, parents=True, exist_ok=True)
+    for name, path in logins.files(settings, agent.name, capabilities).items():
+        beneath.write(home, name, path.read_bytes()[:MAX_LOGIN_BYTES], 0o600)
