@@ -406,11 +406,13 @@ def test_in_a_trusted_project_it_would_run() -> None:
 
 
 def test_what_an_earlier_step_left_in_home_is_replaced() -> None:
-    with job([DONE]) as made:
+    with job([bash("ls"), DONE]) as made:
         home = made.inside.home / ".codex"
         made.own(home / "hooks.json", json.dumps({"hooks": HOOKS}))
         made.own(home / "config.toml", HOSTILE)
         made.own(home / "AGENTS.md", "HOSTILE-WORDS")
+        for name in (".bash_profile", ".bashrc", ".profile"):
+            made.own(made.inside.home / name, f'touch "$HOME/ran-{name}"\n')
         ran = made.run(made.request())
         assert list(made.inside.home.glob("ran-*")) == []
         assert "HOSTILE" not in made.double.asked[0].body.decode()

@@ -50,6 +50,8 @@ READS_ONLY = (
 FEATURES_OFF = (
     *("apps", "plugins", "remote_plugin", "tool_suggest", "skill_mcp_dependency_install"),
     *("hooks", "goals", "multi_agent", "image_generation", "unbounded_connection_retries"),
+    # runs what a shell reads at its start, in HOME
+    "shell_snapshot",
 )
 TRIES = {"request_max_retries": 2, "stream_max_retries": 2, "stream_idle_timeout_ms": 300_000}
 # Below these no home of Codex may lie: our sandbox's own, and /var/tmp, which leads there.
@@ -164,6 +166,7 @@ def settings(request: Request, endpoint: Endpoint) -> tuple[str, ...]:
         "analytics.enabled=false",
         "feedback.enabled=false",
         "check_for_update_on_startup=false",
+        "allow_login_shell=false",
         'history.persistence="none"',
         'cli_auth_credentials_store="file"',
         f'shell_environment_policy={{inherit="all",exclude=["{TOKEN}"]}}',
