@@ -1,9 +1,9 @@
 """A world with public addresses, in a network namespace: the broker's door, and hosts to reach.
 
-    unshare --net --mount -- sh -c WORLD sh HOSTS python outworld.py SOCKET GRANTS LIMITS
+    unshare --net --mount -- sh -c WORLD sh HOSTS python outworld.py DIRECTORY LIMITS
 
-`doored` starts it. Everything listens at every address, the private ones too, so that whatever is
-refused could have been reached.
+`doored` starts it, and `world` any other program in its place. Everything listens at every address,
+the private ones too, so that whatever is refused could have been reached.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ hosts=$1; shift
 ip link set lo up
 for address in $WORLD_ADDRESSES; do ip address add "$address" dev lo; done
 mount --bind "$hosts" /etc/hosts
+mount -t tmpfs tmpfs /run
 exec "$@"
 """
 
@@ -147,13 +148,21 @@ def until_end(connection: socket.socket) -> bytes:
 def doored(directory: Path, **limits: float) -> Iterator[Door]:
     """The world, with the broker's door in `directory`."""
     (directory / "grants").mkdir()
+    with world(directory, __file__, str(directory), json.dumps(limits)) as process:
+        yield Door(directory, process)
+
+
+@contextlib.contextmanager
+def world(directory: Path, *program: str, **more: str) -> Iterator[subprocess.Popen[str]]:
+    """Runs a Python program in the world, from when it says that it is ready to the end of its
+    standard input. It is the process in whose namespaces the world is.
+    """
     lines = (f"{address} {name}\n" for name, many in HOSTS.items() for address in many)
     hosts = directory / "hosts"
     hosts.write_text("".join(lines))
-    program = [sys.executable, __file__, str(directory), json.dumps(limits)]
     with subprocess.Popen(
-        [*unshared(), "sh", "-c", WORLD, "sh", str(hosts), *program],
-        env={**os.environ, "WORLD_ADDRESSES": " ".join(ADDRESSES)},
+        [*unshared(), "sh", "-c", WORLD, "sh", str(hosts), sys.executable, *program],
+        env={**os.environ, **more, "WORLD_ADDRESSES": " ".join(ADDRESSES)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -161,7 +170,7 @@ def doored(directory: Path, **limits: float) -> Iterator[Door]:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        yield Door(directory, process)
+        yield process
         process.stdin.close()
 
 
