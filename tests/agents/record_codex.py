@@ -106,10 +106,7 @@ CASES: Mapping[str, Case] = {
     ),
     "thought": Case((tokens(100),)),
     "read": Case((bash("cat first.txt | head -3 && ls"), DONE), reads_only=True),
-    "read-refused": Case(
-        (bash("ls"), bash("touch x"), EDIT, DONE),
-        reads_only=True,
-    ),
+    "read-refused": Case((bash("ls"), EDIT, DONE), reads_only=True),
     "sandbox-broken": Case((bash("touch x"), EDIT, DONE), reads_only=True, confined=True),
     "sandbox-partly": Case(
         (bash("cat first.txt"), bash("touch x"), DONE), reads_only=True, confined=True

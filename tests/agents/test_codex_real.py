@@ -488,9 +488,10 @@ def test_without_a_model_named_it_takes_its_own() -> None:
     assert outcome.kind is OutcomeClass.SUCCESS
 
 
-def test_a_sandbox_in_which_nothing_runs_is_no_success() -> None:
+@pytest.mark.parametrize("uid", USERS, ids=lambda uid: NAMES.get(uid, "user"))
+def test_a_sandbox_in_which_nothing_runs_is_no_success(uid: int) -> None:
     """It exits with 0, and its model says that all is well."""
-    with job([bash("touch x"), DONE]) as made:
+    with job([bash("touch x"), DONE], uid) as made:
         ran = made.run(made.request(reads_only=True))
     assert ran.exit.code == 0
     assert (ran.outcome.kind, ran.outcome.error) == (OutcomeClass.INFRA, "sandbox_broken")
