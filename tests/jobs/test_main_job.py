@@ -171,12 +171,22 @@ def test_a_variable_that_is_sensitive_is_redacted_by_its_value(here: Installatio
     assert "battery staple" not in logs
 
 
-def test_the_simulated_agents_are_refused_in_real_mode(here: Installation) -> None:
+def test_an_agent_that_is_not_installed_is_refused_in_words(here: Installation) -> None:
     job_id = here.submit({"step_id": "a", "agent": "claude", "role": "planner", "prompt": "plan"})
-    here.drain()
+    here.drain(ALLOWED_BINARIES="claude", PATH="/usr/bin:/bin")
     error = here.status(job_id)["result"]["steps"][0]["error"]
     assert error["code"] == "preflight"
-    assert "ENABLE_REAL_CLI" in error["message"]
+    assert "'claude' is not on PATH" in error["message"]
+    assert "npm install" in error["message"]
+
+
+def test_an_agent_without_key_or_login_is_refused_in_words(here: Installation) -> None:
+    job_id = here.submit({"step_id": "a", "agent": "openai", "role": "planner", "prompt": "plan"})
+    here.drain(ALLOWED_BINARIES="python")
+    result = here.status(job_id)["result"]["steps"][0]
+    assert (result["outcome"], result["error"]["code"]) == ("auth", "preflight")
+    assert "OPENAI_API_KEY" in result["error"]["message"]
+    assert result["attempts"] == 1
 
 
 def test_a_binary_that_is_not_allowed_is_refused(here: Installation) -> None:

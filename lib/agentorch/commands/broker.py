@@ -1,4 +1,4 @@
-"""agentorch-broker: the agents' way to their models."""
+"""agentorch-broker: answers agents, with the keys that they don't have."""
 
 from __future__ import annotations
 
