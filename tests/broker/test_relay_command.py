@@ -200,13 +200,13 @@ def test_it_needs_nothing_but_a_few_modules_of_python() -> None:
         text=True,
         check=True,
     )
-    assert not {"asyncio", "subprocess", "socket", "signal", "enum", "re"} & set(
+    assert not {"asyncio", "subprocess", "socket", "signal", "enum", "re", "collections"} & set(
         loaded.stdout.split()
     )
 
 
 def test_its_command_line() -> None:
-    assert relay.relay_argv("python3", "/r/relay.py", "/run/b", 8080, ["claude", "-p"]) == (
+    assert relay.relay_argv("python3", "/r/relay.py", "/run/b", 8080, ("claude", "-p")) == (
         *("python3", "-I", "-S", "/r/relay.py", "--socket", "/run/b", "--port", "8080"),
         *("--", "claude", "-p"),
     )

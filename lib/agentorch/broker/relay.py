@@ -17,7 +17,7 @@ one piece is held, so what waits stays with its sender.
 from __future__ import annotations
 
 # The halves of signal and socket that are written in C: the others make enumerations of every
-# constant first, which is half of the time to start
+# constant first, which takes as long as Python's own start
 import _signal  # type: ignore[import-not-found]
 import _socket
 import errno
@@ -25,7 +25,6 @@ import fcntl
 import os
 import select
 import sys
-from collections.abc import Sequence
 
 HOST = "127.0.0.1"
 PIECE_BYTES = 1 << 16
@@ -46,7 +45,7 @@ class Trouble(Exception):
 
 
 def relay_argv(
-    python: str, relay: str, socket: str, port: int, command: Sequence[str]
+    python: str, relay: str, socket: str, port: int, command: tuple[str, ...]
 ) -> tuple[str, ...]:
     """What to run instead of `command`, with the paths as they are inside."""
     options = ("--socket", socket, "--port", str(port))
