@@ -1,25 +1,19 @@
-"""OpenCode's command line, and what its recorded output comes to."""
+"""OpenCode's command line, its configuration, and what it takes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from agentorch.agents import ends, opencode
-from agentorch.agents.base import Ending, Endpoint, Exit, Line, Request
+from agentorch.agents import opencode
+from agentorch.agents.base import Endpoint, Request
 from agentorch.agents.opencode import AGENT
 from agentorch.errors import Refused
-from agentorch.job import Outcome
-from agentorch.states import OutcomeClass
 
-CORPORA = Path(__file__).parent / "corpora" / "opencode"
 ENDPOINT = Endpoint("openai", "http://127.0.0.1:8080/openai", "step-token")
 REQUEST = Request(
     job_id="job-12345678",
@@ -59,7 +53,7 @@ def test_the_command_line_has_neither_prompt_nor_token() -> None:
         *("--agent", "build"),
     )
     assert command.stdin == REQUEST.prompt.encode()
-    assert command.files == {}
+    assert command.files == opencode.FILES
     assert "step-token" not in command.environment["OPENCODE_CONFIG_CONTENT"]
     assert command.environment[opencode.KEY_VARIABLE] == "step-token"
 
@@ -72,7 +66,7 @@ def test_options_and_a_session_to_go_on_with() -> None:
 def test_the_system_prompt_is_a_file_of_instructions() -> None:
     request = asked(system="You are careful.", task="Make add.py add.")
     command = AGENT.command(request)
-    assert command.files == {opencode.SYSTEM_FILE: b"You are careful."}
+    assert command.files[opencode.SYSTEM_FILE] == b"You are careful."
     assert command.stdin == b"Make add.py add."
     assert configuration(request)["instructions"] == [f"/h/{opencode.SYSTEM_FILE}"]
 
@@ -103,6 +97,22 @@ def test_models(model: str | None, provider: str, spelled: str, npm: str) -> Non
     assert found["provider"][name]["npm"] == npm
     assert list(found["provider"][name]["models"]) == [bare]
     assert found["provider"][name]["options"]["baseURL"] == "http://127.0.0.1:8080/openai/v1"
+
+
+@pytest.mark.parametrize(
+    ("model", "effort", "variants"),
+    [
+        ("gpt-5.5", None, {}),
+        ("gpt-5.5", "high", {"high": {"reasoningEffort": "high"}}),
+        ("moonshot/kimi-k2.6", "low", {"low": {"reasoningEffort": "low"}}),
+        ("anthropic/claude-sonnet-5", "low", {"low": {"effort": "low"}}),
+        ("anthropic/claude-sonnet-5", "max", {}),
+    ],
+)
+def test_efforts(model: str, effort: str | None, variants: dict[str, Any]) -> None:
+    options = {} if effort is None else {"effort": effort}
+    found = configuration(asked(model=model, options=options))["provider"].popitem()[1]
+    assert found["models"].popitem()[1] == {"variants": variants}
 
 
 @pytest.mark.parametrize(
@@ -153,137 +163,3 @@ def test_tools_become_permissions(
     assert {name for name, action in found.items() if action == "allow"} == allowed
     assert found["external_directory"]["*"] == "deny"
     assert "ask" not in json.dumps(found)
-
-
-# ---- what the recorded runs come to -----------------------------------------------------------
-
-
-def lines_of(document: dict[str, Any]) -> list[Line]:
-    return [Line(stream, text) for stream in ("stdout", "stderr") for text in document[stream]]
-
-
-def exit_of(document: dict[str, Any]) -> Exit:
-    ended = document["exit"]
-    if ended["slow"]:
-        return Exit(Ending.TIMEOUT, None, 9, 15)
-    signalled = Ending.SIGNALLED if ended["signal"] is not None else Ending.EXITED
-    return Exit(signalled, ended["code"], ended["signal"], 3)
-
-
-def recorded(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((CORPORA / f"{name}.json").read_text())
-    return found
-
-
-def judged(exit_: Exit, lines: list[Line]) -> Outcome:
-    return ends.classified(AGENT.outcome(exit_, iter(lines)), AGENT.name, ends.rules())
-
-
-def came_to(name: str) -> Outcome:
-    document = recorded(name)
-    return judged(exit_of(document), lines_of(document))
-
-
-ENDS = {
-    "answered": ("success", None),
-    "auth-anthropic": ("auth", "auth_failed"),
-    "auth-moonshot": ("auth", "auth_failed"),
-    "auth-openai": ("auth", "auth_failed"),
-    "bad-flag": ("agent_error", "agent_exit_nonzero"),
-    "bad-request": ("agent_error", "unclassified"),
-    "broker-auth": ("auth", "auth_failed"),
-    "broker-budget": ("budget", "max_cost"),
-    "broker-policy": ("policy", "permission_denied"),
-    "broker-quota": ("quota", "rate_limited"),
-    "command-fails": ("success", None),
-    "context-anthropic": ("agent_error", "context_too_long"),
-    "context-chat": ("agent_error", "context_too_long"),
-    "context-openai": ("agent_error", "context_too_long"),
-    "credit-anthropic": ("auth", "credit_empty"),
-    "credit-moonshot": ("auth", "credit_empty"),
-    "credit-openai": ("auth", "credit_empty"),
-    "denied-edit": ("success", None),
-    "denied-file": ("success", None),
-    "dropped-once": ("success", None),
-    "dropped": ("infra", "network_unreachable"),
-    "edited-anthropic": ("success", None),
-    "edited": ("success", None),
-    "empty-prompt": ("agent_error", "agent_exit_nonzero"),
-    "error-500": ("infra", "provider_error"),
-    "error-503": ("infra", "overloaded"),
-    "forbidden": ("auth", "auth_failed"),
-    "garbage": ("parse_error", "malformed_output"),
-    "hang-timed": ("infra", "network_unreachable"),
-    "hang": ("timeout", "timeout"),
-    "huge": ("success", None),
-    "interrupted": ("agent_error", "agent_exit_nonzero"),
-    "killed": ("agent_error", "agent_exit_nonzero"),
-    "limit-after": ("quota", "rate_limited"),
-    "limit-chat": ("quota", "rate_limited"),
-    "limit-then-answer": ("success", None),
-    "limit": ("quota", "rate_limited"),
-    "model-anthropic": ("policy", "model_unknown"),
-    "model-openai": ("policy", "model_unknown"),
-    "overloaded": ("infra", "overloaded"),
-    "refused-connection": ("infra", "network_unreachable"),
-    "refused-question": ("policy", "permission_denied"),
-    "resume-unknown": ("agent_error", "agent_exit_nonzero"),
-    "same-again": ("success", None),
-    "stalled": ("infra", "network_unreachable"),
-    "terminated": ("agent_error", "agent_exit_nonzero"),
-    "written-chat": ("success", None),
-}
-
-
-def test_every_recording_has_its_line_in_the_table() -> None:
-    assert sorted(path.stem for path in CORPORA.glob("*.json")) == sorted(ENDS)
-
-
-@pytest.mark.parametrize("name", ENDS)
-def test_ends(name: str) -> None:
-    outcome = came_to(name)
-    assert (outcome.kind.value, outcome.error) == ENDS[name], outcome
-    assert outcome.summary
-
-
-CUT = [Exit(Ending.EXITED, code, None, 1) for code in (0, 1)]
-NAMES = sorted(path.stem for path in CORPORA.glob("*.json"))
-
-
-@st.composite
-def damaged(draw: st.DrawFn) -> bytes:
-    """A recorded stream that was cut, or in which some bytes are others."""
-    content = bytearray("\n".join(recorded(draw(st.sampled_from(NAMES)))["stdout"]).encode())
-    if content:
-        for place, byte in draw(
-            st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), max_size=8)
-        ):
-            content[place] = byte
-    return bytes(content[: draw(st.integers(0, len(content)))])
-
-
-def last_reason(texts: list[str]) -> Iterator[str]:
-    """The reasons of finished steps, read in another way than the adapter does."""
-    for text in texts:
-        try:
-            event = json.loads(text)
-        except ValueError:
-            continue
-        match event:
-            case {"type": "step_start" | "step_finish", "part": {"reason": reason}}:
-                yield str(reason)
-            case {"type": "step_start"}:
-                yield "started"
-
-
-@settings(max_examples=300, deadline=None)
-@given(damaged(), st.sampled_from(CUT), st.booleans())
-def test_damage_never_looks_like_success(content: bytes, exit_: Exit, cut: bool) -> None:  # noqa: FBT001
-    texts = content.decode(errors="replace").split("\n")
-    lines = [Line("stdout", text, cut=cut) for text in texts]
-    outcome = judged(exit_, lines)
-    if outcome.kind is OutcomeClass.SUCCESS:
-        assert exit_.code == 0
-        assert list(last_reason(texts))[-1] == "stop"
-    for line in lines:
-        AGENT.is_end(line)

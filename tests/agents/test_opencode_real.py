@@ -5,31 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
-import time
-from collections.abc import Iterator, Sequence
+import socket
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from agentorch.agents import ends
-from agentorch.agents.base import Command, Ending, Endpoint, Exit, Line, Request
 from agentorch.agents.opencode import AGENT
-from agentorch.job import Network, Outcome
-from agentorch.sandbox import Confinement, confined
 from agentorch.states import OutcomeClass
 
 from . import clis
-from .inside import BWRAP, NOBODY, Inside, as_user, place
-from .model.script import Answer, Call, Fault, Hang, Turn, Usage
-from .model.server import ModelDouble, playing
+from .inside import NOBODY
+from .model.script import Call, Fault, Hang, Turn, Usage
+from .model.server import ModelDouble
+from .opencode_job import Job, job
 
-SYSTEM = "/usr/bin:/bin"
-RUN_S = 120
 ROOT = os.geteuid() == 0
 
 pytestmark = [
@@ -39,149 +32,30 @@ pytestmark = [
 ]
 
 
-@dataclass
-class Job:
-    """A repository and a HOME, and runs of the agent in them."""
-
-    inside: Inside
-    double: ModelDouble
-    programs: Path
-
-    def request(self, **changes: Any) -> Request:
-        provider = AGENT.provider(changes.get("model"))
-        base = Request(
-            job_id="job-12345678",
-            step_id="02_implement",
-            attempt=1,
-            agent="opencode",
-            role="implementer",
-            goal="Make it add.",
-            prompt="Make add.py add.",
-            script="Make add.py add.",
-            work=self.inside.work,
-            home=self.inside.home,
-            artifacts=self.inside.artifacts,
-            endpoint=Endpoint(provider or "", self.double.url, "step-token"),
-        )
-        return replace(base, **changes)
-
-    def confinement(self, request: Request, command: Command, path: str) -> Confinement:
-        """As a step's, but for the network: the double is on the host's loopback."""
-        masked = (request.work / name for name in AGENT.capabilities.masked)
-        return Confinement(
-            name=f"agentorch-test-{self.inside.top.name}",
-            work=request.work,
-            home=request.home,
-            artifacts=request.artifacts,
-            network=Network.ALLOW,
-            environment={
-                "PATH": f"{self.programs}:{path}",
-                "HOME": str(request.home),
-                "TMPDIR": "/tmp",
-                **command.environment,
-            },
-            work_read_only=request.reads_only,
-            masked=tuple(one for one in masked if one.exists()),
-        )
-
-    def run(
-        self,
-        request: Request,
-        *,
-        path: str = SYSTEM,
-        unmasked: bool = False,
-        kill: bool = False,
-    ) -> Ran:
-        command = AGENT.command(request)
-        for name, content in command.files.items():
-            self.own(request.home / name, content)
-        confinement = self.confinement(request, command, path)
-        if unmasked:
-            confinement = replace(confinement, masked=())
-        streams = [self.inside.top / name for name in ("stdin", "stdout", "stderr")]
-        streams[0].write_bytes(command.stdin)
-        with (
-            confined(BWRAP, confinement, command.argv) as start,
-            streams[0].open("rb") as stdin,
-            streams[1].open("wb") as stdout,
-            streams[2].open("wb") as stderr,
-        ):
-            process = subprocess.Popen(
-                start.argv,
-                env=start.environment,
-                pass_fds=start.pass_fds,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                **as_user(self.inside.uid),
-            )
-            if kill:
-                until_asked(self.double)
-                process.send_signal(signal.SIGKILL)
-            process.wait(RUN_S)
-        lines = [
-            Line(path.name, text)
-            for path in streams[1:]
-            for text in path.read_text(errors="replace").splitlines()
-        ]
-        return Ran(exit_of(process.returncode), lines)
-
-    def own(self, path: Path, content: str | bytes) -> None:
-        """A file of the user's, with its directories."""
-        for parent in reversed(path.parents):
-            if not parent.exists():
-                parent.mkdir()
-                os.chown(parent, self.inside.uid, self.inside.uid)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        os.chown(path, self.inside.uid, self.inside.uid)
-
-
-@dataclass(frozen=True)
-class Ran:
-    exit: Exit
-    lines: Sequence[Line]
-
-    @property
-    def outcome(self) -> Outcome:
-        return ends.classified(AGENT.outcome(self.exit, iter(self.lines)), AGENT.name, ends.rules())
-
-    def outputs(self, tool: str) -> list[Any]:
-        """What a tool's calls ended with."""
-        events = [json.loads(line.text) for line in self.lines if line.stream == "stdout"]
-        parts = [event["part"] for event in events if event["type"] == "tool_use"]
-        return [part["state"] for part in parts if part["tool"] == tool]
-
-
-def exit_of(code: int) -> Exit:
-    if code < 0:
-        return Exit(Ending.SIGNALLED, None, -code, 1)
-    return Exit(Ending.EXITED, code, None, 1)
-
-
-def until_asked(double: ModelDouble) -> None:
-    deadline = time.monotonic() + RUN_S
-    while not double.asked:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @contextmanager
-def job(uid: int, answers: Sequence[Answer]) -> Iterator[Job]:
-    with place(uid) as inside, playing(answers) as double:
-        made = Job(inside, double, programs_for(inside))
-        made.own(inside.work / "add.py", "def add(a, b):\n    return a - b\n")
-        subprocess.run(["git", "init", "-q"], cwd=inside.work, check=True, **as_user(uid))
-        yield made
+def proxy() -> Iterator[tuple[str, list[bytes]]]:
+    """A proxy's URL, and what was asked of it; it lets nobody through."""
+    asked: list[bytes] = []
+    listening = socket.create_server(("127.0.0.1", 0))
 
+    def serve() -> None:
+        while True:
+            connection, _ = listening.accept()
+            with connection:
+                line = connection.recv(4096).partition(b"\r\n")[0]
+                if not line:  # our own, to end it
+                    return
+                asked.append(line)
+                connection.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
 
-def programs_for(inside: Inside) -> Path:
-    """A directory with the program, that this user can reach."""
-    if inside.uid == os.geteuid():
-        return clis.programs()
-    directory = inside.top / "bin"
-    directory.mkdir()
-    shutil.copy(clis.programs() / "opencode", directory / "opencode")
-    return directory
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://step:token@127.0.0.1:{listening.getsockname()[1]}", asked
+    finally:
+        socket.create_connection(listening.getsockname()).close()
+        thread.join()
+        listening.close()
 
 
 def tools(double: ModelDouble, number: int = 0) -> set[str]:
@@ -246,12 +120,15 @@ def test_a_planner_reads_and_a_hostile_repository_runs_nothing() -> None:
         ),
         Turn("# Plan\n\nTurn the minus into a plus."),
     ]
-    with job(os.geteuid(), answers) as made:
+    with job(os.geteuid(), answers) as made, proxy() as (url, others):
         hostile(made)
         request = made.request(
             role="planner", reads_only=True, system="SYSTEM-WORDS", task="Plan it."
         )
-        result = made.run(request)
+        assert request.endpoint is not None
+        result = made.run(replace(request, endpoint=replace(request.endpoint, proxy_url=url)))
+        # neither telemetry nor updates, lists of models, or libraries from npm
+        assert others == []
         assert ran(made) == []
         assert not (made.inside.work / "new.py").exists()
         first = made.double.asked[0].body.decode()
@@ -301,6 +178,7 @@ def test_an_ordinary_user_edits_and_goes_on_with_the_session_later() -> None:
         first = made.run(request).outcome
         headers = {name.lower(): value for name, value in made.double.asked[0].headers.items()}
         assert headers["x-api-key"] == "step-token"
+        assert made.double.asked[0].document["output_config"] == {"effort": "high"}
         assert (made.inside.work / "add.py").read_text() == "def add(a, b):\n    return a + b\n"
         assert (first.kind, first.summary) == (OutcomeClass.SUCCESS, "It adds.")
         assert first.files == ("add.py",)

@@ -30,6 +30,12 @@ DEFAULT_PROVIDER = "openai"
 DEFAULT_MODEL = "openai/gpt-5.5"
 KEY_VARIABLE = "AGENTORCH_MODEL_TOKEN"
 SYSTEM_FILE = ".config/opencode/agentorch.md"
+# It fetches the library for plugins from npm at every start, unless it seems to be there.
+_LIBRARY = {"packages": {"": {"dependencies": {"@opencode-ai/plugin": "*"}}}}
+FILES: Mapping[str, bytes] = {
+    ".config/opencode/node_modules/.keep": b"",
+    ".config/opencode/package-lock.json": json.dumps(_LIBRARY).encode(),
+}
 AGENT_NAME = "build"
 
 # Our word for a provider, and OpenCode's.
@@ -142,7 +148,8 @@ def configuration(request: Request, endpoint: Endpoint) -> dict[str, Any]:
     """The configuration of one run."""
     chosen = request.model or DEFAULT_MODEL
     name, model = PROVIDERS[provider(chosen)], bare(chosen)
-    own = {} if endpoint.login else {name: provider_entry(provider(chosen), model, endpoint)}
+    effort = request.options.get("effort")
+    entry = provider_entry(provider(chosen), model, endpoint, effort)
     return {
         "autoupdate": False,
         "share": "disabled",
@@ -154,14 +161,17 @@ def configuration(request: Request, endpoint: Endpoint) -> dict[str, Any]:
         "small_model": f"{name}/{model}",
         "instructions": [str(request.home / SYSTEM_FILE)] if request.system else [],
         "permission": permissions(request),
-        "provider": own,
+        "provider": {} if endpoint.login else {name: entry},
     }
 
 
-def provider_entry(provider_name: str, model: str, endpoint: Endpoint) -> dict[str, Any]:
+def provider_entry(
+    provider_name: str, model: str, endpoint: Endpoint, effort: str | None = None
+) -> dict[str, Any]:
     """One provider with one model; what OpenCode knows of the model by its name is kept."""
+    npm = package(provider_name, model)
     return {
-        "npm": package(provider_name, model),
+        "npm": npm,
         "options": {
             "baseURL": f"{endpoint.url}/v1",
             "apiKey": f"{{env:{KEY_VARIABLE}}}",
@@ -169,8 +179,17 @@ def provider_entry(provider_name: str, model: str, endpoint: Endpoint) -> dict[s
             "headerTimeout": SILENCE_MS,
             "chunkTimeout": SILENCE_MS,
         },
-        "models": {model: {}},
+        "models": {model: {"variants": variants(npm, effort)}},
     }
+
+
+def variants(npm: str, effort: str | None) -> dict[str, Any]:
+    """What an effort means to the provider: one that OpenCode does not know of a model, it would
+    leave out without a word. What `high` and `max` are, it knows of every Claude that thinks.
+    """
+    if effort is None or (npm == "@ai-sdk/anthropic" and effort in ("high", "max")):
+        return {}
+    return {effort: {"effort" if npm == "@ai-sdk/anthropic" else "reasoningEffort": effort}}
 
 
 def permissions(request: Request) -> dict[str, Any]:
@@ -243,7 +262,7 @@ class OpenCodeAgent:
             argv=run_argv(request),
             stdin=task.encode("utf-8", "replace"),
             environment=environment(request, request.endpoint),
-            files=system,
+            files={**FILES, **system},
         )
 
     def provider(self, model: str | None) -> str | None:
