@@ -48,17 +48,22 @@ HOSTS = {
     "half-dead.example": (DEAD, PUBLIC),
     "unlisted.example": (PUBLIC,),
 }
-ECHO, COUNTS, FLOODS, SILENT, CLOSED = 443, 8443, 9000, 9001, 9002
+ECHO, COUNTS, FLOODS, SILENT, CLOSED, BREAKS = 443, 8443, 9000, 9001, 9002, 9003
 FLOOD_BYTES = 50 << 20
 LISTED = tuple(f"{name}:443" for name in HOSTS if name != "unlisted.example") + tuple(
-    f"public.example:{port}" for port in (COUNTS, FLOODS, SILENT, CLOSED)
+    f"public.example:{port}" for port in (COUNTS, FLOODS, SILENT, CLOSED, BREAKS)
 )
 WORLD = """set -e
 hosts=$1; shift
 ip link set lo up
 for address in $WORLD_ADDRESSES; do ip address add "$address" dev lo; done
 mount --bind "$hosts" /etc/hosts
+resolver=$(readlink -f /etc/resolv.conf)
 mount -t tmpfs tmpfs /run
+mkdir -p "$(dirname "$resolver")"
+[ -e "$resolver" ] || : >"$resolver"
+echo nameserver 127.0.0.1 >/run/nameserver
+mount --bind /run/nameserver "$resolver"
 exec "$@"
 """
 
@@ -211,6 +216,11 @@ async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
+async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)
+    writer.transport.abort()
+
+
 def dead() -> list[socket.socket]:
     """Who never answers: its backlog is full, so the kernel drops what comes."""
     listener = socket.socket()
@@ -220,10 +230,18 @@ def dead() -> list[socket.socket]:
     return [listener, socket.create_connection((DEAD, ECHO))]
 
 
+def silent_nameserver() -> socket.socket:
+    """What every name that is in no file is asked of."""
+    nameserver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    nameserver.bind(("127.0.0.1", 53))
+    return nameserver
+
+
 async def serve(directory: Path, limits: Limits) -> None:
-    for port, server in ((ECHO, echo), (COUNTS, count), (FLOODS, flood), (SILENT, silence)):
+    servers = {ECHO: echo, COUNTS: count, FLOODS: flood, SILENT: silence, BREAKS: break_off}
+    for port, server in servers.items():
         await asyncio.start_server(server, None, port, reuse_port=True)
-    held = dead()
+    held = [*dead(), silent_nameserver()]
     accounts: dict[str, Account] = {}
 
     def account(grant: Grant) -> Account:

@@ -13,6 +13,7 @@ import pytest
 from agentorch.broker import connect
 
 from .outworld import (
+    BREAKS,
     CLOSED,
     COUNTS,
     FLOOD_BYTES,
@@ -35,7 +36,7 @@ OPEN = "HTTP/1.1 200 Connection established"
 
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    with doored(tmp_path_factory.mktemp("door"), address_s=0.5) as there:
+    with doored(tmp_path_factory.mktemp("door"), address_s=0.5, lookup_s=1) as there:
         there.grant()
         yield there
 
@@ -172,11 +173,21 @@ def test_unreachable_is_said_at_once(door: Door) -> None:
     assert "dead.example:443 can't be reached" in door.told("dead.example:443")
 
 
-def test_a_name_that_there_is_not(door: Door) -> None:
-    door.grant("lost", hosts=("no-such-name.example:443",))
-    told = door.told("no-such-name.example:443", "lost")
-    assert told.startswith("HTTP/1.1 50")
-    assert " agentorch: infra: no-such-name.example" in told
+def test_a_name_whose_server_is_silent_holds_up_nobody_else(door: Door) -> None:
+    line = "silent-name.example:443"
+    door.grant("lost", hosts=(line,))
+    waiting = [door.ask(line, "lost") for _ in range(2 * connect.MOST_LOOKUPS)]
+    with door.ask("public.example:443") as connection:
+        assert first_line(connection) == OPEN
+    for connection in waiting:
+        assert first_line(connection) == f"HTTP/1.1 504 agentorch: infra: {line}: no answer"
+        connection.close()
+
+
+def test_a_host_that_breaks_off(door: Door) -> None:
+    with door.ask(f"public.example:{BREAKS}", early=b"hello") as connection:
+        assert first_line(connection) == OPEN
+        assert until_end(connection) == b""
 
 
 def test_a_head_without_end(door: Door) -> None:

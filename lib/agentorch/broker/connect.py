@@ -13,7 +13,6 @@ import binascii
 import functools
 import re
 import socket
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
@@ -27,7 +26,8 @@ from agentorch.broker.tunnel import Tunnel
 MOST_HEAD_BYTES = 16 << 10
 # What a client sends before it was answered: a TLS hello, no more.
 MOST_EARLY_BYTES = 64 << 10
-MOST_LOOKUPS = 32
+# Of one step. A name's own server may be silent on purpose, and must hold up nobody else.
+MOST_LOOKUPS = 8
 MOST_TUNNELS = 128
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
@@ -120,6 +120,14 @@ def answer(refused: Refused) -> bytes:
 
 
 @dataclass
+class Use:
+    """What a grant has open."""
+
+    tunnels: int = 0
+    lookups: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_LOOKUPS))
+
+
+@dataclass
 class Tunnels:
     """The tunnels that are open, and what they need: a grant's account, and who logs a line."""
 
@@ -128,8 +136,7 @@ class Tunnels:
     log: Callable[[str], None]
     limits: Limits = Limits()
     open: set[Tunnel] = field(default_factory=set)
-    _of: Counter[str] = field(default_factory=Counter)
-    _lookups: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_LOOKUPS))
+    _uses: dict[str, Use] = field(default_factory=dict)
 
     def protocol(self) -> asyncio.Protocol:
         """What a connection that starts with CONNECT is handed to."""
@@ -149,23 +156,27 @@ class Tunnels:
             raise Refused(403, "policy", "this token is of no step that runs")
         return grant
 
-    def take(self, grant: Grant) -> None:
+    def take(self, grant: Grant) -> Use:
         """Counts one more tunnel of a grant. Raises Refused."""
-        if self._of[grant.digest] >= MOST_TUNNELS:
+        use = self._uses.setdefault(grant.digest, Use())
+        if use.tunnels >= MOST_TUNNELS:
             raise Refused(503, "policy", f"this step has {MOST_TUNNELS} connections already")
-        self._of[grant.digest] += 1
+        use.tunnels += 1
+        return use
 
     def give_back(self, grant: Grant) -> None:
         """Counts one less."""
-        self._of[grant.digest] -= 1
-        self._of += Counter()  # drops those that have none
+        use = self._uses[grant.digest]
+        use.tunnels -= 1
+        if not use.tunnels:
+            del self._uses[grant.digest]
 
-    async def way(self, place: tuple[str, int]) -> socket.socket:
+    async def way(self, place: tuple[str, int], use: Use) -> socket.socket:
         """A connection to a host that is allowed. Raises Refused."""
         name, port = place
         try:
             async with asyncio.timeout(self.limits.opening_s):
-                async with self._lookups, asyncio.timeout(self.limits.lookup_s):
+                async with use.lookups, asyncio.timeout(self.limits.lookup_s):
                     found = await lookup(name, port)
                 return await connected(name, port, found, self.limits.address_s)
         except TimeoutError:
@@ -243,7 +254,6 @@ class Connect(asyncio.Protocol):
             question = asked(head)
             grant = self._tunnels.grant(question)
             place = target(question.target, grant)
-            self._tunnels.take(grant)
             await self._join(place, grant, question.token or "")
         except Refused as refused:
             self._refuse(refused, grant)
@@ -256,8 +266,9 @@ class Connect(asyncio.Protocol):
         assert self._transport is not None
         host = f"{place[0]}:{place[1]}"
         tunnel = self._tunnels.tunnel(grant, token, host)
+        use = self._tunnels.take(grant)
         try:
-            connection = await self._tunnels.way(place)
+            connection = await self._tunnels.way(place, use)
             await asyncio.get_running_loop().create_connection(lambda: tunnel.far, sock=connection)
         except BaseException:
             self._tunnels.give_back(grant)
