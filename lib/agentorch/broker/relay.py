@@ -9,9 +9,8 @@ passes TERM, INT and HUP on to it, and ends the moment that it ends, as it did (
 Before that: 125 with a line on stderr where there is no way out, 126 where COMMAND can't be run,
 127 where it was not found.
 
-A program of its own, which imports nothing of ours: it is part of what every agent costs, and
-runs where only this file and the standard library can be seen. Of one direction never more than
-one piece is held, so what waits stays with its sender.
+A program of its own, which imports nothing of ours: every agent pays for it, and sees of us only
+this file. Of a direction one piece is held at most: what waits stays with its sender.
 """
 
 from __future__ import annotations
@@ -297,7 +296,7 @@ class Relay:
         return client
 
     def _turn_away(self, problem: OSError) -> None:
-        """The broker can't be reached: better no connection than one that says nothing."""
+        """The broker can't be reached: better no connection than a silent one."""
         if not self._complained:
             self._complained = True
             complain(f"{self._address}: {problem.strerror}", TROUBLE)
@@ -311,7 +310,6 @@ class Relay:
         sides[0].other, sides[1].other = sides[1], sides[0]
         for side in sides:
             self._sides[side.socket.fileno()] = side
-        for side in sides:
             self._arm(side)
 
     def _carry(self, side: Side, events: int) -> None:
