@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,8 +37,8 @@ class Provider:
 
     answer: Answer
     listening: socket.socket
+    tls: ssl.SSLContext | None = None
     asked: list[Asked] = field(default_factory=list)
-    left: threading.Event = field(default_factory=threading.Event)
 
     @property
     def url(self) -> str:
@@ -51,12 +52,17 @@ class Provider:
                 return
             threading.Thread(target=self._one, args=(connection,), daemon=True).start()
 
-    def _one(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
+    def _one(self, accepted: socket.socket) -> None:
+        with contextlib.suppress(OSError), self._wrapped(accepted) as connection:
             asked = read(connection)
             if asked is not None:
                 self.asked.append(asked)
                 self.answer(asked, connection)
+
+    def _wrapped(self, connection: socket.socket) -> socket.socket:
+        return (
+            connection if self.tls is None else self.tls.wrap_socket(connection, server_side=True)
+        )
 
 
 def read(connection: socket.socket) -> Asked | None:
@@ -75,9 +81,9 @@ def read(connection: socket.socket) -> Asked | None:
 
 
 @contextlib.contextmanager
-def provider(answer: Answer) -> Iterator[Provider]:
+def provider(answer: Answer, tls: ssl.SSLContext | None = None) -> Iterator[Provider]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        one = Provider(answer, listening)
+        one = Provider(answer, listening, tls)
         threading.Thread(target=one.serve, daemon=True).start()
         yield one
         listening.shutdown(socket.SHUT_RDWR)

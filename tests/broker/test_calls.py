@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from http.client import HTTPException, HTTPResponse
+from pathlib import Path
 
 import pytest
 from tests.broker.conftest import KEY, Site, Start, at, eventually, text
@@ -14,6 +18,7 @@ from tests.broker.provider import Answer, Asked, event, events, head, message, p
 
 from agentorch.agents import ends
 from agentorch.agents.ends import UNCLASSIFIED, classified
+from agentorch.broker import client
 from agentorch.broker.account import End
 from agentorch.job import Outcome
 from agentorch.states import OutcomeClass
@@ -128,6 +133,15 @@ def test_a_chat_stream_is_asked_to_tell_its_usage(start: Start) -> None:
     assert bodies[0] == {**json.loads(asked), "stream_options": {"include_usage": True}}
     assert bodies[1]["stream_options"] == {"x": 1, "include_usage": True}
     assert bodies[2] == {"stream": False}
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b"[" * 100_000])
+def test_a_chat_request_that_is_no_json_object_is_refused(start: Start, body: bytes) -> None:
+    with provider(whole(b"{}")) as one:
+        answer = start(**at(one.url)).ask("/openai/v1/chat/completions", body)
+        assert answer.status == 400
+        refused(answer, "policy")
+        assert not one.asked
 
 
 def test_a_large_request_arrives_and_a_too_large_one_is_refused(start: Start) -> None:
@@ -412,6 +426,54 @@ def test_a_client_that_goes_away_before_the_answer(start: Start) -> None:
         eventually(lambda: bool(one.asked))
         site.hang_up()
         assert left.wait(20)
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"x": '])
+def test_a_client_that_goes_away_in_the_middle_of_its_request(start: Start, sent: bytes) -> None:
+    with provider(whole(b"{}")) as one:
+        site = start(**at(one.url))
+        head_ = f"POST /anthropic/v1/messages HTTP/1.1\r\nHost: x\r\nx-api-key: {site.token}\r\n"
+        with client.connect(site.socket) as connection:
+            connection.sendall(head_.encode() + b"Content-Length: 100\r\n\r\n" + sent)
+        assert site.ask().status == 200
+    assert "rror" not in site.said()
+
+
+@pytest.mark.needs("openssl")
+def test_a_certificate_that_nobody_trusts_and_one_that_is_trusted(
+    start: Start, tmp_path: Path
+) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        (
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "1", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ),
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    with provider(whole(b"{}"), context) as one:
+        url = one.url.replace("http://127.0.0.1", "https://localhost")
+        site = start(**at(url))
+        words = refused(site.ask(), "infra")
+        assert "certificate" in words
+        assert meant(words) == (OutcomeClass.INFRA, "network_unreachable")
+        assert not one.asked
+        trusting = start(**at(url, SSL_CERT_FILE=str(certificate)))
+        assert trusting.ask().status == 200
+
+
+def test_a_connect_is_judged_by_the_same_grant(start: Start) -> None:
+    site = start()
+    pair = base64.b64encode(f"x:{site.token}".encode()).decode()
+    head_ = f"CONNECT example.com:443 HTTP/1.1\r\nProxy-Authorization: Basic {pair}\r\n\r\n"
+    assert b" 403 agentorch: policy: example.com:443 " in site.raw(head_.encode())
+    assert len(site.account().refusals) == 1
 
 
 # ---- who may what -----------------------------------------------------------------------------

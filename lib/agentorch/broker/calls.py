@@ -21,7 +21,7 @@ from agentorch.broker import asking as headers_of
 from agentorch.broker import limits, wires
 from agentorch.broker.account import Account, Accounts, End, document
 from agentorch.broker.billing import Bill
-from agentorch.broker.bodies import Bodies, TooLarge
+from agentorch.broker.bodies import Bodies, Incomplete, TooLarge
 from agentorch.broker.grants import Grant, Grants
 from agentorch.broker.keys import Keys
 from agentorch.broker.mask import Mask
@@ -163,16 +163,17 @@ class Calls:
             self._check_budget(call)
             key = self._key(call)
             async with self.bodies.read(request) as body:
-                asked = headers_of.asked(body, call.wire)
-                return await _while_there(request, self._forwarded(request, call, asked, key))
+                asked = _asked(body, call.wire)
+                answer = await _while_there(request, self._forwarded(request, call, asked, key))
+            self._log(call)
+            return answer or web.Response(status=499, reason="Client Closed Request")
         except TooLarge as problem:
             raise Refusal("policy", str(problem), status=413) from problem
-        except ValueError as problem:  # of asked: a body that the provider would refuse, too
-            raise Refusal("policy", str(problem), status=400) from problem
+        except Incomplete as problem:
+            raise Refusal("infra", "the request broke off", status=400) from problem
         finally:
             self._open[call.grant.digest] -= 1
             self._open += Counter()  # drops those that have none
-            self._log(call)
 
     async def _forwarded(
         self, request: web.BaseRequest, call: Call, asked: headers_of.Asked, key: str
@@ -302,8 +303,15 @@ class Calls:
         self.journal.info(message, **_whose(call.grant), **fields, ms=_ms_since(call.began))
 
 
-async def _while_there(request: web.BaseRequest, talk: Any) -> web.StreamResponse:
-    """The answer, or none as soon as the client is gone: then the provider's is given up, too."""
+def _asked(body: bytes, wire: Wire) -> headers_of.Asked:
+    try:
+        return headers_of.asked(body, wire)
+    except ValueError as problem:
+        raise Refusal("policy", str(problem), status=400) from problem
+
+
+async def _while_there(request: web.BaseRequest, talk: Any) -> web.StreamResponse | None:
+    """The answer; None as soon as the client is gone: then the provider's is given up, too."""
     gone = cast("Any", request.protocol).gone
     talking = asyncio.ensure_future(talk)
     try:
@@ -312,9 +320,7 @@ async def _while_there(request: web.BaseRequest, talk: Any) -> web.StreamRespons
         if not talking.done():
             talking.cancel()
             await asyncio.wait({talking})
-    if talking.cancelled():
-        return web.Response(status=499, reason="Client Closed Request")
-    return cast(web.StreamResponse, talking.result())
+    return None if talking.cancelled() else cast(web.StreamResponse, talking.result())
 
 
 def _broken(request: web.BaseRequest, response: web.StreamResponse) -> web.StreamResponse:
