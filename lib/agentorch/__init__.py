@@ -5,10 +5,11 @@ The floors of this package. Imports go down; on one floor they go to the left:
     8  commands/                                    parse, call once, print
     7  inspect doctoragents doctor reclaim decide   what owns or reads whole jobs
        jobrun runner
-    6  place metering wayout execution record step  one attempt of one step
-       attempt
+    6  place metering wayout selftest execution     one attempt of one step
+       record step attempt
     5  broker/ launch/ sandbox/ agents/ output logbook  what runs programs
-       versions preflight logins credentials descendants watch process
+       versions preflight logins credentials descendants scripted/
+       watch process
     4  jobqueue slots artifacts approvals finish    what keeps state on disk
        tree git treecopy history source workrecord workspace
     3  paths atomic documents filesystem beneath   how the disk, the kernel and the

@@ -52,6 +52,18 @@ def write(root: Path, path: str, content: bytes, mode: int = 0o640) -> None:
         raise _refusal(problem, path) from problem
 
 
+def remove(root: Path, path: str) -> None:
+    """Removes a file below a directory; no harm where it, or the way to it, is not there.
+
+    A link at the path is itself removed. Raises NotBeneath where the way leads elsewhere.
+    """
+    with (
+        contextlib.suppress(FileNotFoundError),
+        _parent(root, path, make=False) as (parent, name),
+    ):
+        os.unlink(name, dir_fd=parent)
+
+
 @contextlib.contextmanager
 def _parent(root: Path, path: str, *, make: bool) -> Iterator[tuple[int, str]]:
     *directories, name = path.split("/")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -83,11 +84,11 @@ class Execution:
         command = self.agent.command(request)
         capabilities = self.capabilities
         environment = environment_of(
-            self.settings, self.place.home, command.passes, command.environment
+            self.settings, request.home, command.passes, command.environment
         )
-        self.place.home.mkdir(0o700, parents=True, exist_ok=True)
+        request.home.mkdir(0o700, parents=True, exist_ok=True)
         for path, content in command.files.items():
-            beneath.write(self.place.home, path, content, 0o600)
+            beneath.write(request.home, path, content, 0o600)
         confinement = Confinement(
             name=self.attempt.name.replace(":", "-"),
             work=request.work,
@@ -128,6 +129,7 @@ class Execution:
             )
             outcome = settled(ended, command.argv[0], self.agent.outcome(ended, lines))
             self._keep_raw(streams)
+        outcome = replace(outcome, files=below(outcome.files, request.work))
         rules = ends.rules(self.settings.ends_directory)
         return metered(ends.classified(outcome, self.agent.name, rules), self.out.account())
 
@@ -191,6 +193,12 @@ class Execution:
         for path, both in kept.items():
             text = redacted(both, self.redactor)
             atomic.replace(path, text.encode("utf-8", "replace"), last=False)
+
+
+def below(paths: Iterable[str], top: Path) -> tuple[str, ...]:
+    """Those of the paths that lie below a directory, relative to it. Pure."""
+    full = (os.path.normpath(top / path) for path in paths)
+    return tuple(os.path.relpath(path, top) for path in full if path.startswith(f"{top}/"))
 
 
 def settled(ended: Exit, program: str, said: Outcome) -> Outcome:

@@ -37,6 +37,7 @@ class Settings:
     configuration: Path = Path("/etc/agentorch")
     broker_socket: Path | None = None
     real_cli: bool = False
+    self_test: bool = True
     sandbox: bool = True
     sandbox_wrapper: str = "bwrap"
     sandbox_wrapper_args: tuple[str, ...] = ()
@@ -219,6 +220,7 @@ def _log_level(text: str) -> str:
 VARIABLES: tuple[tuple[str, str | None, Callable[[str], object]], ...] = (
     ("AGENTORCH_LAUNCHER", "launcher", _one_of("auto", "fork")),
     ("AGENTORCH_CONFIG_DIR", "configuration", _absolute),
+    ("AGENTORCH_SELF_TEST", "self_test", _boolean),
     ("AGENTORCH_BROKER_SOCKET", "broker_socket", _absolute),
     ("AGENTORCH_MIN_FREE_BYTES", "min_free_disk_bytes", _whole(0)),
     ("ENABLE_REAL_CLI", "real_cli", _boolean),

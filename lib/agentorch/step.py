@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from agentorch import atomic, beneath, pipeline, prompt, roles
+from agentorch import atomic, beneath, pipeline, prompt, roles, selftest
 from agentorch.agents.base import Agent, Endpoint, Request
 from agentorch.documents import Document, read_json
 from agentorch.errors import Invalid, Misconfigured
@@ -35,6 +36,7 @@ from agentorch.sandbox import vacate
 from agentorch.settings import Settings
 from agentorch.states import OutcomeClass
 from agentorch.systemprompts import system_prompt
+from agentorch.treecopy import remove
 from agentorch.verdict import judged
 from agentorch.wayout import NoCredential, WayOut, model_of, way_out
 from agentorch.workspace import Change, PatchRefused, Snapshot, WorkspaceTrouble
@@ -132,6 +134,7 @@ class StepRun:
         workspace = self.place.workspace
         self.agent = self.find_agent()
         self._ready()
+        self._home_before()
         with self._way_out() as out:
             before = self._workspace_before()
             self._apply_patches(logs)
@@ -157,7 +160,7 @@ class StepRun:
             raise StepEnded(failure(OutcomeClass.POLICY, "preflight", words))
         ground = Ground(
             policy=policy_of(self.settings, self.job.policy),
-            environment=environment_of(self.settings, self.place.home),
+            environment=environment_of(self.settings, self.home),
             minimum=self.settings.min_binary_versions,
             source_is_git=self.place.is_git,
             non_git_status=self.settings.non_git_workdir_status,
@@ -167,6 +170,10 @@ class StepRun:
         if problems:
             words = "; ".join(problem.words for problem in problems)
             raise StepEnded(failure(problems[0].kind, problems[0].error, words))
+        if self.settings.self_test and self.speaks and capabilities.abilities.tools:
+            broken = selftest.works(self.settings, self.agent)
+            if broken:
+                raise StepEnded(failure(OutcomeClass.POLICY, "preflight", "; ".join(broken)))
 
     @contextmanager
     def _way_out(self) -> Iterator[WayOut]:
@@ -174,10 +181,17 @@ class StepRun:
             yield WayOut()
             return
         try:
-            with way_out(self.settings, self.attempt, self.agent, self.place) as out:
+            with way_out(self.settings, self.attempt, self.agent, self.place, self.home) as out:
                 yield out
         except NoCredential as problem:
             raise StepEnded(failure(OutcomeClass.AUTH, "preflight", str(problem))) from problem
+
+    @property
+    def home(self) -> Path:
+        """The agent's HOME: of an agent with a model, which keeps its configuration there, the
+        step's alone; a script finds what an earlier one left.
+        """
+        return self.place.home / self.step.step_id if self.speaks else self.place.home
 
     @property
     def speaks(self) -> bool:
@@ -198,6 +212,12 @@ class StepRun:
         workspace.discard()
         self.place.make()
         return workspace.begin(self.step.step_id, self.attempt.base)
+
+    def _home_before(self) -> None:
+        """Nothing of an earlier attempt is in HOME, but for the session that is to go on."""
+        if self.settings.real_cli and self.speaks and self._resumable() is None:
+            vacate(self.place.workspace.paths.work)
+            remove(self.home)
 
     def _apply_patches(self, logs: Logbook) -> None:
         _, patches = pipeline.handoff(self.job, self.step, self.latest_success)
@@ -263,7 +283,7 @@ class StepRun:
             prompt=f"{notice}{self._prompt(system)}" if system else task,
             script=self.step.prompt,
             work=self.place.workspace.paths.work,
-            home=self.place.home,
+            home=self.home,
             artifacts=self.place.artifacts,
             project_id=self.job.project_id,
             tools=self.step.allowed_tools,
@@ -272,6 +292,7 @@ class StepRun:
             task=task,
             model=model_of(self.settings, self.attempt),
             options=self.step.options,
+            confined=policy_of(self.settings, self.job.policy).sandbox,
             reads_only=self.speaks and roles.reads_only(self.step.role),
             resume=None if resume is None else resume[0],
             endpoint=endpoint,

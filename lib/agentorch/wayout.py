@@ -99,7 +99,9 @@ def python() -> str:
 
 
 @contextmanager
-def way_out(settings: Settings, attempt: Attempt, agent: Agent, place: Place) -> Iterator[WayOut]:
+def way_out(
+    settings: Settings, attempt: Attempt, agent: Agent, place: Place, home: Path
+) -> Iterator[WayOut]:
     """The way out of an attempt, gone with its grant on return.
 
     Raises NoCredential, and TryAgain where the server's broker can't be reached.
@@ -129,7 +131,8 @@ def way_out(settings: Settings, attempt: Attempt, agent: Agent, place: Place) ->
             login=login,
         )
         if login:
-            _seed(settings, agent, place.home)
+            stack.callback(_forget, settings, agent, home)
+            _seed(settings, agent, home)
         yield WayOut(endpoint, path, token, listener, policy.sandbox)
 
 
@@ -201,3 +204,13 @@ def _seed(settings: Settings, agent: Agent, home: Path) -> None:
     home.mkdir(0o700, parents=True, exist_ok=True)
     for name, path in logins.files(settings, agent.name, capabilities).items():
         beneath.write(home, name, path.read_bytes()[:MAX_LOGIN_BYTES], 0o600)
+
+
+def _forget(settings: Settings, agent: Agent, home: Path) -> None:
+    """Takes the login out of HOME again: what is kept of a job holds no credential."""
+    capabilities = agent.capabilities
+    assert capabilities is not None
+    for name in capabilities.login_files:
+        # where the agent made its way lead elsewhere, there is nothing of ours
+        with contextlib.suppress(beneath.NotBeneath, NotADirectoryError, IsADirectoryError):
+            beneath.remove(home, name)

@@ -87,6 +87,7 @@ class Request:
     `prompt` is everything, the system prompt too; `system` and `task` are its two parts for agents
     that take them apart. `reads_only`: the workspace is read-only for this step. `resume` is the
     session to go on with. `tools` and `options` are those of the step, checked against Abilities.
+    `confined`: it runs in a sandbox of ours.
     """
 
     job_id: str
@@ -108,6 +109,7 @@ class Request:
     model: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     reads_only: bool = False
+    confined: bool = True
     resume: str | None = None
     endpoint: Endpoint | None = None
 

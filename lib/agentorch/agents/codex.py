@@ -146,6 +146,8 @@ def codex_argv(request: Request, endpoint: Endpoint) -> tuple[str, ...]:
 
 
 def _sandbox_argv(request: Request) -> tuple[str, ...]:
+    if not reads_only(request) and not request.confined:
+        return ("--config", 'sandbox_mode="workspace-write"', "--config", 'approval_policy="never"')
     if not reads_only(request):
         return ("--dangerously-bypass-approvals-and-sandbox", "--ignore-rules")
     # not --sandbox, which `resume` does not know

@@ -26,7 +26,7 @@ BUILT_IN: Mapping[str, str] = {
     "opencode": "agentorch.agents.opencode:AGENT",
     "codex": "agentorch.agents.codex:AGENT",
     "claude": "agentorch.agents.claude:AGENT",
-    "kimi": "agentorch.agents.simulated:KIMI",
+    "kimi": "agentorch.agents.kimi:AGENT",
     "anthropic": "agentorch.agents.api:ANTHROPIC",
     "openai": "agentorch.agents.api:OPENAI",
     "exec": "agentorch.agents.exec_:AGENT",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
@@ -185,5 +186,8 @@ def notify(state: str, environment: Mapping[str, Any] = os.environ) -> None:
     if not path:
         return
     name = "\0" + path[1:] if path.startswith("@") else path
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as teller:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as teller,
+        contextlib.suppress(OSError),  # it is gone: whoever is not there need not know
+    ):
         teller.sendto(state.encode(), name)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .script import Fault, Turn, Usage
+from agentorch.scripted.script import Fault, Turn, Usage
 
 # The protocol's own word for an error, where the script has none.
 KINDS = {

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .script import Call, Fault, Turn, Usage
+from agentorch.scripted.script import Call, Fault, Turn, Usage
 
 CREATED = 1_750_000_000
 DONE = b"data: [DONE]\n\n"

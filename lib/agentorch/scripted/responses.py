@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from .script import Call, Fault, Turn, Usage
+from agentorch.scripted.script import Call, Fault, Turn, Usage
 
 RESPONSE_ID = "resp_double"
 _numbers = itertools.count(1)

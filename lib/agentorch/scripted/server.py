@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import signal
+import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol, cast
 
-from .script import Answer, Broken, Fault, Hang, Turn
+from agentorch.descendants import die_with_parent
+from agentorch.scripted.script import Answer, Broken, Fault, Hang, Turn
+from agentorch.scripted.tools import command_call
 
 
 class Wire(Protocol):
@@ -60,7 +65,7 @@ class Asked:
 class ModelDouble:
     """The double, listening on loopback. `answers` may be replaced between runs."""
 
-    def __init__(self, answers: Sequence[Answer], port: int = 0) -> None:
+    def __init__(self, answers: Sequence[Answer], listening: socket.socket | None = None) -> None:
         self.answers = list(answers)
         self.asked: list[Asked] = []
         self.over = threading.Event()
@@ -71,13 +76,14 @@ class ModelDouble:
         class Bound(_Connection):
             model = double
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Bound)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Bound, bind_and_activate=False)
+        self._server.socket.close()
+        self._server.socket = listening or socket.create_server(("127.0.0.1", 0))
 
     @property
     def url(self) -> str:
         """What a base URL begins with; no path."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"http://127.0.0.1:{self._server.socket.getsockname()[1]}"
 
     def play(self, answers: Sequence[Answer]) -> None:
         """Other answers from now on."""
@@ -104,6 +110,16 @@ class ModelDouble:
         self._server.server_close()
 
 
+def commanded(turn: Turn, request: Mapping[str, Any]) -> Turn:
+    """The turn with its command as a call of a tool that the request offers. Pure."""
+    if not turn.command:
+        return turn
+    call = command_call(request, turn.command)
+    if call is None:
+        return replace(turn, text=f"{turn.text}There is no tool that runs commands.")
+    return replace(turn, calls=(*turn.calls, call))
+
+
 @contextmanager
 def playing(answers: Sequence[Answer]) -> Iterator[ModelDouble]:
     """A double that answers so, in a thread of this process."""
@@ -115,6 +131,30 @@ def playing(answers: Sequence[Answer]) -> Iterator[ModelDouble]:
     finally:
         double.close()
         thread.join()
+
+
+@contextmanager
+def serving(listening: socket.socket, answers: Sequence[Answer]) -> Iterator[None]:
+    """A double on this socket in a process of its own: the caller's has one thread and keeps it."""
+    pid = os.fork()
+    if not pid:
+        die_with_parent()
+        ModelDouble(answers, listening).serve()
+        os._exit(0)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        """A connection; of a Unix socket nobody has an address."""
+        connection, _ = self.socket.accept()
+        return connection, ("local", 0)
 
 
 class _Connection(BaseHTTPRequestHandler):
@@ -144,7 +184,7 @@ class _Connection(BaseHTTPRequestHandler):
         self._answer(
             self.model.next(asked),
             asked,
-            cast(Wire, importlib.import_module(f".{wire}", __package__)),
+            cast(Wire, importlib.import_module(f"agentorch.scripted.{wire}")),
         )
 
     def _answer(self, answer: Answer, asked: Asked, wire: Wire) -> None:
@@ -158,7 +198,7 @@ class _Connection(BaseHTTPRequestHandler):
             case Broken():
                 self._break(answer, asked, wire)
             case Turn():
-                self._stream(answer, asked, wire)
+                self._stream(commanded(answer, asked.document), asked, wire)
 
     def _stream(self, turn: Turn, asked: Asked, wire: Wire) -> None:
         time.sleep(turn.before_s)

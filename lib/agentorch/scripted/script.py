@@ -1,4 +1,4 @@
-"""What the model double answers: a list of turns, played one a request."""
+"""What the scripted model answers: a list of turns, played one a request."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ class Call:
 class Turn:
     """An answer: text, then tool calls; `pieces` is in how many events the text is streamed.
 
+    `command` is run by whatever tool of the request runs commands; where there is none, the answer
+    says so.
+
     `before_s` is waited for before the first byte, `between_s` between two events of the text.
     """
 
@@ -38,6 +41,7 @@ class Turn:
     pieces: int = 2
     before_s: float = 0
     between_s: float = 0
+    command: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,207 @@
+"""Whether an agent really works in this sandbox, tried with a model that plays a script.
+
+A CLI whose own sandbox, shell or permissions are broken ends well all the same: it says that it
+could not do what it was asked, and exits with 0. So before the first real attempt the agent is
+run once as it would be for a step, with a model that asks it to write a file by its shell, and the
+file must be there. No key, no network, no cost. That it was found to work is remembered for this
+very program and this sandbox, below the state directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+
+from agentorch import __version__, beneath, output
+from agentorch.agents import ends
+from agentorch.agents.base import Agent, Ending, Endpoint, Exit, Request
+from agentorch.broker import client, relay
+from agentorch.errors import AgentorchError
+from agentorch.job import Network, Outcome
+from agentorch.place import environment_of
+from agentorch.process import Launch, Limits, run
+from agentorch.sandbox import Confinement, Wrapper, confined
+from agentorch.sandbox.programs import absolute_path
+from agentorch.scripted import Turn, serving
+from agentorch.settings import Settings
+from agentorch.states import OutcomeClass
+from agentorch.wayout import PORT, WayOut
+
+TIMEOUT_S = 60
+PROOF = "agentorch-self-test"
+WORD = "works"
+COMMAND = f"printf {WORD} > {PROOF}"
+SCRIPT = (Turn(command=COMMAND), Turn("It is done."))
+PROMPT = f"This is a test of the sandbox. Run this command, then say that it is done: {COMMAND}"
+
+
+class _NoStops:
+    """Nobody stops a self-test."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def reason(self) -> Ending | None:
+        return None
+
+
+def works(settings: Settings, agent: Agent) -> tuple[str, ...]:
+    """What is wrong with the agent in this sandbox, in words; empty where nothing is.
+
+    What was found to work before is not tried again.
+    """
+    mark = _mark(settings, agent)
+    if mark is not None and mark.exists():
+        return ()
+    problems = tried(settings, agent)
+    if not problems and mark is not None:
+        with contextlib.suppress(OSError):  # it is tried again then
+            mark.parent.mkdir(0o750, parents=True, exist_ok=True)
+            mark.touch(0o640)
+    return problems
+
+
+def tried(settings: Settings, agent: Agent) -> tuple[str, ...]:
+    """Runs the agent once with the scripted model; what is wrong with it, in words."""
+    try:
+        with _scratch(settings) as top:
+            exit_, outcome = _ran(settings, agent, top)
+            proof = beneath.read(top / "work", PROOF, len(WORD) + 1)
+    except AgentorchError as problem:
+        return problem.problems
+    return judged(agent.name, outcome, exit_, proof)
+
+
+def judged(name: str, outcome: Outcome, exit_: Exit, proof: bytes | None) -> tuple[str, ...]:
+    """What a run with the scripted model shows. Pure."""
+    if proof == WORD.encode() and outcome.kind is OutcomeClass.SUCCESS:
+        return ()
+    said = f"it ended as {outcome.kind} ({outcome.summary})"
+    if proof == WORD.encode():
+        return (f"{name} does not end well in the sandbox: {said}",)
+    quietly = " although it exits with 0" if exit_.code == 0 else ""
+    return (f"{name} can't run commands in the sandbox{quietly}: {said}",)
+
+
+# ---- one run ----------------------------------------------------------------------------------
+
+
+def _ran(settings: Settings, agent: Agent, top: Path) -> tuple[Exit, Outcome]:
+    request = _request(settings, agent, top)
+    command = agent.command(request)
+    for path, content in command.files.items():
+        beneath.write(request.home, path, content, 0o600)
+    (top / "stdin").write_bytes(command.stdin)
+    out = WayOut(path=top / "model", confined=settings.sandbox)
+    reading, writing = os.pipe()
+    with (
+        contextlib.closing(client.listen(top / "model")) as listener,
+        serving(listener, SCRIPT),
+        os.fdopen(reading, "rb") as quiet,
+        os.fdopen(writing, "wb"),
+        confined(
+            Wrapper(settings.sandbox_wrapper, settings.sandbox_wrapper_args),
+            _confinement(settings, agent, request, command.environment, out),
+            out.around(command.argv),
+        ) as start,
+    ):
+        launch = Launch(
+            argv=start.argv,
+            cwd=request.work,
+            environment=start.environment,
+            stdin=top / "stdin",
+            stdout=top / "stdout",
+            stderr=top / "stderr",
+            pass_fds=start.pass_fds,
+            stop_argv=start.stop_argv,
+            reports_signals_as_128=True,
+        )
+        limits = Limits(TIMEOUT_S, top)
+        exit_ = run(launch, limits, _NoStops(quiet.fileno()), lambda _: None, agent.is_end)
+    lines = chain.from_iterable(output.lines(top / name, name) for name in ("stdout", "stderr"))
+    rules = ends.rules(settings.ends_directory)
+    return exit_, ends.classified(agent.outcome(exit_, lines), agent.name, rules)
+
+
+def _request(settings: Settings, agent: Agent, top: Path) -> Request:
+    for name in ("work", "home", "artifacts"):
+        (top / name).mkdir(0o700)
+    provider = agent.provider(settings.agent_models.get(agent.name)) or ""
+    return Request(
+        job_id="selftest",
+        step_id="selftest",
+        attempt=1,
+        agent=agent.name,
+        role="implementer",
+        goal=PROMPT,
+        prompt=PROMPT,
+        script=PROMPT,
+        task=PROMPT,
+        work=top / "work",
+        home=top / "home",
+        artifacts=top / "artifacts",
+        timeout_s=TIMEOUT_S,
+        endpoint=Endpoint(provider, f"http://127.0.0.1:{PORT}/{provider}", client.new_token()),
+    )
+
+
+def _confinement(
+    settings: Settings,
+    agent: Agent,
+    request: Request,
+    given: Mapping[str, str],
+    out: WayOut,
+) -> Confinement:
+    capabilities = agent.capabilities
+    assert capabilities is not None
+    return Confinement(
+        name=f"agentorch-selftest-{os.getpid()}",
+        work=request.work,
+        home=request.home,
+        artifacts=request.artifacts,
+        network=Network.DENY,
+        environment=environment_of(settings, request.home, (), given),
+        read_only=(*capabilities.read_only, Path(relay.__file__)),
+        masked=tuple(request.work / path for path in capabilities.masked),
+        programs=(capabilities.program or capabilities.binary,),
+        broker=out.path,
+    )
+
+
+@contextlib.contextmanager
+def _scratch(settings: Settings) -> Iterator[Path]:
+    """Where workspaces are, so that the test is of the filesystem that steps have."""
+    settings.roots.workspaces_root.mkdir(0o750, parents=True, exist_ok=True)
+    top = Path(tempfile.mkdtemp(prefix=".selftest-", dir=settings.roots.workspaces_root))
+    try:
+        yield top.resolve()
+    finally:
+        shutil.rmtree(top, ignore_errors=True)
+
+
+def _mark(settings: Settings, agent: Agent) -> Path | None:
+    """The file that says that this program works in this sandbox; None where it is not found."""
+    capabilities = agent.capabilities
+    if capabilities is None:
+        return None
+    path = absolute_path(environment_of(settings, Path("/")).get("PATH", os.defpath))
+    found = shutil.which(capabilities.program or capabilities.binary, path=path)
+    if found is None:
+        return None
+    seen = os.stat(found)
+    facts = [
+        *(__version__, agent.name, os.path.realpath(found), seen.st_size, seen.st_mtime_ns),
+        *(settings.sandbox_wrapper, settings.sandbox_wrapper_args, os.geteuid()),
+    ]
+    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return settings.state_directory / "selftests" / name

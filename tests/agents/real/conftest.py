@@ -1,0 +1,40 @@
+"""A model double for all of a process's tests, and sites that talk to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from agentorch.scripted import ModelDouble, Turn, playing
+
+from .. import clis
+from .site import Site
+
+if why := clis.missing():
+    pytest.skip(why, allow_module_level=True)
+
+
+@pytest.fixture(scope="session")
+def double() -> Iterator[ModelDouble]:
+    with playing([Turn("nothing to say")]) as double:
+        yield double
+
+
+@pytest.fixture
+def site(double: ModelDouble) -> Iterator[Site]:
+    """As whoever runs the tests."""
+    site = Site(double.url)
+    yield site
+    site.close()
+
+
+@pytest.fixture(params=["root", "ordinary"])
+def each(request: pytest.FixtureRequest, double: ModelDouble) -> Iterator[Site]:
+    """Once as root, once as an ordinary user."""
+    if os.geteuid() != 0:
+        pytest.skip("to be another user one has to be root")
+    site = Site(double.url, ordinary=request.param == "ordinary")
+    yield site
+    site.close()
