@@ -119,6 +119,16 @@ class Start:
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __call__(self, *options: str, **environment: str) -> Site:
+        """One that runs until the test ends."""
+        return self._started(options, environment, (0, -signal.SIGTERM))
+
+    def expect(self, code: int, **environment: str) -> Site:
+        """One that ends with this code by itself."""
+        return self._started((), environment, (code,))
+
+    def _started(
+        self, options: tuple[str, ...], environment: dict[str, str], codes: tuple[int, ...]
+    ) -> Site:
         directory = self.top / f"broker{len(list(self.top.iterdir()))}"
         grants = client.grants_directory(directory)
         grants.mkdir(parents=True)
@@ -141,15 +151,16 @@ class Start:
                 stderr=err,
                 env={**settings, **environment},
             )
-        self.stack.callback(self._end, child)
+        self.stack.callback(self._end, child, codes)
         token = client.new_token()
         client.write_grant(grants, GRANT, token)
         return Site(directory, child.pid, token, log, self.stack)
 
     @staticmethod
-    def _end(child: subprocess.Popen[bytes]) -> None:
-        child.terminate()
-        assert child.wait(20) in (0, -signal.SIGTERM)  # it may not have started yet
+    def _end(child: subprocess.Popen[bytes], codes: tuple[int, ...]) -> None:
+        if 0 in codes:
+            child.terminate()  # it may not have started yet, so the signal may end it
+        assert child.wait(20) in codes
 
 
 @pytest.fixture
