@@ -1,7 +1,8 @@
 """The vendors' command line agents, from npm, pinned, kept in the user's cache.
 
 The native programs are called directly: the packages' scripts are wrappers that need node, and are
-not run. `bin/` has a link for each, as a PATH has.
+not run. `bin/` has a link for each, as a PATH has; kimi is JavaScript for a newer node than systems
+have, and gets one of its own.
 """
 
 from __future__ import annotations
@@ -15,18 +16,25 @@ import subprocess
 from pathlib import Path
 
 CACHE = Path.home() / ".cache/agentorch-test"
+NODE = {"x86_64": "x64", "aarch64": "arm64"}.get(os.uname().machine, "x64")
 PACKAGES = {
     "@anthropic-ai/claude-code": "2.1.330",
     "@openai/codex": "0.169.0",
     "opencode-ai": "1.18.33",
     "@moonshot-ai/kimi-code": "2.1.0",
+    f"node-linux-{NODE}": "24.9.0",
 }
 # Below node_modules; the first that is there.
 PROGRAMS = {
     "claude": "@anthropic-ai/claude-code-linux-*/claude",
     "codex": "@openai/codex-linux-*/vendor/*/bin/codex",
     "opencode": "opencode-linux-*64/bin/opencode",
-    "kimi": "@moonshot-ai/kimi-code/dist/main.mjs",
+}
+SCRIPTS = {
+    "kimi": f"""#!/bin/sh
+modules=${{0%/*}}/../node_modules
+exec "$modules/node-linux-{NODE}/bin/node" "$modules/@moonshot-ai/kimi-code/dist/main.mjs" "$@"
+""",
 }
 INSTALL_S = 900
 
@@ -60,6 +68,9 @@ def _install(top: Path) -> None:
     for name, pattern in PROGRAMS.items():
         found = sorted((partial / "node_modules").glob(pattern))
         (links / name).symlink_to(Path("..") / found[0].relative_to(partial))
+    for name, script in SCRIPTS.items():
+        (links / name).write_text(script)
+        (links / name).chmod(0o755)
     os.chmod(partial, 0o755)
     shutil.rmtree(top, ignore_errors=True)
     partial.rename(top)

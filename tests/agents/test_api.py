@@ -33,11 +33,9 @@ from agentorch.agents.registry import load as load_registry
 from agentorch.errors import Refused
 from agentorch.job import Outcome
 from agentorch.output import lines
+from agentorch.scripted import Broken, Call, Fault, Hang, ModelDouble, Turn, Usage, playing
 from agentorch.settings import load
 from agentorch.states import OutcomeClass
-
-from .model.script import Broken, Call, Fault, Hang, Turn, Usage
-from .model.server import ModelDouble, playing
 
 WAITS_S = 0.5
 # Quick to give up, with time for a try after the first.
