@@ -19,7 +19,10 @@ from agentorch.errors import Exit
 def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         (sys.executable, "-c", PROGRAM, "--grants", "/nonexistent", *options),
-        env={"PATH": os.environ["PATH"], "AGENTORCH_ENV_FILE": "/dev/null", **environment},
+        env={
+            **{name: os.environ.get(name, "") for name in ("PATH", "PYTHONPATH")},
+            **{"AGENTORCH_ENV_FILE": "/dev/null", **environment},
+        },
         capture_output=True,
         text=True,
         check=False,
