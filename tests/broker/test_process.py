@@ -21,7 +21,8 @@ def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (sys.executable, "-c", PROGRAM, "--grants", "/nonexistent", *options),
         env={
             **{name: os.environ.get(name, "") for name in ("PATH", "PYTHONPATH")},
-            **{"AGENTORCH_ENV_FILE": "/dev/null", **environment},
+            "AGENTORCH_ENV_FILE": "/dev/null",
+            **environment,
         },
         capture_output=True,
         text=True,
