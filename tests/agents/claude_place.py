@@ -16,10 +16,9 @@ from agentorch.agents.base import Command, Ending, Endpoint, Exit, Request
 from agentorch.agents.claude import AGENT
 from agentorch.job import Outcome
 from agentorch.output import lines
+from agentorch.scripted import Answer, Asked, Call, Turn, playing
 
 from . import clis
-from .model.script import Answer, Call, Turn
-from .model.server import Asked, playing
 
 DONE = Turn("The greeting is there.\n\nNothing else was changed.")
 RUN_S = 60

@@ -19,11 +19,10 @@ from agentorch.agents.base import Command, Ending, Endpoint, Exit, Line, Request
 from agentorch.agents.opencode import AGENT
 from agentorch.job import Network, Outcome
 from agentorch.sandbox import Confinement, confined
+from agentorch.scripted import Answer, ModelDouble, playing
 
 from . import clis
 from .inside import BWRAP, Inside, as_user, place
-from .model.script import Answer
-from .model.server import ModelDouble, playing
 
 SYSTEM = "/usr/bin:/bin"
 RUN_S = 120

@@ -25,10 +25,9 @@ from typing import Any
 
 from agentorch.agents.base import Command, Endpoint, Request
 from agentorch.agents.claude import AGENT
+from agentorch.scripted import Answer, Broken, Call, Fault, Hang, ModelDouble, Turn, Usage, playing
 
 from .clis import programs
-from .model.script import Answer, Broken, Call, Fault, Hang, Turn, Usage
-from .model.server import ModelDouble, playing
 
 CORPORA = Path(__file__).parent / "corpora" / "claude"
 NOBODY_LISTENS = "http://127.0.0.1:9"

@@ -27,10 +27,9 @@ from agentorch.agents.base import Command, Endpoint, Request
 from agentorch.agents.codex import AGENT, TOKEN
 from agentorch.job import Network
 from agentorch.sandbox import Confined, Confinement, Wrapper, confined
+from agentorch.scripted import Answer, Broken, Call, Fault, Hang, ModelDouble, Turn, Usage, playing
 
 from .clis import CACHE, programs
-from .model.script import Answer, Broken, Call, Fault, Hang, Turn, Usage
-from .model.server import ModelDouble, playing
 
 CORPORA = Path(__file__).parent / "corpora" / "codex"
 # A model whose tools are called one by one, and one that calls them from a script of its own.

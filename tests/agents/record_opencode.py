@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.agents import clis
-from tests.agents.model.script import Answer, Turn
-from tests.agents.model.server import ModelDouble, playing
 from tests.agents.opencode_cases import CASES, Case
 
 from agentorch.agents.base import Command, Endpoint, Request
 from agentorch.agents.opencode import AGENT
+from agentorch.scripted import Answer, ModelDouble, Turn, playing
 
 CORPORA = Path(__file__).parent / "corpora" / "opencode"
 BEFORE = "def add(a, b):\n    return a - b\n"

@@ -13,12 +13,11 @@ import pytest
 
 from agentorch.agents.base import Endpoint, Request
 from agentorch.agents.claude import AGENT
+from agentorch.scripted import Call, ModelDouble, Turn, playing
 from agentorch.states import OutcomeClass
 
 from . import clis
 from .claude_place import DONE, RUN_S, Place, bash, bwrap_argv, made, request_in, write
-from .model.script import Call, Turn
-from .model.server import ModelDouble, playing
 
 WHY_NOT = clis.missing()
 pytestmark = [

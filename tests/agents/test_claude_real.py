@@ -16,11 +16,11 @@ import pytest
 
 from agentorch.agents.base import Endpoint, Request
 from agentorch.agents.claude import AGENT, session_id
+from agentorch.scripted import Call, Fault, Turn, Usage
 from agentorch.states import OutcomeClass
 
 from . import clis
 from .claude_place import DONE, Place, bash, made, request_in, write
-from .model.script import Call, Fault, Turn, Usage
 
 NOBODY = 65534
 WHY_NOT = clis.missing()

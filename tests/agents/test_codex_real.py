@@ -23,12 +23,11 @@ from agentorch.agents.base import Command, Ending, Endpoint, Exit, Line, Request
 from agentorch.agents.codex import AGENT, TOKEN
 from agentorch.job import Network, Outcome
 from agentorch.sandbox import Confinement, confined
+from agentorch.scripted import Answer, Fault, ModelDouble, Turn, Usage, playing
 from agentorch.states import OutcomeClass
 
 from . import clis
 from .inside import BWRAP, NAMES, USERS, Inside, as_user, place
-from .model.script import Answer, Fault, Turn, Usage
-from .model.server import ModelDouble, playing
 from .record_codex import DONE, EDIT, MODEL, SCRIPTING_MODEL, bash, scripted
 
 SYSTEM = "/usr/bin:/bin"

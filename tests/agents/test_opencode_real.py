@@ -15,12 +15,11 @@ from pathlib import Path
 import pytest
 
 from agentorch.agents.opencode import AGENT
+from agentorch.scripted import Call, Fault, Hang, ModelDouble, Turn, Usage
 from agentorch.states import OutcomeClass
 
 from . import clis
 from .inside import NOBODY
-from .model.script import Call, Fault, Hang, Turn, Usage
-from .model.server import ModelDouble
 from .opencode_job import Job, job
 
 ROOT = os.geteuid() == 0

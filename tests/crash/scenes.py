@@ -160,7 +160,7 @@ def ran(site: Site, _: list[str]) -> Iterator[str]:
     """The job is done, and no attempt saw what an earlier one left."""
     if places(site) != {ID: State.DONE}:
         yield f"{places(site)}, not done"
-    home = site.roots.workspace(ID).home
+    home = site.roots.workspace(ID).home("exec")
     if (home / "dirty").exists():
         yield "an attempt found what the one before it had left"
     story = site.roots.workspace(ID).work / "story"
@@ -171,7 +171,7 @@ def ran(site: Site, _: list[str]) -> Iterator[str]:
 
 
 def _counted(site: Site, step: str) -> Iterator[str]:
-    runs = site.roots.workspace(ID).home / f"ran-{step}"
+    runs = site.roots.workspace(ID).home("exec") / f"ran-{step}"
     claims = list(site.roots.artifacts(ID).step(step).attempts.glob("*/claim"))
     if runs.exists() and len(runs.read_text().splitlines()) > len(claims):
         yield f"{step} ran {len(runs.read_text().splitlines())} times in {len(claims)} attempts"

@@ -112,7 +112,7 @@ def test_a_stopped_runner_keeps_its_job(site: Site) -> None:
     real = site.with_variables(**REAL)
     real.submit(job(ID, 'echo x >>"$HOME/ran"; until [ -e "$HOME/go" ]; do sleep 0.02; done'))
     runner = real.start("runner", "--drain")
-    home = real.roots.workspace(ID).home
+    home = real.roots.workspace(ID).home("exec")
     eventually((home / "ran").exists)
     runner.send_signal(signal.SIGSTOP)
     try:
@@ -201,7 +201,7 @@ def test_chaos_loses_nothing(site: Site, record_property: Record) -> None:
 def overrun(site: Site, job_id: str, state: State) -> Iterator[str]:
     """No attempt ran twice, none after one that had succeeded; nothing failed but by its deaths."""
     attempts = site.roots.artifacts(job_id).step("step1").attempts
-    ran = (site.roots.workspace(job_id).home / "ran").read_text().split()
+    ran = (site.roots.workspace(job_id).home("exec") / "ran").read_text().split()
     if len(set(ran)) != len(ran):
         yield f"{job_id}: an attempt ran twice: {ran}"
     results = [document(path) for path in attempts.glob("*/result.json")]
