@@ -3,8 +3,8 @@
 The floors of this package. Imports go down; on one floor they go to the left:
 
     8  commands/                                    parse, call once, print
-    7  inspect doctoragents doctor reclaim decide   what owns or reads whole jobs
-       jobrun runner
+    7  inspect doctoragents agentprobe doctor       what owns or reads whole jobs
+       reclaim decide jobrun runner
     6  place metering wayout selftest execution     one attempt of one step
        record step attempt
     5  broker/ launch/ sandbox/ agents/ output logbook  what runs programs

@@ -99,7 +99,7 @@ class Execution:
             read_only=(*capabilities.read_only, *self._relay()),
             work_read_only=request.reads_only,
             masked=tuple(request.work / path for path in capabilities.masked),
-            programs=(command.argv[0],),
+            programs=(command.argv[0], *self.capabilities.requires),
             broker=self.out.path,
         )
         wrapper = Wrapper(self.settings.sandbox_wrapper, self.settings.sandbox_wrapper_args)

@@ -173,7 +173,7 @@ def _confinement(
         environment=environment_of(settings, request.home, (), given),
         read_only=(*capabilities.read_only, Path(relay.__file__)),
         masked=tuple(request.work / path for path in capabilities.masked),
-        programs=(capabilities.program or capabilities.binary,),
+        programs=(capabilities.program or capabilities.binary, *capabilities.requires),
         broker=out.path,
     )
 

@@ -32,6 +32,7 @@ __all__ = [
     "account",
     "connect",
     "environment_of",
+    "get",
     "grants_directory",
     "listen",
     "new_token",
@@ -116,20 +117,24 @@ class _Connection(http.client.HTTPConnection):
 
 def account(path: Path, token: str, timeout_s: float = _ANSWER_S) -> Account:
     """What a grant was used for, asked of the broker at this socket. Raises TryAgain."""
-    connection = _Connection(path, timeout_s)
     try:
-        connection.request(
-            "GET", "/agentorch/account", headers={"Authorization": f"Bearer {token}"}
-        )
-        answer = connection.getresponse()
-        body = answer.read()
-        if answer.status != 200:
-            raise TryAgain(f"{path}: the broker answered {answer.status} to a question")
+        status, body = get(path, "/agentorch/account", token, timeout_s)
+        if status != 200:
+            raise TryAgain(f"{path}: the broker answered {status} to a question")
         return account_of(json.loads(body))
     except (OSError, http.client.HTTPException, ValueError) as problem:
         raise TryAgain(f"{path}: the broker does not answer: {problem}") from problem
-    finally:
-        connection.close()
+
+
+def get(path: Path, what: str, token: str, timeout_s: float = _ANSWER_S) -> tuple[int, str]:
+    """What the broker at this socket answers to a GET: status and body.
+
+    Raises OSError and http.client.HTTPException.
+    """
+    with contextlib.closing(_Connection(path, timeout_s)) as connection:
+        connection.request("GET", what, headers={"Authorization": f"Bearer {token}"})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode("utf-8", "replace")
 
 
 # ---- a broker of one's own --------------------------------------------------------------------

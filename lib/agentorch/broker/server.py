@@ -32,6 +32,8 @@ from agentorch.settings import Settings
 _LISTEN_FD = 3  # sd_listen_fds(3)
 _PR_SET_PDEATHSIG = 1
 # A CLI keeps its connection between two calls, and a tool may run for minutes.
+# asyncio would set what the socket came with back to 100
+_BACKLOG = 512
 _KEEPALIVE_S = 3600
 _SHUTDOWN_S = 1.0
 
@@ -126,7 +128,7 @@ async def serve(
     door: Callable[[], FrontDoor] = lambda: FrontDoor(  # noqa: E731  (a factory, named for its type)
         lambda: Conversation(server, logger), tunnels.protocol
     )
-    listener = await loop.create_server(door, sock=listening)
+    listener = await loop.create_server(door, sock=listening, backlog=_BACKLOG)
     notify("READY=1")
     await told.wait()
     notify("STOPPING=1")

@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
+from agentorch.agentprobe import probe_agents
 from agentorch.checks import Check
 from agentorch.commands.shape import answer, configured, program
 from agentorch.doctor import examine
 from agentorch.doctoragents import examine_agents
 from agentorch.errors import Exit
+from agentorch.settings import Settings
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
 @program()
 @click.option("--agents", is_flag=True, help="Look at the agents alone, and closely.")
+@click.option(
+    "--probe", is_flag=True, help="Run the agents with a scripted model, and ask their providers."
+)
 @click.option("--json", "as_json", is_flag=True, help="One object a line.")
-def main(*, agents: bool, as_json: bool) -> None:
+@click.argument("names", metavar="[AGENT]...", nargs=-1)
+def main(names: tuple[str, ...], *, agents: bool, probe: bool, as_json: bool) -> None:
     """Prints a line for each check; exits with 1 when there is a problem, not for a warning.
 
     With --agents, a line for each agent: its program and version, its key or login, whether it
-    starts in the sandbox, and what a step may ask of it.
+    starts in the sandbox, and what a step may ask of it. With --probe, each agent that is there, or
+    the named ones, edits a file in the sandbox for a model that plays a script, and its provider is
+    asked for its models with its key: that costs nothing.
     """
+    if names and not probe:
+        raise click.UsageError("agents are named for --probe alone")
     settings = configured()
     checks = []
-    for check in examine_agents(settings) if agents else examine(settings):
+    for check in _checks(settings, names, agents=agents, probe=probe):
         checks.append(check)
         _tell(check, as_json=as_json)
     if any(check.state == "problem" for check in checks):
         click.get_current_context().exit(Exit.NEGATIVE)
+
+
+def _checks(
+    settings: Settings, names: tuple[str, ...], *, agents: bool, probe: bool
+) -> Iterator[Check]:
+    if agents or not probe:
+        yield from examine_agents(settings) if agents else examine(settings)
+    if probe:
+        yield from probe_agents(settings, names)
 
 
 def _tell(check: Check, *, as_json: bool) -> None:
