@@ -44,12 +44,17 @@ def missing() -> str | None:
     return None if shutil.which("npm") else "the agents come from npm: install the package npm"
 
 
+def place() -> Path:
+    """Where these versions are, once they are installed."""
+    name = hashlib.sha256(json.dumps(PACKAGES, sort_keys=True).encode()).hexdigest()[:12]
+    return CACHE / f"clis-{name}"
+
+
 def programs() -> Path:
     """The directory with a link to each agent; makes it where it is not there."""
-    name = hashlib.sha256(json.dumps(PACKAGES, sort_keys=True).encode()).hexdigest()[:12]
-    top = CACHE / f"clis-{name}"
+    top = place()
     CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / f"clis-{name}.lock").open("w") as lock:
+    with top.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (top / "bin").is_dir():
             _install(top)

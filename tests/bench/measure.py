@@ -15,6 +15,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 
+class Unmeasured(Exception):
+    """What a row measures is not here; str() says what, and how to get it."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How a run is made: where its files go, and whether it only shows that it works."""

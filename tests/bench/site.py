@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,9 +46,10 @@ def accepted(now: datetime, scripts: Mapping[str, str], workdir: Path | None = N
 
 @dataclass(frozen=True)
 class Site:
-    """A state directory."""
+    """A state directory. `variables` are what its programs know besides."""
 
     directory: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def roots(self) -> Roots:
@@ -68,6 +69,7 @@ class Site:
             "ENABLE_REAL_CLI": "1",
             "ALLOWED_BINARIES": "sh",
             "LOG_LEVEL": "ERROR",
+            **self.variables,
         }
 
     def command_argv(self, name: str, *words: str) -> list[str]:
@@ -86,8 +88,11 @@ class Site:
                 process.terminate()
 
     def work(self, scripts: Mapping[str, str], workdir: Path | None = None) -> Job:
+        """Submits a job of scripts and returns at its end, which is to be a good one."""
+        return self.worked(*accepted(datetime.now(UTC), scripts, workdir))
+
+    def worked(self, job: Job, document: Document) -> Job:
         """Submits a job and returns at its end, which is to be a good one."""
-        job, document = accepted(datetime.now(UTC), scripts, workdir)
         with Inotify() as ends:
             watches = {ends.watch(self.queue.paths.state(s), Mask.MOVED_TO): s for s in ENDS}
             self.queue.submit(job, document)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,12 +22,25 @@ def test_a_row_prints_its_figures(row: str, tmp_path: Path) -> None:
     ended = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     figures = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert figures
+    assert len(ended.stderr.splitlines()) == len(figures) > 0
+    assert not list(tmp_path.iterdir()), "a row removes what it made"
+    if "skipped" in figures[0]:
+        pytest.skip(figures[0]["skipped"])
     for figure in figures:
         assert list(figure) == ["name", "value", "unit", "goal", "ok"]
         assert (figure["goal"] is None) == (figure["ok"] is None)
-    assert len(ended.stderr.splitlines()) == len(figures)
-    assert not list(tmp_path.iterdir()), "a row removes what it made"
+
+
+@pytest.mark.parametrize("row", ["agents", "agent_memory"])
+def test_a_row_says_why_it_is_not_measured(row: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path), "PATH": "/nonexistent"}
+    argv = [sys.executable, str(RUN), "--quick", row]
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
+    assert ended.returncode == 0, ended.stderr
+    (said,) = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert said == {"name": row, "skipped": said["skipped"]}
+    assert "npm" in said["skipped"]
+    assert said["skipped"] in ended.stderr
 
 
 def test_a_goal_is_a_bound_from_one_side() -> None:
