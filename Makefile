@@ -1,23 +1,30 @@
-# make venv    .venv with every command, following this checkout
-# make demo    jobs from submission to result, in a directory of their own
-# make test    every suite; installs what is missing when root, else says what is
-# make bench   measures what the design promises
-# make lint    the linters alone
+# make venv         .venv with every command, following this checkout
+# make demo         jobs from submission to result, in a directory of their own
+# make demo-agents  a job by the vendors' CLIs, with a model that plays a script
+# make test         every suite; installs what is missing when root, else says what is
+# make test-agents  the suites of the real CLIs and of the broker alone
+# make bench        measures what the design promises
+# make lint         the linters alone
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
 VENV := .venv
 PACKAGES := bubblewrap:bwrap debootstrap:debootstrap e2fsprogs:mkfs.ext4 firejail:firejail git:git \
-	podman:podman shellcheck:shellcheck strace:strace systemd-container:systemd-nspawn \
+	iproute2:ip npm:npm openssl:openssl podman:podman ripgrep:rg shellcheck:shellcheck \
+	strace:strace systemd-container:systemd-nspawn \
+	python3-aiohttp:/usr/lib/python3/dist-packages/aiohttp \
 	python3-click:/usr/lib/python3/dist-packages/click \
+	python3-httpx:/usr/lib/python3/dist-packages/httpx \
 	python3-jsonschema:/usr/lib/python3/dist-packages/jsonschema \
 	python3-rich:/usr/lib/python3/dist-packages/rich
+AGENT_PACKAGES := bubblewrap:bwrap git:git iproute2:ip npm:npm openssl:openssl ripgrep:rg
+AGENT_TESTS := tests/broker tests/agents tests/jobs/test_login.py tests/docs/test_demo.py
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 MAKEFLAGS += --no-print-directory
 
-.PHONY: venv demo test bench lint packages clean
+.PHONY: venv demo demo-agents test test-agents bench lint packages clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -39,8 +46,15 @@ $(VENV)/.dev: $(VENV)/.installed
 demo: venv
 	@examples/demo/run
 
+demo-agents: venv
+	@examples/demo/agents
+
 test: packages $(VENV)/.dev
 	@$(VENV)/bin/python -m pytest -q -n 2 $(PYTEST_ARGS)
+
+test-agents: $(VENV)/.dev
+	@packaging/need $(AGENT_PACKAGES) || echo 'make: the tests that need these will be skipped' >&2
+	@$(VENV)/bin/python -m pytest -q -n 2 $(AGENT_TESTS) $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev
 	@$(VENV)/bin/python tests/bench/run.py

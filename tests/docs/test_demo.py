@@ -1,4 +1,4 @@
-"""`make demo` as a newcomer runs it: it works, it cleans up, it says what is missing."""
+"""The demos as a newcomer runs them: they work, clean up, and say what is missing."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.agents import clis
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples/demo/run"
+AGENTS = ROOT / "examples/demo/agents"
 NEED = ROOT / "packaging/need"
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 
 
 def environment(top: Path, **variables: str) -> dict[str, str]:
@@ -24,9 +26,11 @@ def environment(top: Path, **variables: str) -> dict[str, str]:
     return {"PATH": path, "PYTHONPATH": str(ROOT / "lib"), "TMPDIR": str(top), **variables}
 
 
-def demo(top: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def demo(
+    top: Path, *arguments: str, program: Path = DEMO, **variables: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [DEMO, *arguments],
+        [program, *arguments],
         cwd=top,
         env=environment(top, **variables),
         stdin=subprocess.DEVNULL,
@@ -91,12 +95,13 @@ def test_an_interrupted_demo_leaves_nothing(tmp_path: Path) -> None:
     assert processes_that_name(tmp_path) == []
 
 
-def test_no_commands_no_demo(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["run", "agents"])
+def test_no_commands_no_demo(tmp_path: Path, name: str) -> None:
     copy = tmp_path / "checkout"
     shutil.copytree(ROOT / "examples", copy / "examples")
     shutil.copytree(ROOT / "packaging", copy / "packaging")
     done = subprocess.run(
-        [copy / "examples/demo/run"],
+        [copy / "examples/demo" / name],
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -106,6 +111,51 @@ def test_no_commands_no_demo(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert done.stderr == f"agentorch-submit is not there: run make venv in {copy}\n"
     assert list(tmp_path.iterdir()) == [copy]
+
+
+@pytest.mark.parametrize("program", [DEMO, AGENTS], ids=lambda path: path.name)
+def test_a_wrong_option(tmp_path: Path, program: Path) -> None:
+    done = demo(tmp_path, "--kepp", program=program)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"usage: {program.name} [--keep]\n"
+
+
+# ---- the demo of the agents -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def _installed() -> None:
+    """The CLIs are there: npm may take minutes."""
+    if why := clis.missing():
+        pytest.skip(why)
+    clis.programs()
+
+
+@pytest.mark.usefixtures("_installed")
+@pytest.mark.needs("bwrap", "git", "rg")
+def test_the_agents_demo_works_and_leaves_nothing(tmp_path: Path) -> None:
+    # what the user's own agentorch is told is none of the demo's business
+    mine = {"AGENT_MODELS": "codex=mine", "AGENTORCH_CONFIG_DIR": "/nonexistent"}
+    done = demo(tmp_path, program=AGENTS, **mine)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    places = [done.stdout.index(words) for words in AGENTS_SAY]
+    assert places == sorted(places)
+    assert done.stdout.endswith("All of this was as it should be.\n\n")
+    assert list(tmp_path.iterdir()) == []
+    assert processes_that_name(tmp_path) == []
+
+
+AGENTS_SAY = (
+    "agent claude in the sandbox: edits a file by its shell",
+    "01_plan: ended (attempt=1 status=success",
+    "02_implement: ended (attempt=1 status=success",
+    "03_review: ended (attempt=1 status=success",
+    "approved: an even count gives the mean of the middle two",
+    "02_implement  codex     gpt-5.5               200 tokens in    40 out $0.0018",
+    "+    return (ordered[middle] + ordered[~middle]) / 2",
+    "\nOK\n",
+)
 
 
 # ---- packaging/need ---------------------------------------------------------------------------
