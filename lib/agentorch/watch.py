@@ -71,7 +71,10 @@ class Seen:
 
 
 def verdict(limits: Limits, seen: Seen) -> Ending | None:
-    """Why the program must be stopped now, None where it may go on. Pure."""
+    """Why the program must be stopped now, None where it may go on. Pure.
+
+    One that said that it is done owes nothing but its end: no other deadline makes it a failure.
+    """
     now = seen.now
     reasons = (
         (Ending.OUTPUT_LIMIT, seen.stream_bytes > limits.max_stream_bytes),
@@ -81,7 +84,9 @@ def verdict(limits: Limits, seen: Seen) -> Ending | None:
         (Ending.SILENT, not seen.stream_bytes and 0 < limits.first_output_s <= now - seen.began),
         (Ending.STALLED, 0 < limits.idle_s <= now - seen.lively),
     )
-    return next((ending for ending, is_so in reasons if is_so), None)
+    ending = next((ending for ending, is_so in reasons if is_so), None)
+    late = ending in (Ending.TIMEOUT, Ending.STALLED) and seen.said_done is not None
+    return Ending.LINGERED if late else ending
 
 
 def _is_below(free_bytes: int | None, least: int) -> bool:

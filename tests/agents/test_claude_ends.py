@@ -262,10 +262,23 @@ def test_exit_0_without_a_result_is_no_success() -> None:
     assert ended(DONE, []).error == "no_result"
     assert ended(DONE, printed(*whole[:-1])).error == "no_result"
     assert ended(DONE, printed(*whole[:-1], whole[-1][:500])).error == "truncated_output"
-    assert ended(DONE, [*printed(*whole[:-1]), Line("stdout", whole[-1], cut=True)]).error == (
-        "truncated_output"
-    )
+    cut = Line("stdout", whole[-1][:1000], cut=True)
+    assert ended(DONE, [*printed(*whole[:-1]), cut]).error == "truncated_output"
     assert ended(DONE, printed("Hello, I am no JSON", "\x00\x1b[31m")).error == "malformed_output"
+
+
+def test_an_answer_longer_than_a_line_that_is_kept_is_an_answer() -> None:
+    whole = corpus("done").stdout
+    before, mark, _ = whole[-1].partition('"result":"')
+    cut = Line("stdout", f"{before}{mark}Long.\\n\\u00e9{'x' * 2_000_000}\\u00", cut=True)
+    outcome = ended(DONE, [*printed(*whole[:-1]), cut])
+    assert (outcome.kind, outcome.summary) == (OutcomeClass.SUCCESS, "Long.")
+    assert outcome.report.startswith("Long.\n\u00e9xxx")
+    assert outcome.metrics["tokens_in"] == 200
+    assert AGENT.is_end(cut)
+    inside = whole[-1].replace('"subtype"', '"x":{"subtype"').partition('"result":"')
+    assert not AGENT.is_end(Line("stdout", "".join(inside[:2]) + "x" * 99, cut=True))
+    assert not AGENT.is_end(Line("stdout", whole[1][:900], cut=True))
 
 
 ODD: list[Any] = [None, True, -1, 1e308, "x", [], {}, [None], {"type": 1}, "a\x1b[31m\ud800"]

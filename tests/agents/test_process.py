@@ -46,6 +46,9 @@ LIMITS = Limits(
         (Seen(now=60, began=0, lively=60), Ending.TIMEOUT),
         (Seen(now=10, began=0, lively=0), Ending.STALLED),
         (Seen(now=9.9, began=0, lively=0), None),
+        (Seen(now=55, began=0, lively=50, said_done=51), None),
+        (Seen(now=56, began=0, lively=50, said_done=51), Ending.LINGERED),
+        (Seen(now=60, began=0, lively=59, said_done=59), Ending.LINGERED),
         (Seen(now=1, began=0, lively=0, stream_bytes=1000), None),
         (Seen(now=1, began=0, lively=0, stream_bytes=1001), Ending.OUTPUT_LIMIT),
         (Seen(now=1, began=0, lively=0, free_bytes=100), None),
@@ -54,6 +57,12 @@ LIMITS = Limits(
 )
 def test_verdict(seen: Seen, expected: Ending | None) -> None:
     assert verdict(LIMITS, seen) is expected
+
+
+def test_who_said_that_it_is_done_has_not_stalled() -> None:
+    limits = dataclasses.replace(LIMITS, idle_s=3)
+    seen = Seen(now=13, began=0, lively=10, said_done=10)
+    assert verdict(limits, seen) is Ending.LINGERED
 
 
 def test_no_idle_limit_never_stalls() -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentorch.agents.base import Exit, Line
-from agentorch.agents.claude_events import EVIDENCE_CHARS, Heard, amount
+from agentorch.agents.claude_events import EVIDENCE_CHARS, Heard, amount, cut_result
 from agentorch.agents.endings import details, left_well, outcome_of_exit, signal_name
 from agentorch.agents.ends import UNCLASSIFIED
 from agentorch.agents.protocol import REPORT_CHARS, parsed
@@ -34,9 +34,11 @@ _STOPS = {
 
 def is_end(line: Line) -> bool:
     """Whether this is the result event: nothing that matters comes after it."""
-    if line.stream != "stdout" or line.cut or '"type":"result"' not in line.text:
+    if line.stream != "stdout":
         return False
-    event = parsed(line.text)
+    if line.cut:
+        return cut_result(line.text) is not None
+    event = parsed(line.text) if '"type":"result"' in line.text else None
     return isinstance(event, dict) and event.get("type") == "result"
 
 

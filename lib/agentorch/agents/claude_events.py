@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agentorch.agents.base import Line
-from agentorch.agents.protocol import MAX_COUNT, REPORT_CHARS, parsed
+from agentorch.agents.protocol import MAX_COUNT, REPORT_CHARS, parsed, unescaped
 from agentorch.text import one_line, printable
 
 # The model of messages that the program itself made.
@@ -69,7 +69,7 @@ class Heard:
         if line.stream != "stdout":
             self.stderr.append(one_line(line.text, EVIDENCE_CHARS))
             return
-        event = None if line.cut else parsed(line.text)
+        event = cut_result(line.text) if line.cut else parsed(line.text)
         self.broken = not isinstance(event, dict)
         if isinstance(event, dict):
             self.events += 1
@@ -179,6 +179,19 @@ class Heard:
         when = limit.get("resetsAt")
         rejected = limit.get("status") == "rejected" and isinstance(when, int)
         self.resets_at = when if rejected else None
+
+
+def cut_result(text: str) -> dict[str, Any] | None:
+    """The result event on a line that was longer than what is kept of one: what decides stands
+    before its text, and the text's beginning is an answer's. None where it is another event.
+    """
+    before, _, behind = text.partition(',"result":"')
+    event = parsed(f"{before}}}") if behind else None
+    if not isinstance(event, dict) or event.get("type", "result") != "result":
+        return None
+    if "subtype" not in event or "is_error" not in event:
+        return None
+    return {**event, "type": "result", "result": unescaped(behind[: 2 * REPORT_CHARS])}
 
 
 def used(result: Mapping[str, Any]) -> dict[str, float]:

@@ -23,6 +23,7 @@ from typing import Any
 from agentorch.agents.base import Exit, Line
 from agentorch.agents.endings import details, left_well, outcome_of_exit
 from agentorch.agents.ends import UNCLASSIFIED
+from agentorch.agents.protocol import unescaped
 from agentorch.job import Outcome
 from agentorch.states import OutcomeClass
 from agentorch.text import one_line, printable
@@ -167,7 +168,7 @@ class Heard:
             self._odd = one_line(text, EVIDENCE_CHARS)
             return
         self._events += 1
-        self.text = _report(_unescaped(text[head.end() :][: 2 * REPORT_CHARS]))
+        self.text = _report(unescaped(text[head.end() :][: 2 * REPORT_CHARS]))
 
     def _event(self, event: Mapping[str, Any]) -> None:
         self._events += bool(event)
@@ -253,9 +254,3 @@ def _used(usage: object) -> dict[str, int]:
 
 def _report(text: str) -> str:
     return printable(text[:REPORT_CHARS])
-
-
-def _unescaped(text: str) -> str:
-    """The beginning of a JSON string, up to its end or the last escape that is whole."""
-    whole = re.match(r'(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*', text)
-    return str(json.loads(f'"{whole[0]}"')) if whole else ""

@@ -95,6 +95,8 @@ def _contradicts(exit_: Exit, heard: Heard) -> Outcome:
 
 def _unfinished(exit_: Exit, heard: Heard) -> Outcome:
     """It left well, and its last step did not end as the last one does."""
+    if heard.broken and heard.session_id is None:  # every event has it
+        return _unreadable(exit_, "malformed_output", "printed no events")
     if heard.ends_broken or heard.reason == "length":
         return _unreadable(exit_, "truncated_output", "its answer is cut")
     if heard.broken:

@@ -67,6 +67,7 @@ _AMOUNTS = (
     "cost_usd",
 )
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_STRING = re.compile(r'(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*')
 
 
 def request_bytes(request: Request) -> bytes:
@@ -187,6 +188,12 @@ def parsed(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):  # an ordinary line that begins like an object
         return None
+
+
+def unescaped(text: str) -> str:
+    """The beginning of a JSON string, up to its end or the last escape that is whole."""
+    whole = _STRING.match(text)
+    return str(json.loads(f'"{whole[0]}"')) if whole else ""
 
 
 def used(counts: Mapping[str, Any]) -> dict[str, float]:

@@ -1,0 +1,330 @@
+"""Programs with the vendors' names that misbehave in every way known, through whole jobs.
+
+They run as the real ones do: by the runner, in the sandbox, with the broker; only what they say is
+made up. The jobs of a table run side by side, once; each of its tests looks at one of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .vendors import KEY, VENDORS, Act, Vendors, living, outcome, step
+
+pytestmark = pytest.mark.needs("bwrap")
+
+DONE = "I did what was asked."
+ESCAPES = "\x1b]0;evil\x07\x1b[2J\x9b31mred \u202eback\x00\x08 <script>alert(1)</script>"
+REFUSED = {"claude": "401", "codex": "401", "opencode": "auth-openai"}
+# A character of each plane, what joins and what turns, and what no text should have.
+PLANES = "".join(chr((plane << 16) + 0x0E00 + plane) for plane in range(17))
+UNICODE = f"z\u0301\u200d\ufeff \u05d0\u0661 \ufffe\uffff {PLANES} \U0010ffff"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the program does, and what must come out."""
+
+    acts: tuple[Act, ...]
+    outcome: str = "success"
+    error: str | None = None
+
+
+CASES = {
+    "a line of 100 MB": Case((["long_line", 100 << 20], ["answer"])),
+    "an answer of 6 MB": Case((["long_answer", 6 << 20],)),
+    "a daemon": Case((["child", "daemon"], ["answer"])),
+    "a child in a session of its own": Case((["child", "session"], ["answer"])),
+    "a child that ignores TERM": Case((["child", "deafened"], ["answer"])),
+    "a child that holds the output": Case((["child", "holding"], ["answer"])),
+    "a child that forks and forks": Case((["child", "forking"], ["answer"])),
+    "exit 1 after its result": Case(
+        (["answer"], ["leave", 1]), "agent_error", "agent_exit_nonzero"
+    ),
+    "garbage after its result": Case((["answer"], ["noise", 5000], ["raw", '{"type":"res'])),
+    "its result twice": Case((["answer"], ["again", DONE])),
+    "binary noise": Case((["noise", 50_000], ["noise", 50_000, 2], ["answer"])),
+    "every plane": Case((["answer", UNICODE],)),
+    "escapes": Case((["raw", ESCAPES + "\n"], ["raw", ESCAPES + "\n", 2], ["answer", ESCAPES])),
+    "half a pair": Case((["answer", "half \ud83d a pair \udc00"],)),
+    "a key": Case((["key"],), "secrets", "secrets_check_failed"),
+    "an error, and exit 0": Case((["play", REFUSED, 0],), "auth", "auth_failed"),
+    "cut at 64 KiB": Case((["half"],), "parse_error", "truncated_output"),
+    "noise alone": Case((["noise", 5000],), "parse_error", "malformed_output"),
+    "nothing": Case((), "parse_error", "no_result"),
+    "nothing, and exit 1": Case((["leave", 1],), "agent_error", "unclassified"),
+    "stderr alone": Case((["raw", "note: fine\n", 2],), "parse_error", "no_result"),
+    "stderr alone, and exit 1": Case(
+        (["raw", "odd\n", 2], ["leave", 1]), "agent_error", "unclassified"
+    ),
+    "killed": Case((["begin"], ["leave", -9]), "agent_error", "agent_exit_nonzero"),
+}
+# With RUNNER_MAX_IDLE_SEC less than what a program may take to leave.
+IDLE_S = 3
+QUIET = {
+    "computes": Case((["begin"], ["compute", 2.2 * IDLE_S], ["answer"])),
+    "writes": Case((["begin"], ["save", 2.2 * IDLE_S], ["answer"])),
+    "does nothing": Case((["begin"], ["hang"]), "stalled", "stalled"),
+    "does nothing, deaf": Case((["begin"], ["deaf"], ["hang"]), "stalled", "stalled"),
+    "stays": Case((["answer"], ["hang"])),
+    "stays, deaf": Case((["answer"], ["deaf"], ["child", "daemon"], ["hang"])),
+    "stays after a long answer": Case((["long_answer", 3 << 20], ["hang"])),
+}
+# The adapters' linger_s, the grace that follows, and what a busy machine takes.
+STAYS_S = 5 + 5 + 10
+
+
+# ---- the jobs ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Played:
+    """Cases that ran: where, and the job of each by vendor and name."""
+
+    zoo: Vendors
+    jobs: Mapping[tuple[str, str], str]
+
+    def result(self, vendor: str, name: str) -> dict[str, Any]:
+        return self.zoo.result(self.jobs[vendor, name])
+
+
+def submitted(zoo: Vendors, cases: Mapping[str, Case]) -> Played:
+    """Every case, to be run by every vendor's program."""
+    each = [(vendor, name) for name in cases for vendor in VENDORS]
+    ids = zoo.submit_all(step(vendor, *cases[name].acts) for vendor, name in each)
+    return Played(zoo, dict(zip(each, ids, strict=True)))
+
+
+@contextlib.contextmanager
+def vendors(top: Path) -> Iterator[Vendors]:
+    here = Vendors(top)
+    with here.broker():
+        yield here
+    here.close()
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Played, Played]]:
+    """The cases and the quiet ones, which take their time while the others work."""
+    make = tmp_path_factory.mktemp
+    with vendors(make("quiet")) as patient, vendors(make("vendors")) as zoo:
+        quiet = submitted(patient, QUIET)
+        slots = (len(quiet.jobs) + 1) // 2
+        running = patient.drain_soon(slots, RUNNER_MAX_IDLE_SEC=str(IDLE_S))
+        jobs = submitted(zoo, CASES)
+        zoo.drain_all()
+        patient.drained(running)
+        yield jobs, quiet
+
+
+@pytest.fixture(scope="module")
+def jobs(both: tuple[Played, Played]) -> Played:
+    return both[0]
+
+
+@pytest.fixture(scope="module")
+def quiet(both: tuple[Played, Played]) -> Played:
+    return both[1]
+
+
+@pytest.fixture(scope="module")
+def zoo(jobs: Played) -> Vendors:
+    return jobs.zoo
+
+
+# ---- how they end -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.parametrize("name", CASES)
+def test_each_has_a_clear_end_and_leaves_nobody(
+    zoo: Vendors, jobs: Played, vendor: str, name: str
+) -> None:
+    job_id, case = jobs.jobs[vendor, name], CASES[name]
+    result = zoo.result(job_id)
+    assert outcome(result) == (case.outcome, case.error), result
+    assert living(job_id) == []
+    assert zoo.queue_of(job_id) == ("done" if case.outcome == "success" else "failed")
+    assert "\x1b" not in json.dumps(result, ensure_ascii=False)
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.parametrize("name", QUIET)
+def test_quiet_is_not_dead_and_done_is_done(quiet: Played, vendor: str, name: str) -> None:
+    job_id, case = quiet.jobs[vendor, name], QUIET[name]
+    result = quiet.result(vendor, name)
+    assert outcome(result) == (case.outcome, case.error), result
+    assert living(job_id) == []
+    assert result["metrics"]["duration_ms"] < STAYS_S * 1000
+    if case.outcome == "success" and name.startswith("stays"):
+        assert result["session_id"]
+
+
+# ---- what they said ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_odd_characters_are_kept_where_they_can_be(zoo: Vendors, jobs: Played, vendor: str) -> None:
+    job_id = jobs.jobs[vendor, "every plane"]
+    assert PLANES in zoo.result(job_id)["summary"]
+    assert UNICODE in (zoo.artifacts(job_id) / "report.md").read_text("utf-8")
+    assert jobs.result(vendor, "half a pair")["summary"] == "half ? a pair ?"
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_result_that_comes_twice_is_told_once(zoo: Vendors, jobs: Played, vendor: str) -> None:
+    job_id = jobs.jobs[vendor, "its result twice"]
+    assert zoo.result(job_id)["summary"] == DONE
+    assert (zoo.artifacts(job_id) / "steps/one/report.md").read_text().count(DONE) == 2
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_the_beginning_of_a_long_answer_is_its_report(
+    zoo: Vendors, jobs: Played, vendor: str
+) -> None:
+    job_id = jobs.jobs[vendor, "an answer of 6 MB"]
+    assert zoo.result(job_id)["summary"].startswith("Long.")
+    report = zoo.artifacts(job_id) / "steps/one/report.md"
+    assert 500_000 < report.stat().st_size < 2_000_000
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_what_nobody_expected_is_shown(zoo: Vendors, jobs: Played, vendor: str) -> None:
+    error = jobs.result(vendor, "stderr alone, and exit 1")["error"]
+    assert any("odd" in line for line in error["details"]["evidence"])
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_key_in_the_answer_is_nowhere(zoo: Vendors, jobs: Played, vendor: str) -> None:
+    job_id = jobs.jobs[vendor, "a key"]
+    for directory in (zoo.artifacts(job_id), zoo.state / "queue"):
+        found = subprocess.run(
+            ["grep", "-rlaF", "ant-api03-Zq7", directory], check=False, text=True
+        )
+        assert found.returncode == 1, found
+    told = [zoo.run(name, job_id).stdout for name in ("status", "logs")]
+    assert not any("ant-api03-Zq7" in words for words in told)
+
+
+# ---- what is shown ----------------------------------------------------------------------------
+
+
+def shown(zoo: Vendors, *argv: str) -> bytes:
+    """What a command writes on a terminal."""
+    ours, its = pty.openpty()
+    with contextlib.closing(os.fdopen(ours, "rb", buffering=0)) as screen:
+        process = subprocess.Popen(
+            zoo.argv(*argv), stdin=its, stdout=its, stderr=its, env=zoo.environment, cwd=zoo.top
+        )
+        os.close(its)
+        found = b""
+        # the last terminal of a session that is closed is an error to read
+        with contextlib.suppress(OSError):
+            while piece := screen.read(65536):
+                found += piece
+        process.wait()
+    return found
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_a_terminal_gets_no_escape_of_an_agent_s(zoo: Vendors, jobs: Played, vendor: str) -> None:
+    job_id = jobs.jobs[vendor, "escapes"]
+    on_screen = shown(zoo, "logs", job_id) + shown(zoo, "status", job_id)
+    assert b"red " in on_screen
+    assert not set(on_screen) & {0x1B, 0x07, 0x08, 0x00}
+    assert not {"\x9b", "\u202e"} & set(on_screen.decode())
+
+
+def test_a_list_on_a_terminal_has_no_escape_of_a_job_s(zoo: Vendors) -> None:
+    goal = f"see {ESCAPES}".replace("\0", "")
+    document = {"goal": goal, "steps": [step("claude", ["answer"])]}
+    zoo.run("submit", "-", given=json.dumps(document))
+    on_screen = shown(zoo, "ls")
+    assert b"see" in on_screen
+    assert not any(bad in on_screen for bad in (b"\x1b]", b"\x1b[2J", b"\x07", b"\x08", b"evil"))
+    assert "\u202e" not in on_screen.decode()
+    zoo.drain_all(1)
+
+
+# ---- what they are born with ------------------------------------------------------------------
+
+# Whoever starts us may have any of these; an agent must have none.
+OPERATOR = (
+    *("CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR"),
+    *("ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_CUSTOM_HEADERS", "ANTHROPIC_MODEL", "CODEX_API_KEY"),
+    *("OPENAI_ORG_ID", "OPENCODE_CONFIG", "OPENCODE_PERMISSION", "MOONSHOT_API_KEY"),
+    *("ALL_PROXY", "FTP_PROXY", "NODE_OPTIONS", "NODE_EXTRA_CA_CERTS", "AGENTORCH_OPERATOR"),
+    *("GIT_AUTHOR_NAME", "GIT_SSH_COMMAND", "GIT_ASKPASS", "SSH_AUTH_SOCK", "SSH_AGENT_PID"),
+    *("DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "BASH_ENV", "PS4"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "PYTHONSTARTUP", "EDITOR"),
+)
+MARK = "of-the-operator"
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, dict[str, Any]]]:
+    """What each vendor's program saw of where it ran, where each step starts its own broker."""
+    here = Vendors(tmp_path_factory.mktemp("seen"))
+    ids = here.submit_all(step(vendor, ["look"], ["answer"]) for vendor in VENDORS)
+    here.drain_all(3, **dict.fromkeys(OPERATOR, f"/{MARK}"))
+    for job_id in ids:
+        assert here.result(job_id)["outcome"] == "success", here.result(job_id)
+    homes = {vendor: here.home(job_id, vendor) for vendor, job_id in zip(VENDORS, ids, strict=True)}
+    yield {
+        vendor: json.loads((home / "seen.json").read_text()) | {"private": str(home)}
+        for vendor, home in homes.items()
+    }
+    here.close()
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_there_is_no_terminal_and_nothing_behind_the_prompt(
+    seen: Mapping[str, dict[str, Any]], vendor: str
+) -> None:
+    found = seen[vendor]
+    assert found["ttys"] == [False] * 3
+    assert found["terminal"]
+    assert found["regular"] == [True] * 3
+    assert found["behind_the_prompt"] == ""
+    assert found["descriptors"] == []
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_nothing_is_of_the_operator_and_no_key_anywhere(
+    seen: Mapping[str, dict[str, Any]], vendor: str
+) -> None:
+    found = seen[vendor]
+    assert MARK not in json.dumps(found)
+    assert KEY not in json.dumps(found)
+    assert found["environment"]["HOME"] == found["private"]
+    assert "zoo: " not in " ".join(found["argv"])
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_home_has_only_what_the_adapter_put_there(
+    seen: Mapping[str, dict[str, Any]], vendor: str
+) -> None:
+    home = Path(seen[vendor]["private"])
+    names = {Path(path).relative_to(home).parts[0] for path in seen[vendor]["home"]}
+    assert names - {"ran"} <= {".claude", ".codex", ".config", "tmp"}
+
+
+def test_a_home_is_new_for_each_attempt_but_for_a_session_that_goes_on(zoo: Vendors) -> None:
+    acts: tuple[Act, ...] = (["second_time"], ["answer"])
+    fresh, resumed = {"max_retries": 2}, {"max_retries": 2, "options": {"resume": True}}
+    ids = zoo.submit_all(
+        step(vendor, *acts, **fields) for fields in (fresh, resumed) for vendor in VENDORS
+    )
+    zoo.drain_all()
+    found = [(zoo.result(job_id)["attempts"], outcome(zoo.result(job_id))[0]) for job_id in ids]
+    assert found == [(3, "agent_error")] * 3 + [(2, "success")] * 3
