@@ -320,7 +320,12 @@ async def _while_there(request: web.BaseRequest, talk: Any) -> web.StreamRespons
         if not talking.done():
             talking.cancel()
             await asyncio.wait({talking})
-    return None if talking.cancelled() else cast(web.StreamResponse, talking.result())
+    if talking.cancelled():
+        return None
+    try:
+        return cast(web.StreamResponse, talking.result())
+    except ConnectionResetError:  # it left while it was written to, a moment before `gone` says so
+        return None
 
 
 def _broken(request: web.BaseRequest, response: web.StreamResponse) -> web.StreamResponse:
