@@ -14,7 +14,7 @@ from agentorch.job import Outcome
 from agentorch.launch.base import Attempt
 from agentorch.logbook import Logbook
 from agentorch.paths import StepPaths
-from agentorch.redact import Redactor
+from agentorch.redact import WORTHLESS, Redactor
 from agentorch.states import OutcomeClass
 from agentorch.times import rfc3339
 from agentorch.workspace import Change
@@ -43,6 +43,7 @@ def record(
     in_patch = kinds(redactor, patch.decode("utf-8", "replace"))
     said = kinds(redactor, "\n".join((outcome.summary, outcome.report, outcome.question or "")))
     found = logs.settle() + said + in_patch
+    del found[WORTHLESS]
     if found and outcome.error not in STOPPED:
         outcome = with_secrets(outcome, found, withheld=bool(in_patch))
     logs.note(f"{outcome.kind}: {outcome.summary}")
@@ -71,7 +72,7 @@ def record(
 
 def kinds(redactor: Redactor, text: str) -> Counter[str]:
     """The kinds of secrets in a text, and how often each."""
-    return Counter(finding.kind for finding in redactor.find(text))
+    return Counter(f.kind for f in redactor.find(text) if f.kind != WORTHLESS)
 
 
 def change_status(change: Change | None) -> str | None:

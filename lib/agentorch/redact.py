@@ -30,6 +30,7 @@ from agentorch.secretforms import (
 
 MIN_VALUE_CHARS = 8
 _MIN_LINE_CHARS = 16
+WORTHLESS = "step-token"
 _WALL = "\0"
 _MARKER = re.compile(r"\[redacted:[a-z-]{1,32}\]")
 _MORE_BASE64 = re.compile(r"[A-Za-z0-9+/_=-]{0,4}")
@@ -45,9 +46,16 @@ class Finding:
 
 
 class Redactor:
-    """Finds secrets of known forms, and `values`: those shorter than 8 characters are ignored."""
+    """Finds secrets of known forms, and `values`: those shorter than 8 characters are ignored.
 
-    def __init__(self, values: Iterable[str] = ()) -> None:
+    `worthless` values are found as WORTHLESS: tokens that are good for nothing any more when
+    anybody reads what they stand in.
+    """
+
+    def __init__(self, values: Iterable[str] = (), worthless: Iterable[str] = ()) -> None:
+        self._worthless = _ordered(
+            form for value in worthless for form in (*_plain_forms(value), *_base64_forms(value))
+        )
         kept = {part for value in values for part in _parts(value)}
         self._plain = _ordered(form for value in kept for form in _plain_forms(value))
         self._base64 = _ordered(form for value in kept for form in _base64_forms(value))
@@ -60,7 +68,13 @@ class Redactor:
         masked = text
         if "[redacted:" in text:
             masked = _masked(text, [match.span() for match in _MARKER.finditer(text)])
-        found: list[Span] = []
+        found = [
+            (place, place + len(form), WORTHLESS)
+            for form in self._worthless
+            for place in _places(masked, form)
+        ]
+        found = _merged(found)
+        masked = _masked(masked, [(start, end) for start, end, _ in found])
         while new := _merged(self._search(masked)):
             found += new
             masked = _masked(masked, [(start, end) for start, end, _ in new])

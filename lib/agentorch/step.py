@@ -21,6 +21,7 @@ from typing import Any
 
 from agentorch import atomic, beneath, pipeline, prompt, roles, selftest
 from agentorch.agents.base import Agent, Endpoint, Request
+from agentorch.broker.client import new_token
 from agentorch.documents import Document, read_json
 from agentorch.errors import Invalid, Misconfigured
 from agentorch.execution import Execution, Stops
@@ -78,7 +79,8 @@ class StepRun:
         self.stops = stops
         self.alive_fd = alive_fd
         self.paths: AttemptPaths = place.step.attempt(attempt.number)
-        self.redactor = Redactor(secret_values(settings))
+        self.token = new_token()
+        self.redactor = Redactor(secret_values(settings), worthless=[self.token])
         self.change: Change | None = None
 
     def run(self) -> Document | None:
@@ -181,7 +183,9 @@ class StepRun:
             yield WayOut()
             return
         try:
-            with way_out(self.settings, self.attempt, self.agent, self.place, self.home) as out:
+            with way_out(
+                self.settings, self.attempt, self.agent, self.place, self.home, self.token
+            ) as out:
                 yield out
         except NoCredential as problem:
             raise StepEnded(failure(OutcomeClass.AUTH, "preflight", str(problem))) from problem

@@ -100,9 +100,9 @@ def python() -> str:
 
 @contextmanager
 def way_out(
-    settings: Settings, attempt: Attempt, agent: Agent, place: Place, home: Path
+    settings: Settings, attempt: Attempt, agent: Agent, place: Place, home: Path, token: str
 ) -> Iterator[WayOut]:
-    """The way out of an attempt, gone with its grant on return.
+    """The way out of an attempt, gone with its grant on return; `token` is then worth nothing.
 
     Raises NoCredential, and TryAgain where the server's broker can't be reached.
     """
@@ -116,7 +116,6 @@ def way_out(
         found = _credential(settings, attempt, agent, provider)
         login = found.login and found.key in (Key.MISSING, Key.HIDDEN)
         path, grants = _broker(stack, settings, place)
-        token = client.new_token()
         hosts = (*policy.hosts, *(_login_hosts(agent) if login else ()))
         grant = _grant(attempt, provider, hosts)
         written = client.write_grant(grants, grant, token)

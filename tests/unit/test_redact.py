@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch.redact import Finding, LineRedactor, Redactor
+from agentorch.redact import WORTHLESS, Finding, LineRedactor, Redactor
 
 # Every true key is put together here, so that no scanner finds one in this file.
 _RANDOM = random.Random(20260102)
@@ -439,3 +439,10 @@ def test_a_tail_that_lost_a_keys_beginning_loses_the_rest_of_it_too() -> None:
     tail = f"{body}-----END {'PRIVATE'} KEY-----\nand then\n"
     assert Redactor().redact_tail(tail) == "[redacted:private-key]\nand then\n"
     assert Redactor().redact_tail("nothing of the kind\n") == "nothing of the kind\n"
+
+
+def test_a_worthless_token_is_redacted_and_told_from_a_secret() -> None:
+    redactor = Redactor(["a-real-secret-value"], worthless=["tOkEn-9f86d081884c7d659a2feaa0"])
+    text = "ANTHROPIC_API_KEY=tOkEn-9f86d081884c7d659a2feaa0 and a-real-secret-value"
+    assert [finding.kind for finding in redactor.find(text)] == [WORTHLESS, "value"]
+    assert redactor.redact(text) == f"ANTHROPIC_API_KEY=[redacted:{WORTHLESS}] and [redacted:value]"

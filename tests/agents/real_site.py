@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import clis
+from . import clis
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 120
 NOBODY = 65534
 KEY = "sk-ant-canary-9f86d081884c7d659a2feaa0c55ad015"
@@ -52,6 +52,8 @@ class Site:
             "AGENTORCH_CONFIG_DIR": str(self.top / "etc"),
             "ENABLE_REAL_CLI": "1",
             "ALLOWED_BINARIES": "opencode,claude,codex,kimi,python,sh",
+            # its own default has no price that is known
+            "AGENT_MODELS": "codex=gpt-5.5",
             "ANTHROPIC_API_KEY": KEY,
             "OPENAI_API_KEY": KEY,
             "MOONSHOT_API_KEY": KEY,
@@ -59,6 +61,7 @@ class Site:
             "OPENAI_BASE_URL": f"{model_url}/v1",
             "MOONSHOT_BASE_URL": f"{model_url}/v1",
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": "/mnt/agentorch/lib" if ordinary else str(ROOT / "lib"),
         }
         self._own()
 

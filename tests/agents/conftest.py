@@ -9,15 +9,13 @@ import pytest
 
 from agentorch.scripted import ModelDouble, Turn, playing
 
-from .. import clis
-from .site import Site
-
-if why := clis.missing():
-    pytest.skip(why, allow_module_level=True)
-
+from . import clis
+from .real_site import Site
 
 @pytest.fixture(scope="session")
 def double() -> Iterator[ModelDouble]:
+    if why := clis.missing():
+        pytest.skip(why)
     with playing([Turn("nothing to say")]) as double:
         yield double
 

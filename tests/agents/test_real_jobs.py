@@ -10,15 +10,15 @@ import pytest
 
 from agentorch.scripted import ModelDouble, Turn
 
-from .site import KEY, Site
+from .real_site import KEY, Site
 
-MEDIAN = "return ordered[middle]"
+MEDIAN = "return ordered.middle."
 MENDED = "return (ordered[middle] + ordered[~middle]) / 2"
 PLAN = Turn("# Plan\n\nTake the mean of the middle two in median.py.")
 MEND = Turn(command=f"sed -i 's|{MEDIAN}$|{MENDED}|' median.py && python3 -m unittest")
 APPROVED = Turn("It is right.\n\nVERDICT: approve\nREASONS:\n- the tests pass\n")
 REFUSED = Turn("No test.\n\nVERDICT: request changes\nREASONS:\n- there is no test for it\n")
-PROJECT = Path(__file__).parents[3] / "examples/demo/project"
+PROJECT = Path(__file__).parents[2] / "examples/demo/project"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from agentorch.scripted import ModelDouble, Turn
 
-from .site import Site
+from .real_site import Site
 
 RAN = "echo ran >> /tmp/ran; echo ran >> $HOME/ran; echo ran >> hostile-ran"
 ELSEWHERE = "http://127.0.0.1:9/elsewhere"

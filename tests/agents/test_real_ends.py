@@ -11,7 +11,7 @@ import pytest
 
 from agentorch.scripted import Answer, Fault, Hang, ModelDouble, Turn, Usage
 
-from .site import Site
+from .real_site import Site
 
 CLIS = ("claude", "codex", "opencode")
 MARK = "31536001"  # seconds that nobody else sleeps
@@ -39,6 +39,9 @@ class Case:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
+# A model of each whose price is known.
+PRICED = {"claude": "claude-opus-5-5", "codex": "gpt-5.5", "opencode": "openai/gpt-5.5"}
+
 CASES = {
     "edit": Case((EDIT, DONE), "success"),
     "key refused": Case((Fault(401, message="invalid api key"),), "auth", "auth_failed"),
@@ -49,12 +52,12 @@ CASES = {
     "overloaded": Case((Fault(529, "overloaded_error", "Overloaded"),), "infra", "overloaded"),
     "hang": Case((Hang(),), "timeout", "timeout", {"timeout_sec": 6}),
     "huge": Case((Turn("many words " * 250_000, pieces=400),), "success"),
-    "daemon": Case((Turn(command=f"setsid sleep {MARK} & echo started"), DONE), "success"),
+    "daemon": Case((Turn(command=f"setsid sleep {MARK} >/dev/null 2>&1 & echo started"), DONE), "success"),
     "money": Case(
         (Turn(command="true", usage=Usage(input=900_000, output=90_000, cached=0)), DONE),
         "budget",
         "max_cost",
-        {"options": {"max_cost_usd": 0.01}},
+        {"options": {"max_cost_usd": 0.01}, "model": "PRICED"},
     ),
 }
 
@@ -77,7 +80,10 @@ def sleeping() -> list[str]:
 def test_each_end_has_its_class(each: Site, double: ModelDouble, cli: str, name: str) -> None:
     case = CASES[name]
     double.play(case.answers)
-    result = each.step(cli, **case.fields)
+    fields = dict(case.fields)
+    if "model" in fields:
+        fields["model"] = PRICED[cli]
+    result = each.step(cli, **fields)
     error = result["error"] and result["error"]["code"]
     assert (result["outcome"], error) == (case.outcome, case.error), result
     assert sleeping() == []
@@ -122,10 +128,10 @@ def test_who_only_reads_can_not_write(site: Site, double: ModelDouble, cli: str,
 
 @pytest.mark.parametrize("cli", CLIS)
 def test_a_session_goes_on(site: Site, double: ModelDouble, cli: str) -> None:
-    double.play([Turn("It is a start."), Turn("QUESTION: go on?"), Turn("So it is done.")])
-    broken: dict[str, Any] = {"max_retries": 1, "retry_backoff_sec": 0, "options": {"resume": True}}
-    double.play([EDIT, Fault(400, message="something odd"), DONE])
-    result = site.step(cli, **broken)
+    # the end of everything in the step's process namespace
+    double.play([EDIT, Turn(command="kill -9 -1"), DONE])
+    again = {"max_retries": 1, "retry_backoff_sec": 0, "options": {"resume": True}}
+    result = site.step(cli, **again)
     assert result["outcome"] == "success", result
     assert result["attempts"] == 2
     last = double.asked[-1].body.decode()
