@@ -7,10 +7,11 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 
+from agentorch.agents import ends
 from agentorch.agents.registry import Registry
 from agentorch.agents.registry import load as load_agents
 from agentorch.checks import Check, State
-from agentorch.errors import TryAgain
+from agentorch.errors import Misconfigured, TryAgain
 from agentorch.filesystem import mounted, power_cut_doubt, refusal
 from agentorch.policy import Effective
 from agentorch.preflight import Ground, check
@@ -25,6 +26,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield git_check()
     yield sandbox_check(settings)
     yield from agent_checks(settings)
+    yield ends_check(settings)
 
 
 # ---- the state --------------------------------------------------------------------------------
@@ -112,3 +114,15 @@ def agent_check(settings: Settings, agents: Registry, name: str) -> Check:
         words = "; ".join(problem.words for problem in problems)
         return Check(f"agent {name}", "warning", words)
     return Check(f"agent {name}", "ok", f"{capabilities.binary} is there and allowed")
+
+
+def ends_check(settings: Settings) -> Check:
+    """Whether the patterns of how agents end can be read: without them no agent is started."""
+    directory = settings.ends_directory
+    try:
+        found = ends.rules(directory)
+    except Misconfigured as problem:
+        return Check("ends", "problem", "; ".join(problem.problems))
+    own = len(found) - len(ends.rules())
+    words = f"{own} of them in {directory}" if own else f"none in {directory}"
+    return Check("ends", "ok", f"{len(found)} patterns of how agents end, {words}")

@@ -81,6 +81,8 @@ class Execution:
 
     def run(self, request: Request, logs: Logbook) -> Outcome:
         """Runs the agent to its end and hears what its adapter makes of it."""
+        # first: nobody pays for an attempt whose end can't be told
+        rules = ends.rules(self.settings.ends_directory)
         command = self.agent.command(request)
         capabilities = self.capabilities
         environment = environment_of(
@@ -130,7 +132,6 @@ class Execution:
             outcome = settled(ended, command.argv[0], self.agent.outcome(ended, lines))
             self._keep_raw(streams)
         outcome = replace(outcome, files=below(outcome.files, request.work))
-        rules = ends.rules(self.settings.ends_directory)
         return metered(ends.classified(outcome, self.agent.name, rules), self.out.account())
 
     def _relay(self) -> tuple[Path, ...]:

@@ -114,6 +114,10 @@ _PHRASES: tuple[tuple[str, bytes, bytes], ...] = (
 )
 _COMPILED = tuple((kind, word, re.compile(pattern)) for kind, word, pattern in _PHRASES)
 
+# Claude Code gives its tools one: a word between its own processes, gone with them.
+_OF_A_RUN = b"claude_code_messaging_"
+
+
 # ---- assignments: the name of a secret, then a value that looks random -------------------------
 
 _NAMES = (b"passw", b"passphrase", b"pwd", b"secret", b"token", b"credential", b"key")
@@ -244,8 +248,8 @@ def _assignments(raw: bytes, lower: bytes) -> Iterator[Span]:
         if word not in lower:
             continue
         for place in _places(lower, word):
-            before = lower[max(place - 12, 0) : place]
-            if before.endswith((b"public", b"publickey")) or (
+            before = lower[max(place - 24, 0) : place]
+            if before.endswith((b"public", b"publickey", _OF_A_RUN)) or (
                 word == b"key" and not _KEY_OF.search(before)
             ):
                 continue

@@ -446,3 +446,9 @@ def test_a_worthless_token_is_redacted_and_told_from_a_secret() -> None:
     text = "ANTHROPIC_API_KEY=tOkEn-9f86d081884c7d659a2feaa0 and a-real-secret-value"
     assert [finding.kind for finding in redactor.find(text)] == [WORTHLESS, "value"]
     assert redactor.redact(text) == f"ANTHROPIC_API_KEY=[redacted:{WORTHLESS}] and [redacted:value]"
+
+
+def test_a_token_between_the_processes_of_a_cli_is_no_secret() -> None:
+    value = "Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MGFi"
+    assert not Redactor().find(f"CLAUDE_CODE_MESSAGING_TOKEN={value}")
+    assert Redactor().find(f"CODE_MESSAGING_TOKEN={value}")
