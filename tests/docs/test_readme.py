@@ -13,13 +13,25 @@ from typing import Any
 import pytest
 from tests.docs import console
 
+from agentorch.agents.ends import rules
+from agentorch.agents.registry import BUILT_IN
+from agentorch.agents.registry import load as load_agents
+from agentorch.broker import providers
 from agentorch.commands import COMMANDS
+from agentorch.doctoragents import spell
 from agentorch.errors import Exit
+from agentorch.job import Outcome
 from agentorch.settings import VARIABLES, Settings, load
+from agentorch.states import REACTIONS, OutcomeClass, Reaction
+from agentorch.systemprompts import BUILT_IN as PROMPTS
+from agentorch.verdict import judged, verdict_request
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 DOUBTS = ("a power cut breaks it (tune2fs -j)", "may not survive a power cut there")
+EMPTY = load({"AGENTORCH_ENV_FILE": "/dev/null"})
+NOWHERE = Path("/nonexistent")
+RESULT: dict[str, Any] = json.loads((ROOT / "contracts/result.schema.json").read_text("utf-8"))
 SCHEMA: dict[str, Any] = json.loads((ROOT / "contracts/job.schema.json").read_text("utf-8"))
 
 
@@ -124,7 +136,11 @@ def test_variables_and_their_defaults() -> None:
     told = {name for cell, _, _ in table for name in names(cell)}
     known = {name for name, _, _ in VARIABLES}
     places = {"AGENTORCH_STATE_DIR", "QUEUE_ROOT", "ARTIFACTS_ROOT", "WORKSPACES_ROOT"}
-    assert told - known == places
+    keys = {one.key_variable for one in providers.load(NOWHERE, {}).values()}
+    assert told - known == places | keys | providers.url_variables(NOWHERE)
+    without_effect = {name for name, attribute, _ in VARIABLES if attribute is None}
+    later = {"AGENTORCH_LAUNCHER", "DEFAULT_ARTIFACT_HANDOFF"}
+    assert known - told == without_effect | later
     defaults = {
         name: default
         for cell, words, _ in table
@@ -149,3 +165,99 @@ def test_files_that_it_names_exist() -> None:
     told = set(re.findall(r"(?:\$|`)((?:examples|tests|contracts)/[\w./-]+)", README))
     assert told
     assert [path for path in told if not (ROOT / path).exists()] == []
+
+
+# ---- agents -----------------------------------------------------------------------------------
+
+
+def unescaped(cell: str) -> list[str]:
+    return names(cell.replace("\\|", "|"))
+
+
+def test_the_agents_and_what_they_need() -> None:
+    table = {names(agent)[0]: cells for agent, *cells in rows("## Agents")}
+    assert set(table) == set(BUILT_IN)
+    known = providers.load(NOWHERE, {})
+    for name, (program, least, provider, key, install) in table.items():
+        agent = load_agents(EMPTY).get(name)
+        assert agent.capabilities is not None
+        asked = agent.provider(None)
+        assert names(program) == [agent.capabilities.binary]
+        assert least == agent.capabilities.minimum
+        assert names(provider) == ([] if asked is None else [asked])
+        assert names(key) == ([] if asked is None else [known[asked].key_variable])
+        assert all(words in agent.capabilities.install for words in names(install))
+        assert ("ripgrep" in install) is ("rg" in agent.capabilities.requires)
+
+
+def test_what_a_step_may_ask_of_an_agent() -> None:
+    table = {names(agent)[0]: cells for agent, *cells in rows("What a step may ask of them:")}
+    asking = {name for name in BUILT_IN if load_agents(EMPTY).get(name).provider(None)}
+    assert set(table) == asking
+    same = unescaped(table["claude"][2])
+    for name, (models, options, tools) in table.items():
+        abilities = load_agents(EMPTY).abilities()[name]
+        assert unescaped(models) == list(abilities.models or [])
+        offered = [f"{option} {spell(kind)}".strip() for option, kind in abilities.options.items()]
+        assert unescaped(options) == offered
+        assert (abilities.tools is None) is tools.startswith("none")
+        assert abilities.tools is None or list(abilities.tools) == same
+
+
+def test_agents_that_have_a_login() -> None:
+    told = re.search(r"at the end\. ([^.]*)\s+have no login here", README)
+    assert told is not None
+    without = {
+        name
+        for name in BUILT_IN
+        if (capabilities := load_agents(EMPTY).get(name).capabilities)
+        and capabilities.provider
+        and not capabilities.login_argv
+    }
+    assert set(names(told[1])) == without
+
+
+# ---- ends -------------------------------------------------------------------------------------
+
+FOLLOWS = {
+    Reaction.ADVANCE: "the next step",
+    Reaction.RETRY: "another try",
+    Reaction.ASK: "a human",
+    Reaction.FINAL: "`on_failure`",
+    Reaction.END: "the end of the job",
+}
+
+
+def test_every_outcome_and_what_follows() -> None:
+    table = {names(kind)[0]: follows for kind, _, _, follows in rows("### How a step ends")}
+    assert table == {str(kind): FOLLOWS[reaction] for kind, reaction in REACTIONS.items()}
+
+
+def test_the_codes_of_an_outcome() -> None:
+    table = {names(kind)[0]: set(names(codes)) for kind, _, codes, _ in rows("### How a step ends")}
+    for rule in rules():
+        assert rule.error in table[rule.kind], rule.error
+
+
+def test_the_verdict_block_is_one() -> None:
+    shown = re.search(r"```\n(VERDICT: .*?)```", README, re.DOTALL)
+    assert shown is not None
+    assert shown[1].strip() in verdict_request()
+    ended = judged(Outcome(OutcomeClass.SUCCESS, "", report=shown[1]), "reviewer")
+    assert ended.kind is OutcomeClass.CHANGES
+
+
+def test_the_roles_that_have_a_prompt() -> None:
+    assert {path.stem for path in PROMPTS.iterdir()} == {
+        "planner",
+        "implementer",
+        "reviewer",
+        "agent",
+    }
+
+
+def test_fields_of_a_result() -> None:
+    told = {names(field)[0] for field, _ in rows("### result.json")}
+    assert told <= set(RESULT["properties"])
+    metrics = {name for field, what in rows("### result.json") for name in names(what)}
+    assert set(RESULT["properties"]["metrics"]["properties"]) <= metrics
