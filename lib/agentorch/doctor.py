@@ -26,7 +26,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield git_check()
     yield sandbox_check(settings)
     yield from agent_checks(settings)
-    yield ends_check(settings)
+    yield from ends_checks(settings)
 
 
 # ---- the state --------------------------------------------------------------------------------
@@ -116,13 +116,15 @@ def agent_check(settings: Settings, agents: Registry, name: str) -> Check:
     return Check(f"agent {name}", "ok", f"{capabilities.binary} is there and allowed")
 
 
-def ends_check(settings: Settings) -> Check:
-    """Whether the patterns of how agents end can be read: without them no agent is started."""
+def ends_checks(settings: Settings) -> Iterator[Check]:
+    """What there is of the administrator's patterns of how agents end: where they can't be read,
+    no agent is started.
+    """
     directory = settings.ends_directory
     try:
-        found = ends.rules(directory)
+        own = len(ends.rules(directory)) - len(ends.rules())
     except Misconfigured as problem:
-        return Check("ends", "problem", "; ".join(problem.problems))
-    own = len(found) - len(ends.rules())
-    words = f"{own} of them in {directory}" if own else f"none in {directory}"
-    return Check("ends", "ok", f"{len(found)} patterns of how agents end, {words}")
+        yield Check("ends", "problem", "; ".join(problem.problems))
+        return
+    if own:
+        yield Check("ends", "ok", f"{own} patterns of how agents end in {directory}")

@@ -137,8 +137,9 @@ class StepRun:
         self.agent = self.find_agent()
         self._ready()
         self._home_before()
+        # first: a work tree that is elsewhere begins with nothing beside it
+        before = self._workspace_before()
         with self._way_out() as out:
-            before = self._workspace_before()
             self._apply_patches(logs)
             request = self._request(out.endpoint)
             written = self.redactor.redact(request.prompt).encode("utf-8", "replace")

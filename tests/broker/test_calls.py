@@ -260,8 +260,9 @@ def test_a_used_up_budget_is_refused_and_a_stream_over_it_is_cut(start: Start) -
     with provider(events(message(tokens_in=1_000_000))) as one:
         site = start(**at(one.url))
         site.change(max_cost_usd=1.0)
-        assert broken(site.ask())
-        answer = site.ask()
+        asked = {"stream": True, "model": "claude-opus-5-5"}
+        assert broken(site.ask(body=asked))
+        answer = site.ask(body=asked)
         assert answer.status == 403
         words = refused(answer, "budget")
         account = site.account()
@@ -632,3 +633,73 @@ def test_twenty_streams_at_once(start: Start) -> None:
         assert [answer.read() for answer in answers] == [message()] * 20
         account = site.account()
     assert (account.calls, account.tokens_in, account.tokens_out) == (20, 20000, 2000)
+
+
+# ---- what has no hope -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind", "code"),
+    [
+        ("429 Too Many Requests", {"code": "insufficient_quota"}, "auth", "credit_empty"),
+        ("400 Bad Request", {"message": "Your credit balance is too low"}, "auth", "credit_empty"),
+        ("404 Not Found", {"code": "model_not_found"}, "policy", "model_unknown"),
+        (
+            "429 Too Many Requests",
+            {"type": "usage_limit_reached", "resets_in_seconds": 7200},
+            "quota",
+            "rate_limited",
+        ),
+    ],
+)
+def test_what_can_not_get_better_is_told_at_once(
+    start: Start, status: str, error: dict[str, object], kind: str, code: str
+) -> None:
+    body = json.dumps({"error": error}).encode()
+    with provider(whole(body, status)) as one:
+        site = start(**at(one.url))
+        words = refused(site.ask(), kind)
+        end = site.account().end
+        assert end is not None
+        assert (end.kind, end.error) == (kind, code)
+        assert meant(words)[0] == kind
+        if "resets_in_seconds" in error:
+            assert end.resets_at == pytest.approx(time.time() + 7200, abs=60)
+
+
+def test_who_fails_again_and_again_is_not_asked_for_ever(start: Start) -> None:
+    with provider(whole(b'{"error": {}}', "529 Overloaded")) as one:
+        site = start(**at(one.url))
+        assert [site.ask().status for _ in range(4)] == [529, 529, 529, 403]
+        end = site.account().end
+        assert end is not None
+        assert (end.kind, end.error) == ("infra", "overloaded")
+
+
+def test_failures_count_in_a_row_only(start: Start) -> None:
+    bad, good = whole(b'{"error": {}}', "500 Internal Server Error"), whole(b"{}")
+    answers = [bad, bad, bad, good, bad, bad, bad]
+
+    def next_one(asked: Asked, connection: socket.socket) -> None:
+        answers.pop(0)(asked, connection)
+
+    with provider(next_one) as one:
+        site = start(**at(one.url))
+        assert [site.ask().status for _ in range(7)] == [500, 500, 500, 200, 500, 500, 500]
+
+
+def test_a_provider_that_is_not_there_is_not_asked_for_ever(start: Start) -> None:
+    site = start(**at("http://127.0.0.1:9"))
+    assert [site.ask().status for _ in range(4)] == [502, 502, 502, 403]
+    end = site.account().end
+    assert end is not None
+    assert (end.kind, end.error) == ("infra", "network_unreachable")
+
+
+def test_a_cap_on_what_has_no_price_is_refused(start: Start) -> None:
+    with provider(whole(b"{}")) as one:
+        site = start(**at(one.url))
+        site.change(max_cost_usd=1.0)
+        words = refused(site.ask(body={"model": "a-model-of-nobody"}), "budget")
+        assert "a-model-of-nobody" in words
+        assert one.asked == []

@@ -7,10 +7,11 @@ saw the end of an answer finds it in the account, and so does the step.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -18,16 +19,16 @@ import aiohttp
 from aiohttp import web
 
 from agentorch.broker import asking as headers_of
-from agentorch.broker import limits, wires
-from agentorch.broker.account import Account, Accounts, End, document
+from agentorch.broker import failing, limits, wires
+from agentorch.broker.account import Account, End, document
 from agentorch.broker.billing import Bill
 from agentorch.broker.bodies import Bodies, Incomplete, TooLarge
 from agentorch.broker.grants import Grant, Grants
+from agentorch.broker.judging import Call, Judge, Refusal
 from agentorch.broker.keys import Keys
 from agentorch.broker.mask import Mask
 from agentorch.broker.meter import Meter
-from agentorch.broker.prices import Prices
-from agentorch.broker.providers import OURS, Provider
+from agentorch.broker.providers import OURS
 from agentorch.broker.upstream import Asking, Unanswered, Upstream
 from agentorch.broker.wires import Wire
 from agentorch.errors import Misconfigured
@@ -35,41 +36,11 @@ from agentorch.journal import Journal
 from agentorch.text import one_line
 
 ACCOUNT = f"/{OURS}/account"
+# Within it the body of an error is there, or is not waited for.
+ERROR_S = 10
 MOST_CALLS = 64  # of one grant at a time: no CLI has ten
 _MOST_WARNED = 1000
 EVENTS = "text/event-stream"
-
-
-class Refusal(Exception):
-    """A call that gets an answer of ours. `end` says why nothing more can come of the grant."""
-
-    def __init__(self, kind: str, words: str, *, status: int = 403, end: End | None = None) -> None:
-        super().__init__(words)
-        self.kind = kind
-        self.words = words
-        self.status = status
-        self.end = end
-
-
-@dataclass
-class Call:
-    """What is known of a call, as it goes on."""
-
-    grant: Grant
-    account: Account
-    provider: Provider
-    wire: Wire
-    rest: str
-    began: float = field(default_factory=time.monotonic)
-    first_ms: int | None = None
-    status: int = 0
-    bill: Bill | None = None
-    words: str = ""
-
-    @property
-    def is_paid(self) -> bool:
-        """Whether its answer costs money."""
-        return self.rest in wires.PAID
 
 
 @dataclass
@@ -77,15 +48,12 @@ class Calls:
     """All calls. `total_s` is how long one may last."""
 
     grants: Grants
-    accounts: Accounts
-    providers: dict[str, Provider]
-    prices: Prices
+    judge: Judge
     keys: Keys
     upstream: Upstream
     journal: Journal
     total_s: float
     bodies: Bodies = field(default_factory=Bodies)
-    now: Callable[[], float] = time.time
     _open: Counter[str] = field(default_factory=Counter)
     _warned: set[str] = field(default_factory=set)
 
@@ -95,32 +63,13 @@ class Calls:
         provider, _, rest = request.rel_url.raw_path.lstrip("/").partition("/")
         call: Call | None = None
         try:
-            grant = self._granted(grant)
+            grant = self.judge.granted(grant)
             if request.rel_url.raw_path == ACCOUNT and request.method == "GET":
-                return _json(200, document(self.accounts.of(grant)))
-            call = self._judged(request, grant, provider, rest)
+                return _json(200, document(self.judge.accounts.of(grant)))
+            call = self.judge.judged(request, grant, provider, rest)
             return await self._counted(request, call)
         except Refusal as refusal:
             return self._refused(request, refusal, grant, call)
-
-    # ---- judging ------------------------------------------------------------------------------
-
-    @staticmethod
-    def _granted(grant: Grant | None) -> Grant:
-        if grant is None:
-            raise Refusal("auth", "this token is of no step that runs")
-        return grant
-
-    def _judged(self, request: web.BaseRequest, grant: Grant, name: str, rest: str) -> Call:
-        """The call, where it may be made at all. Raises Refusal."""
-        provider = self.providers.get(name)
-        if provider is None or name not in grant.providers:
-            raise Refusal("policy", f"{one_line(name, 40)!r} is no provider of this step")
-        wire = wires.wire_of(request.method, rest, provider.wires)
-        if wire is None:
-            what = one_line(f"{request.method} {rest}", 100)
-            raise Refusal("policy", f"{what!r} is not among what {name} may be asked")
-        return Call(grant, self.accounts.of(grant), provider, wire, rest)
 
     def _key(self, call: Call) -> str:
         """The provider's key. Raises Refusal."""
@@ -137,22 +86,6 @@ class Calls:
             raise Refusal("auth", words, end=End("auth", "auth_failed", words))
         return key
 
-    def _check_budget(self, call: Call) -> None:
-        cap = call.grant.max_cost_usd
-        if call.is_paid and cap is not None and call.account.cost_usd >= cap:
-            words = f"${call.account.cost_usd:.4f} of ${cap:g} are used up"
-            raise Refusal("budget", words, end=End("budget", "max_cost", words))
-
-    def _check_far(self, call: Call, answer: aiohttp.ClientResponse) -> None:
-        """A limit that is not free again soon is told at once: some CLIs would wait for it."""
-        now = self.now()
-        free_at = limits.free_at(answer.headers, now) if answer.status == 429 else None
-        if free_at is None or free_at - now <= limits.PATIENCE_S:
-            return
-        when = f"resets_at {int(free_at)} (in {int(free_at - now)} s)"
-        words = f"{call.provider.name}: the limit is reached; {when}"
-        raise Refusal("quota", words, end=End("quota", "rate_limited", words, free_at))
-
     # ---- forwarding ---------------------------------------------------------------------------
 
     async def _counted(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
@@ -160,10 +93,11 @@ class Calls:
             raise Refusal("policy", f"this step has {MOST_CALLS} calls open already")
         self._open[call.grant.digest] += 1
         try:
-            self._check_budget(call)
+            self.judge.check_budget(call)
             key = self._key(call)
             async with self.bodies.read(request) as body:
                 asked = _asked(body, call.wire)
+                self.judge.check_priced(call, asked.model)
                 answer = await _while_there(request, self._forwarded(request, call, asked, key))
             self._log(call)
             return answer or web.Response(status=499, reason="Client Closed Request")
@@ -184,11 +118,15 @@ class Calls:
                 call.status = answer.status
                 call.first_ms = _ms_since(call.began)
                 self._note(call, answer, Mask(key))
-                self._check_far(call, answer)
+                self.judge.check_far(call, answer)
+                beginning = await _beginning(answer)
+                self.judge.check_failing(call, answer.status, beginning)
                 if call.is_paid and answer.status == 200:
-                    call.bill = Bill(call.account, self.prices, asked.model, self._unpriced)
-                return await self._passed_on(request, call, asking, answer, Mask(key))
+                    call.bill = Bill(call.account, self.judge.prices, asked.model, self._unpriced)
+                chunks = _behind(beginning, self.upstream.chunks(asking, answer))
+                return await self._passed_on(request, call, chunks, answer, Mask(key))
         except Unanswered as problem:
+            self.judge.check_failing(call, 0, b"")
             raise Refusal("infra", str(problem), status=502) from problem
         finally:
             if call.bill is not None:
@@ -202,7 +140,7 @@ class Calls:
         body = asked.body if request.method == "POST" else None
         length = None if body is None else len(body)
         credentials = call.provider.credentials(key)
-        left_s = min(self.total_s, call.grant.expires_at - self.now())
+        left_s = min(self.total_s, call.grant.expires_at - self.judge.now())
         return Asking(
             method=request.method,
             url=f"{url}?{query}" if query else url,
@@ -228,7 +166,7 @@ class Calls:
         self,
         request: web.BaseRequest,
         call: Call,
-        asking: Asking,
+        chunks: AsyncIterator[bytes],
         answer: aiohttp.ClientResponse,
         mask: Mask,
     ) -> web.StreamResponse:
@@ -238,7 +176,7 @@ class Calls:
         await response.prepare(request)
         meter = Meter(call.wire, events=answer.content_type == EVENTS)
         try:
-            async for chunk in self.upstream.chunks(asking, answer):
+            async for chunk in chunks:
                 meter.feed(chunk)
                 self._book(call, meter, answer)
                 if sent := mask.feed(chunk):
@@ -265,7 +203,7 @@ class Calls:
         call.bill.note(meter.usage)
         # A whole answer is paid for already; of a stream the rest is saved.
         if answer.content_type == EVENTS:
-            self._check_budget(call)
+            self.judge.check_budget(call)
 
     # ---- what is said -------------------------------------------------------------------------
 
@@ -274,7 +212,7 @@ class Calls:
     ) -> web.Response:
         what = one_line(f"{request.method} {request.path}", 200)
         if grant is not None:
-            self._ended(self.accounts.of(grant), refusal, what)
+            self._ended(self.judge.accounts.of(grant), refusal, what)
         said = {} if grant is None else _whose(grant)
         self.journal.info(f"{what}: refused: {refusal.kind}: {refusal.words}", **said)
         wire = call.wire if call else Wire.MESSAGES if "messages" in request.path else Wire.CHAT
@@ -308,6 +246,26 @@ def _asked(body: bytes, wire: Wire) -> headers_of.Asked:
         return headers_of.asked(body, wire)
     except ValueError as problem:
         raise Refusal("policy", str(problem), status=400) from problem
+
+
+async def _beginning(answer: aiohttp.ClientResponse) -> bytes:
+    """What is there of an error's body within a time; nothing of an answer that is none."""
+    body = b""
+    if answer.status not in failing.TELLING:
+        return body
+    # what is wrong with the rest is told when it is passed on
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+        async with asyncio.timeout(ERROR_S):
+            while len(body) < failing.MOST_BYTES and (more := await answer.content.readany()):
+                body += more
+    return body
+
+
+async def _behind(beginning: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if beginning:
+        yield beginning
+    async for chunk in chunks:
+        yield chunk
 
 
 async def _while_there(request: web.BaseRequest, talk: Any) -> web.StreamResponse | None:

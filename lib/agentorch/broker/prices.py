@@ -44,6 +44,10 @@ class Prices:
 
     prices: tuple[Price, ...]
 
+    def has(self, model: str) -> bool:
+        """Whether the model has a price here."""
+        return self.cost(Usage(model=model)) is not None
+
     def cost(self, usage: Usage) -> float | None:
         """US dollars; None where the model has no price here."""
         for price in self.prices:

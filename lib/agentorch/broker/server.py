@@ -22,6 +22,7 @@ from agentorch.broker.calls import Calls
 from agentorch.broker.connect import Tunnels
 from agentorch.broker.frontdoor import FrontDoor
 from agentorch.broker.grants import Grant, Grants
+from agentorch.broker.judging import Judge
 from agentorch.broker.keys import Keys
 from agentorch.broker.providers import Provider
 from agentorch.broker.upstream import Patience, Upstream
@@ -118,10 +119,8 @@ async def serve(
         loop.add_signal_handler(number, told.set)
     upstream = Upstream(patience)
     accounts = Accounts(grants, lambda grant: _new_account(grant, found))
-    calls = Calls(
-        *(grants, accounts, found.providers, found.prices, found.keys, upstream, journal),
-        total_s=patience.total_s,
-    )
+    judge = Judge(accounts, found.providers, found.prices)
+    calls = Calls(grants, judge, found.keys, upstream, journal, patience.total_s)
     tunnels = Tunnels(grants, accounts.of, journal.info)
     server = web.Server(calls.answer)
     logger = logging.getLogger("aiohttp.server")
