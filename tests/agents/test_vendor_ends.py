@@ -173,7 +173,8 @@ def test_an_administrator_names_what_nobody_knew(zoo: Vendors) -> None:
         assert result["summary"] == "all licences are in use"
     told = zoo.run("doctor", "--json", code=None, **variables).stdout.splitlines()
     (line,) = (json.loads(one) for one in told if '"ends"' in one)
-    assert (line["state"], "1 of them" in line["words"]) == ("ok", True)
+    assert line["state"] == "ok"
+    assert line["words"].startswith("1 patterns")
 
 
 def test_patterns_that_are_broken_are_named_before_anything_runs(zoo: Vendors) -> None:
