@@ -146,7 +146,7 @@ def _request(settings: Settings, agent: Agent, top: Path) -> Request:
         goal=PROMPT,
         prompt=PROMPT,
         script=PROMPT,
-        task=PROMPT,
+        body=PROMPT,
         work=top / "work",
         home=top / "home",
         artifacts=top / "artifacts",

@@ -277,7 +277,7 @@ class StepRun:
         system = self._system()
         resume = self._resumable()
         notice = "" if resume is None else f"{roles.resumed_notice(*resume[1:])}\n\n"
-        task = notice + self._prompt(None)
+        body = notice + self._prompt(None)
         return Request(
             job_id=self.job.job_id,
             step_id=self.step.step_id,
@@ -285,7 +285,7 @@ class StepRun:
             agent=self.step.agent,
             role=self.step.role,
             goal=self.job.goal,
-            prompt=f"{notice}{self._prompt(system)}" if system else task,
+            prompt=f"{notice}{self._prompt(system)}" if system else body,
             script=self.step.prompt,
             work=self.place.workspace.paths.work,
             home=self.home,
@@ -294,7 +294,7 @@ class StepRun:
             tools=self.step.allowed_tools,
             timeout_s=self.step.timeout_s,
             system=system,
-            task=task,
+            body=body,
             model=model_of(self.settings, self.attempt),
             options=self.step.options,
             confined=policy_of(self.settings, self.job.policy).sandbox,

@@ -168,7 +168,7 @@ def request_in(place: Place) -> Request:
         artifacts=place.top / "artifacts",
         model="claude-sonnet-4-5",
         system="SYSTEM-CANARY: be careful.",
-        task="Add a greeting.",
+        body="Add a greeting.",
     )
 
 

@@ -12,6 +12,7 @@ from agentorch.scripted import ModelDouble, Turn, playing
 from . import clis
 from .real_site import Site
 
+
 @pytest.fixture(scope="session")
 def double() -> Iterator[ModelDouble]:
     if why := clis.missing():

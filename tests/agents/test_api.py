@@ -88,7 +88,7 @@ class Place:
             home=self.top / "home",
             artifacts=self.top / "artifacts",
             system="You are neutral.",
-            task="Change hello.txt.",
+            body="Change hello.txt.",
             timeout_s=60,
             endpoint=endpoint,
         )

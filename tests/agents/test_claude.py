@@ -40,7 +40,7 @@ def test_an_implementers_command_line() -> None:
         REQUEST,
         model="claude-sonnet-4-5",
         system="You are careful.",
-        task="Add a greeting.",
+        body="Add a greeting.",
         options={"effort": "high", "max_turns": 50, "max_cost_usd": 1.5, "resume": True},
     )
     assert claude_argv(request) == (
@@ -93,7 +93,7 @@ def test_a_role_gets_the_tools_that_it_may_use(
 
 
 def test_the_prompt_goes_by_stdin_and_the_system_prompt_by_a_file() -> None:
-    command = AGENT.command(replace(REQUEST, system="You are careful.", task="Add it."))
+    command = AGENT.command(replace(REQUEST, system="You are careful.", body="Add it."))
     assert command.stdin == b"Add it."
     assert command.files[".claude/agentorch-system.md"] == b"You are careful."
     alone = AGENT.command(REQUEST)
@@ -106,7 +106,7 @@ def test_a_prompt_is_never_a_command_of_the_program() -> None:
 
 
 def test_no_prompt_is_in_argv_or_environment() -> None:
-    command = AGENT.command(replace(REQUEST, prompt="PROMPT", system="SYSTEM", task="PROMPT"))
+    command = AGENT.command(replace(REQUEST, prompt="PROMPT", system="SYSTEM", body="PROMPT"))
     for word in (*command.argv, *command.environment.values()):
         assert "PROMPT" not in word
         assert "SYSTEM" not in word

@@ -107,7 +107,7 @@ def test_a_hostile_repository_runs_nothing_and_redirects_nothing(
     ]
     with playing([DONE]) as elsewhere:
         hostile(place.work, elsewhere.url)
-        ran = place.run(replace(request_, task="/greet the world"), answers)
+        ran = place.run(replace(request_, body="/greet the world"), answers)
         assert not ran_by(place.work)
         assert not elsewhere.asked
     assert ran.outcome.kind is OutcomeClass.SUCCESS

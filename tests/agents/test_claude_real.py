@@ -183,7 +183,7 @@ def test_a_login_reaches_the_vendors_hosts_through_the_proxy(
 
 def test_a_session_goes_on_and_costs_what_the_rest_cost(place: Place, request_: Request) -> None:
     first = place.run(request_, [Turn("BEFORE", usage=Usage(1000, 100, 0))])
-    again = replace(request_, attempt=2, resume=first.outcome.session_id, task="Go on.")
+    again = replace(request_, attempt=2, resume=first.outcome.session_id, body="Go on.")
     second = place.run(again, [DONE])
     said = json.dumps(second.asked[0].document["messages"])
     assert "BEFORE" in said
@@ -195,7 +195,7 @@ def test_a_session_goes_on_and_costs_what_the_rest_cost(place: Place, request_: 
 
 def test_a_prompt_that_looks_like_a_command_is_asked(place: Place, request_: Request) -> None:
     (place.work / "secret.txt").write_text("FILE-CANARY")
-    ran = place.run(replace(request_, task="/cost @secret.txt"), [DONE])
+    ran = place.run(replace(request_, body="/cost @secret.txt"), [DONE])
     assert len(ran.asked) == 1
     assert "/cost @secret.txt" in ran.asked[0].body.decode()
     assert "FILE-CANARY" not in ran.asked[0].body.decode()

@@ -37,7 +37,7 @@ REQUEST = Request(
     home=Path("/w/home"),
     artifacts=Path("/a"),
     system="System.",
-    task="Add a greeting.",
+    body="Add a greeting.",
     endpoint=BROKER,
 )
 DONE = Exit(Ending.EXITED, 0, None, 1.0)
@@ -155,7 +155,7 @@ def test_its_home_is_never_below_the_temporary_directory(home: str) -> None:
 
 
 def test_neither_prompt_nor_token_is_on_the_command_line() -> None:
-    secret = replace(REQUEST, system="S3CRET", task="T4SK", prompt="S3CRET T4SK")
+    secret = replace(REQUEST, system="S3CRET", body="T4SK", prompt="S3CRET T4SK")
     command = AGENT.command(secret)
     assert not [word for word in command.argv if "S3CRET" in word or "T4SK" in word]
     assert not [word for word in command.argv if "job-token" in word]
@@ -167,7 +167,7 @@ def test_neither_prompt_nor_token_is_on_the_command_line() -> None:
 
 
 def test_without_parts_the_whole_prompt_is_read() -> None:
-    command = AGENT.command(replace(REQUEST, system="", task="", prompt="all \ud800"))
+    command = AGENT.command(replace(REQUEST, system="", body="", prompt="all \ud800"))
     assert command.stdin == b"all ?"
     assert b"developer_instructions" not in command.files[".codex/config.toml"]
 

@@ -84,7 +84,7 @@ class Job:
             home=self.inside.home,
             artifacts=self.inside.artifacts,
             system="SYSTEM-WORDS",
-            task="Greet.",
+            body="Greet.",
             model=MODEL,
             endpoint=Endpoint("openai", self.double.url, "step-token"),
         )
@@ -254,7 +254,7 @@ def test_a_session_goes_on() -> None:
     with job([Turn("It was a parrot.", usage=Usage(100, 20))]) as made:
         first = made.run(made.request()).outcome
         made.double.play([Turn("Still a parrot.", usage=Usage(100, 20))])
-        request = made.request(resume=first.session_id, task="And now?")
+        request = made.request(resume=first.session_id, body="And now?")
         second = made.run(request).outcome
         heard = made.double.asked[0].body.decode()
     assert second.session_id == first.session_id

@@ -20,7 +20,7 @@ from agentorch.settings import Settings, load
 
 __all__ = ["here"]  # a fixture
 
-CANARY = "sk-ant-canary-0123456789abcdef"
+CANARY = "sk-ant-" + "canary-0123456789abcdef"
 CLAUDE = Capabilities(
     binary="claude",
     version_argv=("claude", "--version"),

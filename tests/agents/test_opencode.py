@@ -64,7 +64,7 @@ def test_options_and_a_session_to_go_on_with() -> None:
 
 
 def test_the_system_prompt_is_a_file_of_instructions() -> None:
-    request = asked(system="You are careful.", task="Make add.py add.")
+    request = asked(system="You are careful.", body="Make add.py add.")
     command = AGENT.command(request)
     assert command.files[opencode.SYSTEM_FILE] == b"You are careful."
     assert command.stdin == b"Make add.py add."

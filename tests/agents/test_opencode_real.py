@@ -122,7 +122,7 @@ def test_a_planner_reads_and_a_hostile_repository_runs_nothing() -> None:
     with job(os.geteuid(), answers) as made, proxy() as (url, others):
         hostile(made)
         request = made.request(
-            role="planner", reads_only=True, system="SYSTEM-WORDS", task="Plan it."
+            role="planner", reads_only=True, system="SYSTEM-WORDS", body="Plan it."
         )
         assert request.endpoint is not None
         result = made.run(replace(request, endpoint=replace(request.endpoint, proxy_url=url)))

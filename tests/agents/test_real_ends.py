@@ -52,7 +52,9 @@ CASES = {
     "overloaded": Case((Fault(529, "overloaded_error", "Overloaded"),), "infra", "overloaded"),
     "hang": Case((Hang(),), "timeout", "timeout", {"timeout_sec": 6}),
     "huge": Case((Turn("many words " * 250_000, pieces=400),), "success"),
-    "daemon": Case((Turn(command=f"setsid sleep {MARK} >/dev/null 2>&1 & echo started"), DONE), "success"),
+    "daemon": Case(
+        (Turn(command=f"setsid sleep {MARK} >/dev/null 2>&1 & echo started"), DONE), "success"
+    ),
     "money": Case(
         (Turn(command="true", usage=Usage(input=900_000, output=90_000, cached=0)), DONE),
         "budget",
@@ -130,7 +132,7 @@ def test_who_only_reads_can_not_write(site: Site, double: ModelDouble, cli: str,
 def test_a_session_goes_on(site: Site, double: ModelDouble, cli: str) -> None:
     # the end of everything in the step's process namespace
     double.play([EDIT, Turn(command="kill -9 -1"), DONE])
-    again = {"max_retries": 1, "retry_backoff_sec": 0, "options": {"resume": True}}
+    again: dict[str, Any] = {"max_retries": 1, "retry_backoff_sec": 0, "options": {"resume": True}}
     result = site.step(cli, **again)
     assert result["outcome"] == "success", result
     assert result["attempts"] == 2

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.jobs.conftest import TIMEOUT_S
 
 from agentorch.agents import claude, codex, opencode
 from agentorch.agents.base import Ending
@@ -18,7 +19,7 @@ from agentorch.agents.endings import outcome_of_exit
 from agentorch.states import OutcomeClass
 
 from .cage import Cage
-from .vendors import TIMEOUT_S, VENDORS, Act, Vendors, living, outcome, step
+from .vendors import VENDORS, Act, Vendors, living, outcome, step
 
 MB = 1024  # in kB, as /proc says it
 # Twice what a step has by itself, the interpreter and our modules: none of a flood is in it.
@@ -100,7 +101,7 @@ HASTY = """
 from dataclasses import replace
 from agentorch.agents.claude import CAPABILITIES, ClaudeAgent
 
-AGENT = ClaudeAgent("hasty", replace(CAPABILITIES, first_output_s=1))
+AGENT = ClaudeAgent("hasty", replace(CAPABILITIES, first_output_s=3))
 """
 
 
@@ -120,7 +121,7 @@ def test_an_adapter_s_deadline_holds_for_its_program(zoo: Vendors) -> None:
     (package / "hasty-1.dist-info" / "entry_points.txt").write_text("[ours]\nhasty = hasty:AGENT\n")
     zoo.environment |= {"PYTHONPATH": str(package), "WORKER_ENTRYPOINT_GROUP": "ours"}
     silent, late = zoo.submit_all(
-        [step("hasty", ["hang"]), step("hasty", ["raw", "\n"], ["compute", 2], ["answer"])]
+        [step("hasty", ["hang"]), step("hasty", ["raw", "\n"], ["compute", 4], ["answer"])]
     )
     zoo.drain_all(2)
     assert outcome(zoo.result(silent)) == ("stalled", "no_output")

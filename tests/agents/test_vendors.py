@@ -12,7 +12,7 @@ import os
 import pty
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,8 @@ QUIET = {
     "stays, deaf": Case((["answer"], ["deaf"], ["child", "daemon"], ["hang"])),
     "stays after a long answer": Case((["long_answer", 3 << 20], ["hang"])),
 }
-# The adapters' linger_s, the grace that follows, and what a busy machine takes.
-STAYS_S = 5 + 5 + 10
+# More than the adapters' linger_s and the grace that follows, less than the step's timeout.
+STAYS_S = 50
 
 
 # ---- the jobs ---------------------------------------------------------------------------------
@@ -88,10 +88,11 @@ STAYS_S = 5 + 5 + 10
 
 @dataclass(frozen=True)
 class Played:
-    """Cases that ran: where, and the job of each by vendor and name."""
+    """Cases that ran: where, the job of each by vendor and name, and what the runners said."""
 
     zoo: Vendors
     jobs: Mapping[tuple[str, str], str]
+    told: str = ""
 
     def result(self, vendor: str, name: str) -> dict[str, Any]:
         return self.zoo.result(self.jobs[vendor, name])
@@ -121,7 +122,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Played, Pla
         slots = (len(quiet.jobs) + 1) // 2
         running = patient.drain_soon(slots, RUNNER_MAX_IDLE_SEC=str(IDLE_S))
         jobs = submitted(zoo, CASES)
-        zoo.drain_all()
+        jobs = replace(jobs, told=zoo.drain_all())
         patient.drained(running)
         yield jobs, quiet
 
@@ -212,7 +213,12 @@ def test_a_key_in_the_answer_is_nowhere(zoo: Vendors, jobs: Played, vendor: str)
         )
         assert found.returncode == 1, found
     told = [zoo.run(name, job_id).stdout for name in ("status", "logs")]
-    assert not any("ant-api03-Zq7" in words for words in told)
+    assert not any("ant-api03-Zq7" in words for words in (*told, jobs.told))
+
+
+def test_no_grant_outlives_its_step(jobs: Played, quiet: Played) -> None:
+    for one in (jobs, quiet):
+        assert list((one.zoo.top / "broker" / "grants").iterdir()) == []
 
 
 # ---- what is shown ----------------------------------------------------------------------------
@@ -242,6 +248,24 @@ def test_a_terminal_gets_no_escape_of_an_agent_s(zoo: Vendors, jobs: Played, ven
     assert b"red " in on_screen
     assert not set(on_screen) & {0x1B, 0x07, 0x08, 0x00}
     assert not {"\x9b", "\u202e"} & set(on_screen.decode())
+
+
+BAD = frozenset(ESCAPES) - frozenset("evil 2Jmred back<script>alert(1)</script>]0;[31")
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_what_is_stored_for_people_has_no_escape(zoo: Vendors, jobs: Played, vendor: str) -> None:
+    top = zoo.artifacts(jobs.jobs[vendor, "escapes"])
+    read = [path for path in top.rglob("*") if path.is_file() and "raw_" not in path.name]
+    assert {"result.json", "state.json", "context.json", "report.md", "logs.txt"} <= {
+        path.name for path in read
+    }
+    for path in read:
+        text = path.read_text("utf-8")
+        if path.suffix == ".json" and path.name != "job.json":
+            text += json.dumps(json.loads(text), ensure_ascii=False).replace("\\u00", "\x00")
+        assert not BAD & set(text), path
+    assert not BAD & set(jobs.told)
 
 
 def test_a_list_on_a_terminal_has_no_escape_of_a_job_s(zoo: Vendors) -> None:

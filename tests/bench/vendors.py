@@ -221,7 +221,7 @@ class Run:
             goal=PROMPT,
             prompt=PROMPT,
             script=PROMPT,
-            task=PROMPT,
+            body=PROMPT,
             work=self.work,
             home=self.home,
             artifacts=self.directory / "artifacts",

@@ -108,7 +108,7 @@ class ApiAgent:
     def _document(self, request: Request, endpoint: Endpoint) -> dict[str, Any]:
         return {
             "system": request.system,
-            "task": request.task or request.prompt,
+            "body": request.body or request.prompt,
             "model": request.model or self.default_model,
             "options": dict(request.options),
             "work": str(request.work),

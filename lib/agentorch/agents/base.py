@@ -84,7 +84,7 @@ class Endpoint:
 class Request:
     """What an agent is asked, with the paths as the agent sees them.
 
-    `prompt` is everything, the system prompt too; `system` and `task` are its two parts for agents
+    `prompt` is everything, the system prompt too; `system` and `body` are its two parts for agents
     that take them apart. `reads_only`: the workspace is read-only for this step. `resume` is the
     session to go on with. `tools` and `options` are those of the step, checked against Abilities.
     `confined`: it runs in a sandbox of ours.
@@ -105,7 +105,7 @@ class Request:
     tools: tuple[str, ...] | None = None
     timeout_s: int = 600
     system: str = ""
-    task: str = ""
+    body: str = ""
     model: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     reads_only: bool = False

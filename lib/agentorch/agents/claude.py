@@ -166,7 +166,7 @@ def files(request: Request) -> dict[str, bytes]:
 
 def prompt(request: Request) -> str:
     """What goes to stdin. The program takes a first character `/` for a command of its own."""
-    text = request.task if request.system and request.task else request.prompt
+    text = request.body if request.system and request.body else request.prompt
     return f"\n{text}" if text.startswith("/") else text
 
 

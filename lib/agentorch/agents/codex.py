@@ -92,7 +92,7 @@ class CodexAgent:
         refuse_tools(request.tools)
         return Command(
             argv=codex_argv(request, request.endpoint),
-            stdin=(request.task or request.prompt).encode("utf-8", "replace"),
+            stdin=(request.body or request.prompt).encode("utf-8", "replace"),
             environment=environment(request, request.endpoint),
             files=files(request),
         )

@@ -256,11 +256,11 @@ class OpenCodeAgent:
     def command(self, request: Request) -> Command:
         if request.endpoint is None:
             raise Refused("agent 'opencode' needs a model endpoint, and there is none")
-        task = request.task if request.system else request.prompt
+        body = request.body if request.system else request.prompt
         system = {SYSTEM_FILE: request.system.encode("utf-8", "replace")} if request.system else {}
         return Command(
             argv=run_argv(request),
-            stdin=task.encode("utf-8", "replace"),
+            stdin=body.encode("utf-8", "replace"),
             environment=environment(request, request.endpoint),
             files={**FILES, **system},
         )

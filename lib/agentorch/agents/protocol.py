@@ -88,7 +88,7 @@ def request_bytes(request: Request) -> bytes:
         "allowed_tools": None if request.tools is None else list(request.tools),
         "timeout_sec": request.timeout_s,
         "system": request.system,
-        "task": request.task,
+        "body": request.body,
         "model": request.model,
         "options": dict(request.options),
         "reads_only": request.reads_only,

@@ -45,7 +45,7 @@ class Asked:
     """The request, as `api.ApiAgent` writes it."""
 
     system: str
-    task: str
+    body: str
     model: str
     options: Mapping[str, Any]
     work: Path
@@ -80,7 +80,7 @@ def read(document: Mapping[str, Any]) -> Asked:
     )
     return Asked(
         system=document["system"],
-        task=document["task"],
+        body=document["body"],
         model=document["model"],
         options=document["options"],
         work=Path(document["work"]),
@@ -93,10 +93,10 @@ def read(document: Mapping[str, Any]) -> Asked:
 def question(asked: Asked) -> Question:
     """What the model is asked: the task, the rules of a single answer, the workspace."""
     parts = (
-        asked.task.rstrip(),
+        asked.body.rstrip(),
         "## How you answer",
         READS if asked.reads_only else WRITES,
-        surroundings.described(asked.work, asked.task),
+        surroundings.described(asked.work, asked.body),
     )
     return Question(asked.system, "\n\n".join(parts), asked.model, asked.options)
 
