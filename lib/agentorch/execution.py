@@ -17,7 +17,6 @@ from agentorch import atomic, beneath, output
 from agentorch.agents import ends
 from agentorch.agents.base import Agent, Ending, Exit, Request
 from agentorch.agents.endings import outcome_of_exit
-from agentorch.broker import relay
 from agentorch.errors import TryAgain
 from agentorch.job import Outcome
 from agentorch.jobqueue import refuse_below
@@ -32,7 +31,7 @@ from agentorch.sandbox import Confinement, Wrapper, confined
 from agentorch.settings import Settings
 from agentorch.signals import Signals
 from agentorch.treecopy import remove
-from agentorch.wayout import WayOut
+from agentorch.wayout import WayOut, relay_program
 
 
 class Stops:
@@ -135,7 +134,7 @@ class Execution:
         return metered(ends.classified(outcome, self.agent.name, rules), self.out.account())
 
     def _relay(self) -> tuple[Path, ...]:
-        return () if self.out.path is None else (Path(relay.__file__),)
+        return () if self.out.path is None else (relay_program(),)
 
     def _ran(self, launch: Launch, logs: Logbook) -> Exit:
         """An agent may fill the disk faster than it is looked at, and end by itself then.

@@ -22,23 +22,21 @@ from pathlib import Path
 from agentorch import __version__, beneath, output
 from agentorch.agents import ends
 from agentorch.agents.base import Agent, Ending, Endpoint, Exit, Request
-from agentorch.broker import client, relay
+from agentorch.broker import client
 from agentorch.errors import AgentorchError
 from agentorch.job import Network, Outcome
 from agentorch.place import environment_of
 from agentorch.process import Launch, Limits, run
 from agentorch.sandbox import Confinement, Wrapper, confined
 from agentorch.sandbox.programs import absolute_path
-from agentorch.scripted import Turn, serving
 from agentorch.settings import Settings
 from agentorch.states import OutcomeClass
-from agentorch.wayout import PORT, WayOut
+from agentorch.wayout import PORT, WayOut, relay_program
 
 TIMEOUT_S = 60
 PROOF = "agentorch-self-test"
 WORD = "works"
 COMMAND = f"printf {WORD} > {PROOF}"
-SCRIPT = (Turn(command=COMMAND), Turn("It is done."))
 PROMPT = f"This is a test of the sandbox. Run this command, then say that it is done: {COMMAND}"
 
 
@@ -97,6 +95,10 @@ def judged(name: str, outcome: Outcome, exit_: Exit, proof: bytes | None) -> tup
 
 
 def _ran(settings: Settings, agent: Agent, top: Path) -> tuple[Exit, Outcome]:
+    # only where an agent is tried: a server of HTTP is much to import for every step
+    from agentorch.scripted import Turn, serving  # noqa: PLC0415
+
+    script = (Turn(command=COMMAND), Turn("It is done."))
     request = _request(settings, agent, top)
     command = agent.command(request)
     for path, content in command.files.items():
@@ -106,7 +108,7 @@ def _ran(settings: Settings, agent: Agent, top: Path) -> tuple[Exit, Outcome]:
     reading, writing = os.pipe()
     with (
         contextlib.closing(client.listen(top / "model")) as listener,
-        serving(listener, SCRIPT),
+        serving(listener, script),
         os.fdopen(reading, "rb") as quiet,
         os.fdopen(writing, "wb"),
         confined(
@@ -171,7 +173,7 @@ def _confinement(
         artifacts=request.artifacts,
         network=Network.DENY,
         environment=environment_of(settings, request.home, (), given),
-        read_only=(*capabilities.read_only, Path(relay.__file__)),
+        read_only=(*capabilities.read_only, relay_program()),
         masked=tuple(request.work / path for path in capabilities.masked),
         programs=(capabilities.program or capabilities.binary, *capabilities.requires),
         broker=out.path,

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import MAGIC_NUMBER, cache_from_source
 from pathlib import Path
 
 from agentorch import beneath, logins
@@ -36,6 +37,7 @@ from agentorch.settings import Settings
 PORT = 8080
 # A grant outlives the agent by what the step needs to hear the account.
 SPARE_S = 600
+_HEAD_BYTES = 16
 MAX_LOGIN_BYTES = 4 * 1024 * 1024
 
 
@@ -85,12 +87,33 @@ def relay_argv(path: Path, listener: socket.socket | None, argv: Sequence[str]) 
     return (
         python(),
         *("-I", "-S"),
-        relay.__file__,
+        str(relay_program()),
         *("--socket", str(path)),
         *where,
         "--",
         *argv,
     )
+
+
+def relay_program() -> Path:
+    """The relay's file as it is run: compiled, where Python has kept that for this very source.
+
+    A program is compiled at every start, which takes it as long as the rest of its own start.
+    """
+    source, compiled = Path(relay.__file__), Path(cache_from_source(relay.__file__))
+    try:
+        with compiled.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError:  # nothing was kept
+        return source
+    seen = source.stat()
+    return compiled if head == compiled_head(seen.st_mtime, seen.st_size) else source
+
+
+def compiled_head(mtime: float, size: int) -> bytes:
+    """How a compiled file of a source of this time and size begins (PEP 552). Pure."""
+    words = (0, int(mtime), size)
+    return MAGIC_NUMBER + b"".join((word & 0xFFFFFFFF).to_bytes(4, "little") for word in words)
 
 
 def python() -> str:

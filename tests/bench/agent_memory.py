@@ -16,7 +16,7 @@ from tests.bench.idle import PROC, children
 from tests.bench.measure import Figure, Goal, Options
 from tests.bench.vendors import bench, names, ready
 
-from agentorch.broker import relay
+from agentorch.wayout import relay_program
 
 KIB_OF_MIB = 1024
 # A CLI of 200 to 600 MB is what a step is for; this is what it pays for us.
@@ -86,7 +86,7 @@ def shares(runner: int) -> Iterator[Shares]:
 def part_of(pid: int) -> str:
     """What a process below the step is."""
     words = (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
-    if relay.__file__.encode() in words and not words[0].endswith(b"bwrap"):
+    if str(relay_program()).encode() in words and not words[0].endswith(b"bwrap"):
         return "relay"
     return "broker" if b"--grants" in words else "sandbox"
 

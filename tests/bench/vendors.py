@@ -27,7 +27,7 @@ from agentorch import beneath, output
 from agentorch.abilities import ANYTHING
 from agentorch.agents import ends, registry
 from agentorch.agents.base import Agent, Command, Ending, Endpoint, Exit, Request
-from agentorch.broker import client, relay
+from agentorch.broker import client
 from agentorch.broker.client import Grant
 from agentorch.contracts.door import Door, accept
 from agentorch.job import Network
@@ -37,7 +37,7 @@ from agentorch.sandbox import Confinement, Wrapper, confined
 from agentorch.scripted import Turn, serving
 from agentorch.settings import Settings, load
 from agentorch.states import OutcomeClass
-from agentorch.wayout import PORT, WayOut
+from agentorch.wayout import PORT, WayOut, relay_program
 
 NAMES = ("claude", "codex", "opencode")
 KEY = "sk-ant-9f86d081884c7d659a2feaa0c55ad015"
@@ -251,7 +251,7 @@ class Run:
             artifacts=self.directory / "artifacts",
             network=Network.DENY,
             environment=self.environment(command),
-            read_only=(*capabilities.read_only, Path(relay.__file__)),
+            read_only=(*capabilities.read_only, relay_program()),
             masked=tuple(self.work / path for path in capabilities.masked),
             programs=(command.argv[0],),
             broker=broker,

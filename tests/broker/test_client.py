@@ -91,6 +91,32 @@ def test_a_broker_that_does_not_answer(tmp_path: Path) -> None:
         client.account(tmp_path / "socket", "token")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"SSH-2.0-x\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\n{}",
+        b"HTTP/1.0 200 OK\r\ncontent-length: 3\r\nX: y",
+    ],
+)
+def test_an_answer_that_is_not_whole(answer: bytes) -> None:
+    with pytest.raises(ConnectionError):
+        client.answered(answer)
+
+
+def test_an_answer() -> None:
+    assert client.answered(b"HTTP/1.0 404 No\r\nContent-Length: 2\r\n\r\n{}") == (404, "{}")
+    assert client.answered(b"HTTP/1.1 200 OK\r\n\r\n\xff") == (200, "\ufffd")
+
+
+def test_a_step_imports_neither_tls_nor_mail() -> None:
+    heavy = "{'ssl', 'email', 'http.client', 'http.server', 'aiohttp', 'asyncio'}"
+    script = f"import sys, agentorch.attempt; print(*{heavy} & set(sys.modules))"
+    said = subprocess.check_output((sys.executable, "-c", script), text=True)
+    assert said.split() == []
+
+
 def test_an_unknown_token_has_no_account(start: Start) -> None:
     with pytest.raises(TryAgain, match="403"):
         client.account(start().socket, "unknown")

@@ -10,9 +10,9 @@ reached through its directory's descriptor.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 _BACKLOG = 128
+_PIECE_BYTES = 1 << 16
 # The first answer may wait for the broker to start.
 _ANSWER_S = 30
 _END_S = 5
@@ -105,16 +106,6 @@ def _reachable(path: Path) -> Iterator[str]:
         os.close(descriptor)
 
 
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("localhost")
-        self._path = path
-        self._timeout_s = timeout_s
-
-    def connect(self) -> None:
-        self.sock = connect(self._path, self._timeout_s)
-
-
 def account(path: Path, token: str, timeout_s: float = _ANSWER_S) -> Account:
     """What a grant was used for, asked of the broker at this socket. Raises TryAgain."""
     try:
@@ -122,19 +113,31 @@ def account(path: Path, token: str, timeout_s: float = _ANSWER_S) -> Account:
         if status != 200:
             raise TryAgain(f"{path}: the broker answered {status} to a question")
         return account_of(json.loads(body))
-    except (OSError, http.client.HTTPException, ValueError) as problem:
+    except (OSError, ValueError) as problem:
         raise TryAgain(f"{path}: the broker does not answer: {problem}") from problem
 
 
 def get(path: Path, what: str, token: str, timeout_s: float = _ANSWER_S) -> tuple[int, str]:
-    """What the broker at this socket answers to a GET: status and body.
+    """What the broker at this socket answers to a GET: status and body. Raises OSError.
 
-    Raises OSError and http.client.HTTPException.
+    Spoken by hand: every step asks, and http.client brings TLS and mail with it.
     """
-    with contextlib.closing(_Connection(path, timeout_s)) as connection:
-        connection.request("GET", what, headers={"Authorization": f"Bearer {token}"})
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode("utf-8", "replace")
+    # HTTP/1.0: the answer comes as it is, and ends with its connection
+    lines = (f"GET {what} HTTP/1.0", "Host: localhost", f"Authorization: Bearer {token}", "", "")
+    with connect(path, timeout_s) as connection:
+        connection.sendall("\r\n".join(lines).encode())
+        answer = b"".join(iter(lambda: connection.recv(_PIECE_BYTES), b""))
+    return answered(answer)
+
+
+def answered(answer: bytes) -> tuple[int, str]:
+    """Status and body of an HTTP answer. Raises OSError where it is none, or not whole. Pure."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status = re.match(rb"HTTP/1\.[01] (\d{3})\b", head)
+    length = re.search(rb"(?im)^content-length: *(\d+)\r?$", head)
+    if status is None or (length is not None and len(body) != int(length[1])):
+        raise ConnectionError("it broke off its answer")
+    return int(status[1]), body.decode("utf-8", "replace")
 
 
 # ---- a broker of one's own --------------------------------------------------------------------
