@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 from functools import partial
 
 import click
@@ -63,5 +62,3 @@ def _warm(settings: Settings, agents: Registry) -> None:
     if settings.real_cli and Wrapper(settings.sandbox_wrapper).kind == "bwrap":
         with contextlib.suppress(Misconfigured):  # an attempt that needs it says so
             seccomp.program()
-    # a collection in an attempt would write to every object of ours, and so copy every page
-    gc.freeze()
