@@ -8,6 +8,7 @@ One with a login of its own gets a copy of that, and the vendor's hosts.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import socket
@@ -95,10 +96,11 @@ def relay_argv(path: Path, listener: socket.socket | None, argv: Sequence[str]) 
     )
 
 
+@functools.cache  # what is made visible in the sandbox is what is run there
 def relay_program() -> Path:
     """The relay's file as it is run: compiled, where Python has kept that for this very source.
 
-    A program is compiled at every start, which takes it as long as the rest of its own start.
+    Else it is compiled at every start, which takes more than all else that it does there.
     """
     source, compiled = Path(relay.__file__), Path(cache_from_source(relay.__file__))
     try:
