@@ -59,7 +59,10 @@ def _probed(settings: Settings, agent: Agent, provider: str) -> Iterator[Check]:
 
 
 def _sandbox(settings: Settings, agent: Agent) -> Check:
-    problems = selftest.tried(settings, agent)
+    try:
+        problems = selftest.tried(settings, agent)
+    except selftest.Unfinished as end:
+        problems = (str(end),)
     if problems:
         return Check(f"agent {agent.name} in the sandbox", "problem", "; ".join(problems))
     return Check(f"agent {agent.name} in the sandbox", "ok", "edits a file by its shell")

@@ -23,6 +23,7 @@ from agentorch.settings import Settings
 from agentorch.signals import Signals
 from agentorch.states import Status
 from agentorch.step import StepRun
+from agentorch.wayout import forget_all
 from agentorch.workspace import Source, Workspace, WorkspaceTrouble, source_of
 
 # What agentorch-step exits with, by the status of its result.
@@ -185,15 +186,17 @@ def latest_success(artifacts: JobArtifacts, job: Job, step: Step) -> str | None:
     return max(ended)[1] if ended else None
 
 
-def job_patch(settings: Settings, job: Job) -> bytes:
+def job_patch(settings: Settings, agents: Registry, job: Job) -> bytes:
     """The whole change of a job against its base; empty where there is no workspace.
 
-    A change that holds a secret is withheld: the step that made it says so.
+    A change that holds a secret is withheld: the step that made it says so. Nothing of the job
+    runs any more, so what killed attempts left of their ways out goes, too.
     """
     workspace = Workspace(settings.roots.workspace(job.job_id))
     if not workspace.exists():
         return b""
     vacate(workspace.paths.work)
+    forget_all(agents, job, workspace.paths)
     try:
         patch = workspace.job_change().patch
     except WorkspaceTrouble:  # an agent made off with the work tree: there is no change to show

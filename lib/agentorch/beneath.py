@@ -17,7 +17,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class NotBeneath(Exception):
-    """The path leaves its root, goes through a symlink, or is no regular file."""
+    """The path leaves its root, goes through a symlink, is closed to us, or no regular file."""
 
 
 def read(root: Path, path: str, limit_bytes: int) -> bytes | None:
@@ -86,5 +86,9 @@ def _opened(opened: contextlib.ExitStack, name: str, directory: int | None) -> i
 
 
 def _refusal(problem: OSError, path: str) -> Exception:
-    odd = (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR, errno.ENAMETOOLONG, errno.EMLINK)
+    odd = (
+        *(errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR, errno.ENAMETOOLONG, errno.EMLINK),
+        # whoever wrote below the root closed a directory there to us
+        *(errno.EACCES, errno.EPERM),
+    )
     return NotBeneath(path) if problem.errno in odd else problem

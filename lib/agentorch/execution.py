@@ -131,7 +131,10 @@ class Execution:
             outcome = settled(ended, command.argv[0], self.agent.outcome(ended, lines))
             self._keep_raw(streams)
         outcome = replace(outcome, files=below(outcome.files, request.work))
-        return metered(ends.classified(outcome, self.agent.name, rules), self.out.account())
+        account = self.out.account()
+        if account is None and self.out.path is not None:
+            logs.note("the broker is gone, and with it what it counted")
+        return metered(ends.classified(outcome, self.agent.name, rules), account)
 
     def _relay(self) -> tuple[Path, ...]:
         return () if self.out.path is None else (relay_program(),)

@@ -225,8 +225,12 @@ class WorkspacePaths:
     def home(self, agent: str) -> Path:
         return self.homes / agent
 
+    @property
+    def brokers(self) -> Path:
+        return self.directory / "broker"
+
     def broker(self, step_id: str) -> Path:
-        return self.directory / "broker" / step_id
+        return self.brokers / step_id
 
     def io(self, step_id: str) -> Path:
         return self.directory / "io" / step_id

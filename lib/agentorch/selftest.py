@@ -22,22 +22,35 @@ from pathlib import Path
 from agentorch import __version__, beneath, output
 from agentorch.agents import ends
 from agentorch.agents.base import Agent, Ending, Endpoint, Exit, Request
+from agentorch.agents.endings import outcome_of_exit
 from agentorch.broker import client
-from agentorch.errors import AgentorchError
+from agentorch.errors import AgentorchError, TryAgain
 from agentorch.job import Network, Outcome
+from agentorch.jobqueue import lock
 from agentorch.place import environment_of
-from agentorch.process import Launch, Limits, run
+from agentorch.process import Launch, Limits, Stops, run
 from agentorch.sandbox import Confinement, Wrapper, confined
 from agentorch.sandbox.programs import absolute_path
 from agentorch.settings import Settings
 from agentorch.states import OutcomeClass
+from agentorch.treecopy import remove
 from agentorch.wayout import PORT, WayOut, relay_program
 
-TIMEOUT_S = 60
+# Some CLIs take ten seconds to start where a machine has much to do.
+TIMEOUT_S = 120
+PREFIX = ".selftest-"
 PROOF = "agentorch-self-test"
 WORD = "works"
 COMMAND = f"printf {WORD} > {PROOF}"
 PROMPT = f"This is a test of the sandbox. Run this command, then say that it is done: {COMMAND}"
+
+
+class Unfinished(Exception):
+    """The test was ended before it showed anything; `outcome` is what that comes to."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.summary)
+        self.outcome = outcome
 
 
 class _NoStops:
@@ -53,15 +66,15 @@ class _NoStops:
         return None
 
 
-def works(settings: Settings, agent: Agent) -> tuple[str, ...]:
+def works(settings: Settings, agent: Agent, stops: Stops) -> tuple[str, ...]:
     """What is wrong with the agent in this sandbox, in words; empty where nothing is.
 
-    What was found to work before is not tried again.
+    What was found to work before is not tried again. Raises Unfinished.
     """
     mark = _mark(settings, agent)
     if mark is not None and mark.exists():
         return ()
-    problems = tried(settings, agent)
+    problems = tried(settings, agent, stops)
     if not problems and mark is not None:
         with contextlib.suppress(OSError):  # it is tried again then
             mark.parent.mkdir(0o750, parents=True, exist_ok=True)
@@ -69,15 +82,45 @@ def works(settings: Settings, agent: Agent) -> tuple[str, ...]:
     return problems
 
 
-def tried(settings: Settings, agent: Agent) -> tuple[str, ...]:
-    """Runs the agent once with the scripted model; what is wrong with it, in words."""
+def tried(settings: Settings, agent: Agent, stops: Stops | None = None) -> tuple[str, ...]:
+    """Runs the agent once with the scripted model; what is wrong with it, in words.
+
+    Raises Unfinished.
+    """
     try:
         with _scratch(settings) as top:
-            exit_, outcome = _ran(settings, agent, top)
-            proof = beneath.read(top / "work", PROOF, len(WORD) + 1)
+            exit_, outcome = _ran(settings, agent, top, stops)
+            proof = _proof(top / "work")
+    except TryAgain as problem:
+        words = f"the self-test of {agent.name}: {problem}"
+        raise Unfinished(Outcome(OutcomeClass.INFRA, words, error="preflight")) from problem
     except AgentorchError as problem:
         return problem.problems
+    unfinished = cut_short(agent.name, exit_)
+    if unfinished is not None:
+        raise Unfinished(unfinished)
     return judged(agent.name, outcome, exit_, proof)
+
+
+def _proof(work: Path) -> bytes | None:
+    try:
+        return beneath.read(work, PROOF, len(WORD) + 1)
+    except beneath.NotBeneath:  # it made something else there
+        return None
+
+
+def cut_short(name: str, exit_: Exit) -> Outcome | None:
+    """What a run comes to that says nothing of the agent: it was stopped, or the machine was too
+    slow or too full, which may be better the next time; None for any other. Pure.
+    """
+    what = f"the self-test of {name}"
+    if exit_.ending in (Ending.CANCELLED, Ending.INTERRUPTED):
+        return outcome_of_exit(exit_, what)
+    if exit_.ending is Ending.TIMEOUT or exit_.oom:
+        how = "ran out of memory" if exit_.oom else f"did not end within {TIMEOUT_S} s"
+        words = f"{what} {how}: it hangs in the sandbox, or there is too much else to do"
+        return Outcome(OutcomeClass.INFRA, words, error="preflight")
+    return None
 
 
 def judged(name: str, outcome: Outcome, exit_: Exit, proof: bytes | None) -> tuple[str, ...]:
@@ -94,7 +137,7 @@ def judged(name: str, outcome: Outcome, exit_: Exit, proof: bytes | None) -> tup
 # ---- one run ----------------------------------------------------------------------------------
 
 
-def _ran(settings: Settings, agent: Agent, top: Path) -> tuple[Exit, Outcome]:
+def _ran(settings: Settings, agent: Agent, top: Path, stops: Stops | None) -> tuple[Exit, Outcome]:
     # only where an agent is tried: a server of HTTP is much to import for every step
     from agentorch.scripted import Turn, serving  # noqa: PLC0415
 
@@ -129,7 +172,8 @@ def _ran(settings: Settings, agent: Agent, top: Path) -> tuple[Exit, Outcome]:
             reports_signals_as_128=True,
         )
         limits = Limits(TIMEOUT_S, top)
-        exit_ = run(launch, limits, _NoStops(quiet.fileno()), lambda _: None, agent.is_end)
+        nobody = _NoStops(quiet.fileno())
+        exit_ = run(launch, limits, stops or nobody, lambda _: None, agent.is_end)
     lines = chain.from_iterable(output.lines(top / name, name) for name in ("stdout", "stderr"))
     rules = ends.rules(settings.ends_directory)
     return exit_, ends.classified(agent.outcome(exit_, lines), agent.name, rules)
@@ -183,12 +227,30 @@ def _confinement(
 @contextlib.contextmanager
 def _scratch(settings: Settings) -> Iterator[Path]:
     """Where workspaces are, so that the test is of the filesystem that steps have."""
-    settings.roots.workspaces_root.mkdir(0o750, parents=True, exist_ok=True)
-    top = Path(tempfile.mkdtemp(prefix=".selftest-", dir=settings.roots.workspaces_root))
-    try:
+    root = settings.roots.workspaces_root
+    root.mkdir(0o750, parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        with contextlib.ExitStack() as alone:
+            lock(_descriptor(alone, root), wait=True)
+            for path in root.glob(f"{PREFIX}*"):
+                _remove_dead(path)
+            top = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
+            held.callback(remove, top)
+            lock(_descriptor(held, top), wait=False)
         yield top.resolve()
-    finally:
-        shutil.rmtree(top, ignore_errors=True)
+
+
+def _remove_dead(path: Path) -> None:
+    """Removes what a test left that was killed: nobody has its lock any more."""
+    with contextlib.ExitStack() as held, contextlib.suppress(OSError, TryAgain):
+        if lock(_descriptor(held, path), wait=False):
+            remove(path)
+
+
+def _descriptor(stack: contextlib.ExitStack, directory: Path) -> int:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    stack.callback(os.close, descriptor)
+    return descriptor
 
 
 def _mark(settings: Settings, agent: Agent) -> Path | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agentorch import atomic, beneath, pipeline, prompt, roles, selftest
+from agentorch.abilities import Abilities
 from agentorch.agents.base import Agent, Endpoint, Request
 from agentorch.broker.client import new_token
 from agentorch.documents import Document, read_json
@@ -39,7 +40,7 @@ from agentorch.states import OutcomeClass
 from agentorch.systemprompts import system_prompt
 from agentorch.treecopy import remove
 from agentorch.verdict import judged
-from agentorch.wayout import NoCredential, WayOut, model_of, way_out
+from agentorch.wayout import NoBroker, NoCredential, WayOut, model_of, way_out
 from agentorch.workspace import Change, PatchRefused, Snapshot, WorkspaceTrouble
 
 MAX_PATCH_BYTES = 512 * 1024 * 1024
@@ -173,10 +174,21 @@ class StepRun:
         if problems:
             words = "; ".join(problem.words for problem in problems)
             raise StepEnded(failure(problems[0].kind, problems[0].error, words))
+        model, listed = self.step.model, self.settings.allowed_models
+        if self.speaks and model and listed and not Abilities(models=listed).takes_model(model):
+            words = f"the policy does not allow the model {model!r} (see ALLOWED_MODELS)"
+            raise StepEnded(failure(OutcomeClass.POLICY, "policy", words))
         if self.settings.self_test and self.speaks and capabilities.abilities.tools:
-            broken = selftest.works(self.settings, self.agent)
-            if broken:
-                raise StepEnded(failure(OutcomeClass.POLICY, "preflight", "; ".join(broken)))
+            self._test()
+
+    def _test(self) -> None:
+        """Refuses an agent that doesn't work in this sandbox. Raises StepEnded."""
+        try:
+            broken = selftest.works(self.settings, self.agent, self.stops)
+        except selftest.Unfinished as end:
+            raise StepEnded(end.outcome) from end
+        if broken:
+            raise StepEnded(failure(OutcomeClass.POLICY, "preflight", "; ".join(broken)))
 
     @contextmanager
     def _way_out(self) -> Iterator[WayOut]:
@@ -190,6 +202,9 @@ class StepRun:
                 yield out
         except NoCredential as problem:
             raise StepEnded(failure(OutcomeClass.AUTH, "preflight", str(problem))) from problem
+        except NoBroker as problem:
+            end = failure(OutcomeClass.INFRA, "broker_unreachable", str(problem))
+            raise StepEnded(end) from problem
 
     @property
     def home(self) -> Path:

@@ -22,17 +22,23 @@ from pathlib import Path
 
 from agentorch import beneath, logins
 from agentorch.agents.base import Agent, Endpoint
+from agentorch.agents.registry import Registry
 from agentorch.broker import client, relay
 from agentorch.broker.client import Account, Grant
+from agentorch.broker.grants import remove_expired
+from agentorch.broker.keys import Keys
+from agentorch.broker.prices import load as load_prices
 from agentorch.credentials import Credential, Key, credential
-from agentorch.errors import TryAgain
+from agentorch.errors import Invalid, Misconfigured, TryAgain
 from agentorch.hosts import parted
-from agentorch.job import Network
+from agentorch.job import Job, Network
 from agentorch.launch.base import Attempt
+from agentorch.paths import WorkspacePaths
 from agentorch.place import Place, policy_of
 from agentorch.policy import Effective
 from agentorch.sandbox import BROKER
 from agentorch.settings import Settings
+from agentorch.treecopy import remove
 
 # In a network namespace of the step's own nobody else listens.
 PORT = 8080
@@ -44,6 +50,10 @@ MAX_LOGIN_BYTES = 4 * 1024 * 1024
 
 class NoCredential(Exception):
     """There is neither a key nor a login for the agent; str() says what to do."""
+
+
+class NoBroker(Exception):
+    """The server's broker is not there, or takes no grant; str() says which."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +139,7 @@ def way_out(
 ) -> Iterator[WayOut]:
     """The way out of an attempt, gone with its grant on return; `token` is then worth nothing.
 
-    Raises NoCredential, and TryAgain where the server's broker can't be reached.
+    Raises NoCredential, NoBroker, and Misconfigured where a file is not as it should be.
     """
     policy = policy_of(settings, attempt.job.policy)
     model = model_of(settings, attempt)
@@ -143,7 +153,7 @@ def way_out(
         path, grants = _broker(stack, settings, place)
         hosts = (*policy.hosts, *(_login_hosts(agent) if login else ()))
         grant = _grant(attempt, provider, hosts)
-        written = client.write_grant(grants, grant, token)
+        written = _granted(settings, grants, grant, token)
         stack.callback(written.unlink, missing_ok=True)
         listener = _listener(stack, policy)
         port = PORT if listener is None else listener.getsockname()[1]
@@ -155,7 +165,7 @@ def way_out(
             login=login,
         )
         if login:
-            stack.callback(_forget, settings, agent, home)
+            stack.callback(forget, agent, home)
             _seed(settings, agent, home)
         yield WayOut(endpoint, path, token, listener, policy.sandbox)
 
@@ -168,15 +178,45 @@ def model_of(settings: Settings, attempt: Attempt) -> str | None:
 def _broker(stack: contextlib.ExitStack, settings: Settings, place: Place) -> tuple[Path, Path]:
     """The broker's socket, and the directory of its grants."""
     if settings.broker_socket is not None:
-        if not settings.broker_socket.is_socket():
-            raise TryAgain(f"AGENTORCH_BROKER_SOCKET: no broker at {settings.broker_socket}")
-        return settings.broker_socket, settings.broker_socket.parent / "grants"
+        return _of_server(settings.broker_socket)
+    _check_tables(settings)
     shutil.rmtree(place.broker, ignore_errors=True)
     place.broker.mkdir(0o700, parents=True)
     stack.callback(shutil.rmtree, place.broker, ignore_errors=True)
     environment = client.environment_of(settings)
     path = stack.enter_context(client.running(place.broker, environment))
     return path, client.grants_directory(place.broker)
+
+
+def _of_server(path: Path) -> tuple[Path, Path]:
+    try:
+        is_there = path.is_socket()
+    except OSError as problem:
+        raise NoBroker(f"AGENTORCH_BROKER_SOCKET: {path}: {problem.strerror}") from problem
+    if not is_there:
+        raise NoBroker(f"AGENTORCH_BROKER_SOCKET: no broker at {path}")
+    return path, path.parent / "grants"
+
+
+def _check_tables(settings: Settings) -> None:
+    """What a broker of one's own would refuse to start with. Raises Misconfigured."""
+    directory = settings.environment.get("CREDENTIALS_DIRECTORY")
+    Keys(Path(directory) if directory else None, settings.keys_file, {}).check()
+    if settings.prices.exists():
+        load_prices(settings.prices)
+
+
+def _granted(settings: Settings, grants: Path, grant: Grant, token: str) -> Path:
+    """Writes the grant; with the server's broker, those that killed steps left go."""
+    if settings.broker_socket is None:
+        return client.write_grant(grants, grant, token)
+    try:
+        remove_expired(grants, time.time())
+        return client.write_grant(grants, grant, token)
+    except OSError as problem:
+        raise NoBroker(f"AGENTORCH_BROKER_SOCKET: {grants}: {problem.strerror}") from problem
+    except TryAgain as problem:
+        raise NoBroker(f"AGENTORCH_BROKER_SOCKET: {problem}") from problem
 
 
 def _listener(stack: contextlib.ExitStack, policy: Effective) -> socket.socket | None:
@@ -230,11 +270,23 @@ def _seed(settings: Settings, agent: Agent, home: Path) -> None:
         beneath.write(home, name, path.read_bytes()[:MAX_LOGIN_BYTES], 0o600)
 
 
-def _forget(settings: Settings, agent: Agent, home: Path) -> None:
+def forget(agent: Agent, home: Path) -> None:
     """Takes the login out of HOME again: what is kept of a job holds no credential."""
     capabilities = agent.capabilities
-    assert capabilities is not None
-    for name in capabilities.login_files:
-        # where the agent made its way lead elsewhere, there is nothing of ours
-        with contextlib.suppress(beneath.NotBeneath, NotADirectoryError, IsADirectoryError):
-            beneath.remove(home, name)
+    for name in () if capabilities is None else capabilities.login_files:
+        try:
+            # where the agent made its way lead elsewhere, there is nothing of ours
+            with contextlib.suppress(beneath.NotBeneath, NotADirectoryError, IsADirectoryError):
+                beneath.remove(home, name)
+        except PermissionError:  # the agent closed the way
+            remove(home)
+
+
+def forget_all(agents: Registry, job: Job, paths: WorkspacePaths) -> None:
+    """Removes what attempts that were killed left of their ways out: sockets, grants, logins."""
+    remove(paths.brokers)
+    for step in job.steps:
+        home = paths.home(step.agent) / step.step_id
+        if home.is_dir():
+            with contextlib.suppress(Invalid, Misconfigured):  # an agent that is no more
+                forget(agents.get(step.agent), home)

@@ -104,7 +104,7 @@ def rules_of(document: Mapping[str, Any], name: str) -> Sequence[Rule]:
     for number, end in enumerate(ends if isinstance(ends, list) else [ends], 1):
         try:
             found.append(_rule(end))
-        except (ValueError, re.error) as problem:
+        except (ValueError, OverflowError, re.error) as problem:
             problems.append(f"{name}: end {number}: {problem}")
     if problems:
         raise Misconfigured(*problems)

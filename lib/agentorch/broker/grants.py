@@ -96,6 +96,17 @@ def write_grant(directory: Path, grant: Grant, token: str) -> Path:
     return path
 
 
+def remove_expired(directory: Path, now: float) -> None:
+    """Removes the grants that are over: of steps that were killed. Raises OSError."""
+    for path in directory.glob("*.json"):
+        try:
+            over = float(json.loads(path.read_bytes())["expires_at"]) <= now
+        except (OSError, ValueError, KeyError, TypeError):  # gone meanwhile, or none of ours
+            continue
+        if over:
+            path.unlink(missing_ok=True)
+
+
 class Grants:
     """The grants of a directory. `now` tells seconds since 1970."""
 

@@ -49,7 +49,7 @@ def main(slot: str, *, drain: bool, once: bool) -> None:
         Journal("agentorch-runner", settings),
         until,
         run_step=partial(attempt.forked, settings, agents),
-        job_patch=partial(attempt.job_patch, settings),
+        job_patch=partial(attempt.job_patch, settings, agents),
         without_secrets=partial(without_secrets, redactor=Redactor(secret_values(settings))),
     )
     click.get_current_context().exit(runner.run(slot))
