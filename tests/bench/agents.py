@@ -18,7 +18,7 @@ BEFORE_S = 0.3
 
 def figures(options: Options) -> Iterator[Figure]:
     """Both ratios of each CLI, and the three times."""
-    rounds = options.size(9, 1)
+    rounds = options.size(5, 1)
     with (
         ready(options).scratch() as scratch,
         bench(scratch, 0 if options.quick else BEFORE_S) as here,

@@ -43,6 +43,9 @@ NAMES = ("claude", "codex", "opencode")
 KEY = "sk-ant-9f86d081884c7d659a2feaa0c55ad015"
 TURNS = 3
 TIMEOUT_S = 120
+# Ours has no way to the world, where some of them look around at their start; nor has bare, or the
+# world's answers would be measured.
+NOWHERE = {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
 PROMPT = "This is a measurement. Run the commands that you are told, then say that it is done."
 
 
@@ -123,7 +126,7 @@ class Bench:
             done = subprocess.run(
                 command.argv,
                 cwd=one.work,
-                env=one.environment(command),
+                env={**one.environment(command), **NOWHERE},
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stdout,
