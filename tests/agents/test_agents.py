@@ -444,7 +444,9 @@ def _manifest(settings: Settings, name: str, text: str) -> None:
 def test_names(settings: Settings) -> None:
     _manifest(settings, "mine.toml", 'command = ["/opt/mine"]')
     found = registry.load(settings)
-    assert found.names() == ("claude", "codex", "exec", "kimi", "mine", "opencode")
+    assert found.names() == (
+        *("anthropic", "claude", "codex", "exec", "kimi", "mine", "openai", "opencode"),
+    )
     assert found.problems() == ()
     assert isinstance(found.get("mine"), ManifestAgent)
 

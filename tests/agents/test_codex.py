@@ -128,6 +128,8 @@ def test_with_a_login_there_is_neither_url_nor_key() -> None:
     assert command.environment == {
         "CODEX_HOME": "/w/home/.codex",
         "TZ": "UTC",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
         "HTTPS_PROXY": proxy,
         "https_proxy": proxy,
     }

@@ -79,6 +79,16 @@ class Endpoint:
     proxy_url: str | None = None
     login: bool = False
 
+    @property
+    def proxies(self) -> dict[str, str]:
+        """The variables by which programs find the hosts that they may reach besides."""
+        if self.proxy_url is None:
+            return {}
+        return {
+            **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), self.proxy_url),
+            **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
+        }
+
 
 @dataclass(frozen=True)
 class Request:

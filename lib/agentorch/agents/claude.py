@@ -173,18 +173,10 @@ def prompt(request: Request) -> str:
 def claude_environment(request: Request, endpoint: Endpoint) -> dict[str, str]:
     """Its variables; with a login of its own, nothing that would outrank that login."""
     private = {"CLAUDE_CODE_TMPDIR": str(request.home / "tmp")}
-    return {**ENVIRONMENT, **private, **_keyed(endpoint), **_proxied(endpoint)}
+    return {**ENVIRONMENT, **private, **_keyed(endpoint), **endpoint.proxies}
 
 
 def _keyed(endpoint: Endpoint) -> dict[str, str]:
     if endpoint.login:
         return {}
     return {"ANTHROPIC_BASE_URL": endpoint.url, "ANTHROPIC_API_KEY": endpoint.token}
-
-
-def _proxied(endpoint: Endpoint) -> dict[str, str]:
-    if endpoint.proxy_url is None:
-        return {}
-    names = ("HTTPS_PROXY", "https_proxy")
-    here = {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
-    return {**dict.fromkeys(names, endpoint.proxy_url), **here}

@@ -194,12 +194,10 @@ def environment(request: Request, endpoint: Endpoint) -> dict[str, str]:
     variables = {"CODEX_HOME": str(request.home / ".codex"), "TZ": "UTC"}
     if any(request.home.is_relative_to(directory) for directory in _TEMPORARY):
         variables["TMPDIR"] = str(request.home / "tmp")
-    if endpoint.proxy_url:
-        variables |= dict.fromkeys(("HTTPS_PROXY", "https_proxy"), endpoint.proxy_url)
     if not endpoint.login:
         variables |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
         variables[TOKEN] = endpoint.token
-    return variables
+    return variables | endpoint.proxies
 
 
 # ---- files ------------------------------------------------------------------------------------

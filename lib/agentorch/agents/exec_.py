@@ -71,6 +71,7 @@ def exec_environment(request: Request) -> dict[str, str]:
         "AGENTORCH_WORK": str(request.work),
         "AGENTORCH_ARTIFACTS": str(request.artifacts),
         "AGENTORCH_HOME": str(request.home),
+        **({} if request.endpoint is None else request.endpoint.proxies),
     }
 
 

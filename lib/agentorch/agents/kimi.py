@@ -112,7 +112,6 @@ def kimi_argv(request: Request) -> tuple[str, ...]:
 
 def kimi_environment(request: Request, endpoint: Endpoint) -> dict[str, str]:
     """Its home, the token, and every switch that it has for what it would do besides."""
-    proxy = {} if endpoint.proxy_url is None else proxied(endpoint.proxy_url)
     return {
         "KIMI_CODE_HOME": str(request.home / HOME),
         TOKEN: endpoint.token,
@@ -120,17 +119,7 @@ def kimi_environment(request: Request, endpoint: Endpoint) -> dict[str, str]:
         "KIMI_CODE_NO_AUTO_UPDATE": "1",
         "KIMI_DISABLE_CRON": "1",
         "KIMI_CODE_BUILTIN_PRODUCT_SKILLS": "0",
-        **proxy,
-    }
-
-
-def proxied(url: str) -> dict[str, str]:
-    """For its tools; the endpoint is on loopback."""
-    return {
-        "HTTPS_PROXY": url,
-        "https_proxy": url,
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
+        **endpoint.proxies,
     }
 
 

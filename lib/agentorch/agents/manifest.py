@@ -43,7 +43,12 @@ class ManifestAgent:
     description: str = ""
 
     def command(self, request: Request) -> Command:
-        return Command(self.argv, stdin=protocol.request_bytes(request), passes=self.passes)
+        return Command(
+            self.argv,
+            stdin=protocol.request_bytes(request),
+            environment={} if request.endpoint is None else request.endpoint.proxies,
+            passes=self.passes,
+        )
 
     def provider(self, model: str | None) -> str | None:
         return None

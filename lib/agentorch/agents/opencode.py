@@ -129,18 +129,7 @@ def environment(request: Request, endpoint: Endpoint) -> dict[str, str]:
         "OPENCODE_CONFIG_CONTENT": json.dumps(configuration(request, endpoint)),
         **{f"OPENCODE_DISABLE_{name}": "1" for name in off},
         **({} if endpoint.login else {KEY_VARIABLE: endpoint.token}),
-        **proxy_variables(endpoint),
-    }
-
-
-def proxy_variables(endpoint: Endpoint) -> dict[str, str]:
-    """Where the hosts are reached that the step may talk to besides its model."""
-    if endpoint.proxy_url is None:
-        return {}
-    direct = "127.0.0.1,localhost"
-    return {
-        **dict.fromkeys(("HTTPS_PROXY", "https_proxy"), endpoint.proxy_url),
-        **dict.fromkeys(("NO_PROXY", "no_proxy"), direct),
+        **endpoint.proxies,
     }
 
 

@@ -5,11 +5,7 @@ Without ENABLE_REAL_CLI=1 every agent answers like this, so that a pipeline can 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
-from agentorch.agents.base import Command, Exit, Line, Request, Simulation
-from agentorch.errors import Refused
+from agentorch.agents.base import Request, Simulation
 from agentorch.job import Outcome
 from agentorch.roles import reads_only
 from agentorch.states import OutcomeClass
@@ -45,30 +41,3 @@ def _report(request: Request, change: str) -> str:
         f"With ENABLE_REAL_CLI=1 the agent would get {len(request.prompt)} characters of prompt "
         f"and {request.timeout_s} s for this:\n\n{fenced(request.script)}"
     )
-
-
-@dataclass(frozen=True)
-class SimulatedOnly:
-    """An agent of which only the name is known; in real mode the step refuses it."""
-
-    name: str
-    capabilities: None = None
-
-    def command(self, request: Request) -> Command:
-        raise Refused(f"agent {self.name!r} can only be simulated")
-
-    def provider(self, model: str | None) -> str | None:
-        return None
-
-    def is_end(self, line: Line) -> bool:
-        return False
-
-    def outcome(self, exit_: Exit, lines: Iterable[Line]) -> Outcome:
-        raise Refused(f"agent {self.name!r} can only be simulated")
-
-    def simulate(self, request: Request) -> Simulation:
-        return simulate(request)
-
-
-# Their adapters for real runs take these places in the registry.
-OPENCODE, CODEX, CLAUDE, KIMI = map(SimulatedOnly, ("opencode", "codex", "claude", "kimi"))
