@@ -291,3 +291,26 @@ def test_a_source_that_is_gone_is_said(here: Installation) -> None:
     error = here.status(job_id)["result"]["steps"][0]["error"]
     assert error["code"] == "source_missing"
     assert "nowhere" in error["message"]
+
+
+def test_a_script_is_told_of_the_hosts_and_refused_all_others(here: Installation) -> None:
+    here.environment["ALLOWED_HOSTS"] = "pypi.org,*.debian.org"
+    opens = "import urllib.request as r; r.urlopen('https://example.org/')"
+    job_id = here.submit(
+        step("a", f'echo "$HTTPS_PROXY" > proxy; python3 -c "{opens}" 2> said || true'),
+        policy={"allow_hosts": ["pypi.org"]},
+    )
+    here.drain()
+    result = here.status(job_id)["result"]["steps"][0]
+    assert result["outcome"] == "success", result
+    refused = result["network"]["refused"]
+    why = "example.org:443 is not among the hosts that this step may reach"
+    assert refused == [{"what": "CONNECT", "why": why}]
+    assert "403" in (here.work(job_id) / "said").read_text()
+    assert (here.work(job_id) / "proxy").read_text().startswith("http://job:")
+
+
+def test_a_host_that_is_not_on_the_servers_list_is_refused_at_the_door(here: Installation) -> None:
+    document = {"goal": "g", "steps": [step("a", "true")], "policy": {"allow_hosts": ["pypi.org"]}}
+    done = here.run("submit", "-", given=json.dumps(document), code=2)
+    assert ".policy.allow_hosts[0]: 'pypi.org' is not allowed here" in done.stderr
