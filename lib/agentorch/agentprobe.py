@@ -20,6 +20,7 @@ from agentorch.broker.client import Grant
 from agentorch.checks import Check
 from agentorch.credentials import credential
 from agentorch.errors import AgentorchError, Invalid
+from agentorch.launch.base import StepEnded
 from agentorch.policy import DEFAULT_PATH
 from agentorch.preflight import found
 from agentorch.settings import Settings
@@ -61,7 +62,7 @@ def _probed(settings: Settings, agent: Agent, provider: str) -> Iterator[Check]:
 def _sandbox(settings: Settings, agent: Agent) -> Check:
     try:
         problems = selftest.tried(settings, agent)
-    except selftest.Unfinished as end:
+    except StepEnded as end:
         problems = (str(end),)
     if problems:
         return Check(f"agent {agent.name} in the sandbox", "problem", "; ".join(problems))

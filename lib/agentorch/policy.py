@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from agentorch.abilities import Abilities
 from agentorch.hosts import is_listed, parted
 from agentorch.job import Network, Policy
 
@@ -55,6 +56,16 @@ def _stricter(server: Network, job: Network) -> Network:
 
 def _common(server: frozenset[str], job: frozenset[str]) -> frozenset[str]:
     return server & job if job else server
+
+
+def model_refusal(allowed: tuple[str, ...], model: str | None) -> str:
+    """Why a step may not have the model that it names; empty where it may, or names none.
+
+    The door says so too; this is for jobs that came in when the list was another.
+    """
+    if not allowed or not model or Abilities(models=allowed).takes_model(model):
+        return ""
+    return f"the policy does not allow the model {model!r} (see ALLOWED_MODELS)"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from agentorch.broker import client
 from agentorch.errors import AgentorchError, TryAgain
 from agentorch.job import Network, Outcome
 from agentorch.jobqueue import lock
+from agentorch.launch.base import StepEnded
 from agentorch.place import environment_of
 from agentorch.process import Launch, Limits, Stops, run
 from agentorch.sandbox import Confinement, Wrapper, confined
@@ -45,14 +46,6 @@ COMMAND = f"printf {WORD} > {PROOF}"
 PROMPT = f"This is a test of the sandbox. Run this command, then say that it is done: {COMMAND}"
 
 
-class Unfinished(Exception):
-    """The test was ended before it showed anything; `outcome` is what that comes to."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.summary)
-        self.outcome = outcome
-
-
 class _NoStops:
     """Nobody stops a self-test."""
 
@@ -69,7 +62,8 @@ class _NoStops:
 def works(settings: Settings, agent: Agent, stops: Stops) -> tuple[str, ...]:
     """What is wrong with the agent in this sandbox, in words; empty where nothing is.
 
-    What was found to work before is not tried again. Raises Unfinished.
+    What was found to work before is not tried again. Raises StepEnded where the test was ended
+    before it showed anything.
     """
     mark = _mark(settings, agent)
     if mark is not None and mark.exists():
@@ -85,7 +79,7 @@ def works(settings: Settings, agent: Agent, stops: Stops) -> tuple[str, ...]:
 def tried(settings: Settings, agent: Agent, stops: Stops | None = None) -> tuple[str, ...]:
     """Runs the agent once with the scripted model; what is wrong with it, in words.
 
-    Raises Unfinished.
+    Raises StepEnded where it was ended before it showed anything.
     """
     try:
         with _scratch(settings) as top:
@@ -93,12 +87,12 @@ def tried(settings: Settings, agent: Agent, stops: Stops | None = None) -> tuple
             proof = _proof(top / "work")
     except TryAgain as problem:
         words = f"the self-test of {agent.name}: {problem}"
-        raise Unfinished(Outcome(OutcomeClass.INFRA, words, error="preflight")) from problem
+        raise StepEnded(Outcome(OutcomeClass.INFRA, words, error="preflight")) from problem
     except AgentorchError as problem:
         return problem.problems
     unfinished = cut_short(agent.name, exit_)
     if unfinished is not None:
-        raise Unfinished(unfinished)
+        raise StepEnded(unfinished)
     return judged(agent.name, outcome, exit_, proof)
 
 
@@ -182,7 +176,8 @@ def _ran(settings: Settings, agent: Agent, top: Path, stops: Stops | None) -> tu
 def _request(settings: Settings, agent: Agent, top: Path) -> Request:
     for name in ("work", "home", "artifacts"):
         (top / name).mkdir(0o700)
-    provider = agent.provider(settings.agent_models.get(agent.name)) or ""
+    model = settings.agent_models.get(agent.name)
+    provider = agent.provider(model) or ""
     return Request(
         job_id="selftest",
         step_id="selftest",
@@ -197,6 +192,7 @@ def _request(settings: Settings, agent: Agent, top: Path) -> Request:
         home=top / "home",
         artifacts=top / "artifacts",
         timeout_s=TIMEOUT_S,
+        model=model,
         endpoint=Endpoint(provider, f"http://127.0.0.1:{PORT}/{provider}", client.new_token()),
     )
 

@@ -20,17 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from agentorch import atomic, beneath, pipeline, prompt, roles, selftest
-from agentorch.abilities import Abilities
-from agentorch.agents.base import Agent, Endpoint, Request
+from agentorch.agents.base import SESSION, Agent, Endpoint, Request
 from agentorch.broker.client import new_token
 from agentorch.documents import Document, read_json
 from agentorch.errors import Invalid, Misconfigured
 from agentorch.execution import Execution, Stops
 from agentorch.job import Outcome
-from agentorch.launch.base import Attempt
+from agentorch.launch.base import Attempt, StepEnded
 from agentorch.logbook import Logbook
 from agentorch.paths import AttemptPaths
 from agentorch.place import Place, environment_of, policy_of, secret_values
+from agentorch.policy import model_refusal
 from agentorch.preflight import Ground, check
 from agentorch.record import record
 from agentorch.redact import Redactor
@@ -40,18 +40,10 @@ from agentorch.states import OutcomeClass
 from agentorch.systemprompts import system_prompt
 from agentorch.treecopy import remove
 from agentorch.verdict import judged
-from agentorch.wayout import NoBroker, NoCredential, WayOut, model_of, way_out
+from agentorch.wayout import WayOut, model_of, way_out
 from agentorch.workspace import Change, PatchRefused, Snapshot, WorkspaceTrouble
 
 MAX_PATCH_BYTES = 512 * 1024 * 1024
-
-
-class StepEnded(Exception):
-    """The attempt ended before its agent ran."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        super().__init__(outcome.summary)
-        self.outcome = outcome
 
 
 class StepRun:
@@ -170,41 +162,26 @@ class StepRun:
             non_git_status=self.settings.non_git_workdir_status,
             versions=self.settings.versions,
         )
-        problems = check(capabilities, ground)
-        if problems:
+        if problems := check(capabilities, ground):
             words = "; ".join(problem.words for problem in problems)
             raise StepEnded(failure(problems[0].kind, problems[0].error, words))
-        model, listed = self.step.model, self.settings.allowed_models
-        if self.speaks and model and listed and not Abilities(models=listed).takes_model(model):
-            words = f"the policy does not allow the model {model!r} (see ALLOWED_MODELS)"
+        words = model_refusal(self.settings.allowed_models, self.step.model)
+        if self.speaks and words:
             raise StepEnded(failure(OutcomeClass.POLICY, "policy", words))
         if self.settings.self_test and self.speaks and capabilities.abilities.tools:
-            self._test()
-
-    def _test(self) -> None:
-        """Refuses an agent that doesn't work in this sandbox. Raises StepEnded."""
-        try:
             broken = selftest.works(self.settings, self.agent, self.stops)
-        except selftest.Unfinished as end:
-            raise StepEnded(end.outcome) from end
-        if broken:
-            raise StepEnded(failure(OutcomeClass.POLICY, "preflight", "; ".join(broken)))
+            if broken:
+                raise StepEnded(failure(OutcomeClass.POLICY, "preflight", "; ".join(broken)))
 
     @contextmanager
     def _way_out(self) -> Iterator[WayOut]:
         if not self.settings.real_cli:
             yield WayOut()
             return
-        try:
-            with way_out(
-                self.settings, self.attempt, self.agent, self.place, self.home, self.token
-            ) as out:
-                yield out
-        except NoCredential as problem:
-            raise StepEnded(failure(OutcomeClass.AUTH, "preflight", str(problem))) from problem
-        except NoBroker as problem:
-            end = failure(OutcomeClass.INFRA, "broker_unreachable", str(problem))
-            raise StepEnded(end) from problem
+        with way_out(
+            self.settings, self.attempt, self.agent, self.place, self.home, self.token
+        ) as out:
+            yield out
 
     @property
     def home(self) -> Path:
@@ -327,7 +304,8 @@ class StepRun:
         if not self.step.options.get("resume") or last < self.attempt.base:
             return None
         result = read_json(self.place.step.attempt(last).result)
-        if result is None or not result.get("session_id"):
+        # what is told as a session's name becomes an argument: none that would be an option
+        if result is None or not SESSION.fullmatch(str(result.get("session_id") or "")):
             return None
         return str(result["session_id"]), last, str(result["summary"])
 

@@ -31,13 +31,14 @@ from agentorch.broker.prices import load as load_prices
 from agentorch.credentials import Credential, Key, credential
 from agentorch.errors import Invalid, Misconfigured, TryAgain
 from agentorch.hosts import parted
-from agentorch.job import Job, Network
-from agentorch.launch.base import Attempt
+from agentorch.job import Job, Network, Outcome
+from agentorch.launch.base import Attempt, StepEnded
 from agentorch.paths import WorkspacePaths
 from agentorch.place import Place, policy_of
 from agentorch.policy import Effective
 from agentorch.sandbox import BROKER
 from agentorch.settings import Settings
+from agentorch.states import OutcomeClass
 from agentorch.treecopy import remove
 
 # In a network namespace of the step's own nobody else listens.
@@ -46,14 +47,6 @@ PORT = 8080
 SPARE_S = 600
 _HEAD_BYTES = 16
 MAX_LOGIN_BYTES = 4 * 1024 * 1024
-
-
-class NoCredential(Exception):
-    """There is neither a key nor a login for the agent; str() says what to do."""
-
-
-class NoBroker(Exception):
-    """The server's broker is not there, or takes no grant; str() says which."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +132,8 @@ def way_out(
 ) -> Iterator[WayOut]:
     """The way out of an attempt, gone with its grant on return; `token` is then worth nothing.
 
-    Raises NoCredential, NoBroker, and Misconfigured where a file is not as it should be.
+    Raises StepEnded without a broker or a credential, and Misconfigured where a file is not as it
+    should be.
     """
     policy = policy_of(settings, attempt.job.policy)
     model = model_of(settings, attempt)
@@ -192,10 +186,15 @@ def _of_server(path: Path) -> tuple[Path, Path]:
     try:
         is_there = path.is_socket()
     except OSError as problem:
-        raise NoBroker(f"AGENTORCH_BROKER_SOCKET: {path}: {problem.strerror}") from problem
+        raise _no_broker(f"{path}: {problem.strerror}") from problem
     if not is_there:
-        raise NoBroker(f"AGENTORCH_BROKER_SOCKET: no broker at {path}")
+        raise _no_broker(f"no broker at {path}")
     return path, path.parent / "grants"
+
+
+def _no_broker(words: str) -> StepEnded:
+    words = f"AGENTORCH_BROKER_SOCKET: {words}"
+    return StepEnded(Outcome(OutcomeClass.INFRA, words, error="broker_unreachable"))
 
 
 def _check_tables(settings: Settings) -> None:
@@ -214,9 +213,9 @@ def _granted(settings: Settings, grants: Path, grant: Grant, token: str) -> Path
         remove_expired(grants, time.time())
         return client.write_grant(grants, grant, token)
     except OSError as problem:
-        raise NoBroker(f"AGENTORCH_BROKER_SOCKET: {grants}: {problem.strerror}") from problem
+        raise _no_broker(f"{grants}: {problem.strerror}") from problem
     except TryAgain as problem:
-        raise NoBroker(f"AGENTORCH_BROKER_SOCKET: {problem}") from problem
+        raise _no_broker(str(problem)) from problem
 
 
 def _listener(stack: contextlib.ExitStack, policy: Effective) -> socket.socket | None:
@@ -253,7 +252,8 @@ def _credential(
     assert capabilities is not None
     found = credential(settings, agent.name, capabilities, provider, attempt.job.project_id)
     if found.is_missing:
-        raise NoCredential(f"agent {agent.name!r} {found.words}")
+        words = f"agent {agent.name!r} {found.words}"
+        raise StepEnded(Outcome(OutcomeClass.AUTH, words, error="preflight"))
     return found
 
 

@@ -248,6 +248,25 @@ def test_a_slow_machine_is_no_broken_sandbox() -> None:
     assert selftest.cut_short("claude", exit_of(Ending.SIGNALLED)) is None
 
 
+FORGES = """#!/bin/sh
+case $1 in --version) echo 9.9.9; exit;; esac
+echo "arguments: $*" >&2
+echo '{"type":"system","subtype":"init","session_id":"--evil","model":"m"}'
+exit 1
+"""
+
+
+def test_a_session_whose_name_is_an_option_is_not_gone_on_with(ready: Installation) -> None:
+    fake(ready, FORGES)
+    job_id = ready.submit(asks(agent="claude", max_retries=1, options={"resume": True}))
+    ready.drain(AGENTORCH_SELF_TEST="0")
+    attempts = ready.artifacts(job_id) / "steps/one/attempts"
+    first, second = (attempts / number for number in "12")
+    assert json.loads((first / "result.json").read_text())["session_id"] == "--evil"
+    assert "arguments:" in (second / "raw_stderr.txt").read_text()
+    assert "--evil" not in (second / "raw_stderr.txt").read_text()
+
+
 # ---- what is refused at every door ------------------------------------------------------------
 
 

@@ -18,6 +18,8 @@ from agentorch.job import Outcome
 
 # What an agent may be called.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+# What a session may be called that an agent is to go on with.
+SESSION = NAME
 
 
 class Ending(StrEnum):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from agentorch.job import Job, Step
+from agentorch.job import Job, Outcome, Step
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,14 @@ class Attempt:
     def name(self) -> str:
         """What a launcher calls it."""
         return f"agentorch-step:{self.job.job_id}:{self.step.step_id}:a{self.number}"
+
+
+class StepEnded(Exception):
+    """The attempt ended before its agent ran."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.summary)
+        self.outcome = outcome
 
 
 class Stop(StrEnum):
