@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from tests.jobs.conftest import Installation
 
 from agentorch.scripted import ModelDouble, Turn, playing
 
@@ -37,3 +39,11 @@ def each(request: pytest.FixtureRequest, double: ModelDouble) -> Iterator[Site]:
     site = Site(double.url, ordinary=request.param == "ordinary")
     yield site
     site.close()
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Installation]:
+    installation = Installation(tmp_path)
+    installation.start_repository()
+    yield installation
+    installation.close()

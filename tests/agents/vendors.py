@@ -43,11 +43,7 @@ class Vendors(Installation):
 
     def __init__(self, top: Path) -> None:
         super().__init__(top)
-        self.repository.mkdir()
-        self.git("init", "-q", "-b", "main")
-        (self.repository / "README").write_text("hello\n")
-        self.git("add", "README")
-        self.git("commit", "-qm", "first")
+        self.start_repository()
         self.environment |= {
             "PATH": f"{installed(top / 'cli')}:/usr/local/bin:/usr/bin:/bin",
             "ALLOWED_BINARIES": ",".join(VENDORS),

@@ -42,6 +42,14 @@ class Installation:
         }
         self.started: list[subprocess.Popen[str]] = []
 
+    def start_repository(self) -> None:
+        """A repository with one file."""
+        self.repository.mkdir()
+        self.git("init", "-q", "-b", "main")
+        (self.repository / "README").write_text("hello\n")
+        self.git("add", "README")
+        self.git("commit", "-qm", "first")
+
     def argv(self, name: str, *arguments: str) -> list[str]:
         return [sys.executable, str(ROOT / "bin" / f"agentorch-{name}"), *arguments]
 
@@ -133,10 +141,6 @@ def processes_with(marker: str) -> list[int]:
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Installation]:
     installation = Installation(tmp_path)
-    installation.repository.mkdir()
-    installation.git("init", "-q", "-b", "main")
-    (installation.repository / "README").write_text("hello\n")
-    installation.git("add", "README")
-    installation.git("commit", "-qm", "first")
+    installation.start_repository()
     yield installation
     installation.close()
