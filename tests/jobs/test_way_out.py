@@ -323,6 +323,22 @@ def test_a_step_with_no_queue_leaves_its_files_and_nothing_else(ready: Installat
     assert ready.git("status", "--porcelain") == ""
 
 
+def test_two_steps_with_no_queue_do_not_share_an_output(
+    ready: Installation, double: ModelDouble
+) -> None:
+    (ready.top / "job.json").write_text(json.dumps({"goal": "g", "steps": [asks()]}))
+    where = ("--workdir", str(ready.repository), "--output", str(ready.top / "out"))
+    argv = ("--job", str(ready.top / "job.json"), "--step", "one", *where)
+    double.answers[:] = [Hang()]
+    first = ready.start("step", *argv)
+    eventually(lambda: double.asked)
+    second = ready.run("step", *argv, code=2)
+    assert "--output: another agentorch-step is at work in" in second.stderr
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(30) == 130
+    assert not (ready.top / "out/.agentorch").exists()
+
+
 # ---- an agent that closes its HOME ------------------------------------------------------------
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from agentorch.documents import Document
 from agentorch.errors import Exit, Invalid, Refused, UnknownJob
 from agentorch.inspect import find
 from agentorch.job import Job, Step
-from agentorch.jobqueue import Queue, flocked
+from agentorch.jobqueue import Queue, flocked, lock
 from agentorch.launch.base import Attempt
 from agentorch.settings import Settings
 from agentorch.slots import STEPS, hold
@@ -113,7 +116,20 @@ def _alone(
         output.mkdir(0o750, parents=True, exist_ok=True)
     except OSError as problem:
         raise Invalid([f"--output: {str(output)!r}: {problem.strerror}"]) from problem
-    return attempt.run_alone(settings, agents, job, step, workdir.resolve(), output.resolve())
+    with _held(output):
+        return attempt.run_alone(settings, agents, job, step, workdir.resolve(), output.resolve())
+
+
+@contextlib.contextmanager
+def _held(output: Path) -> Iterator[None]:
+    """Nobody else's step has its HOME and its broker there meanwhile. Raises Refused."""
+    descriptor = os.open(output, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not lock(descriptor, wait=False):
+            raise Refused(f"--output: another agentorch-step is at work in {str(output)!r}")
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _step(job: Job, step_id: str) -> Step:
