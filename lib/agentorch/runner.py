@@ -173,8 +173,10 @@ class Runner:
             self._work(slot, key, launcher, events)
 
     def _wait_for_disk(self, problem: TryAgain, key: Key, events: Events) -> None:
+        """The whole interval, unless it is told something: our own moves are events, too."""
         self._say_waiting(problem, job=key.job_id)
-        events.wait(self.settings.runner_poll_interval_s)
+        select.select([events.signals], [], [], self.settings.runner_poll_interval_s)
+        events.signals.clear()
 
     def _say_waiting(self, problem: TryAgain, **fields: str) -> None:
         if not self.waiting:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -116,6 +117,33 @@ def test_a_runner_goes_on_when_there_is_room(mounting: ThreadPoolExecutor, floor
             assert violations(site) == []
 
     mounting.submit(goes_on).result()
+
+
+def test_a_step_that_finds_no_room_is_not_started_again_and_again(
+    mounting: ThreadPoolExecutor,
+) -> None:
+    def waits() -> None:
+        with small(ROOM) as site:
+            # a single inode, the top's own: nothing can be made there
+            workspaces = site.state_directory.parent / "tight"
+            mount_tmpfs(workspaces, "size=1m,nr_inodes=1")
+            tight = site.with_variables(
+                WORKSPACES_ROOT=str(workspaces), RUNNER_POLL_INTERVAL_SEC="1"
+            )
+            site.submit(job("job-full-1"))
+            runner = tight.start("runner", "--drain")
+            until_waiting(runner)
+            # its own moves are no reason to try again before the interval is over
+            time.sleep(2.5)
+            attempts = len(list(site.state_directory.glob("artifacts/*/steps/*/attempts/*")))
+            remount(workspaces, "nr_inodes=10000")
+            runner.communicate(timeout=60)
+            assert runner.returncode == 0
+            assert places(site) == {"job-full-1": State.DONE}
+            unmount(workspaces)
+            assert 0 < attempts <= 5
+
+    mounting.submit(waits).result()
 
 
 def test_a_read_only_disk_takes_no_job(mounting: ThreadPoolExecutor) -> None:
