@@ -113,16 +113,8 @@ class Execution:
                 alive_fd=self.alive_fd,
             ) as start,
         ):
-            launch = Launch(
-                argv=start.argv,
-                cwd=request.work,
-                environment=start.environment,
-                stdin=streams / "stdin",
-                stdout=streams / "stdout",
-                stderr=streams / "stderr",
-                pass_fds=(*start.pass_fds, *self.out.pass_fds),
-                stop_argv=start.stop_argv,
-                reports_signals_as_128=self.policy.sandbox,
+            launch = Launch.of(
+                start, request.work, streams, self.out.pass_fds, is_wrapped=self.policy.sandbox
             )
             ended = self._ran(launch, logs)
             lines = chain.from_iterable(

@@ -28,6 +28,7 @@ from agentorch.atomic import DISK_TROUBLE, disk_trouble
 from agentorch.descendants import Descendants, die_with_parent, subreaper
 from agentorch.errors import TryAgain
 from agentorch.output import Followers
+from agentorch.sandbox import Confined
 from agentorch.watch import Limits, Stops, Watch
 
 __all__ = ["Launch", "Limits", "Stops", "code_and_signal", "exit_of", "run"]
@@ -56,6 +57,29 @@ class Launch:
     pass_fds: tuple[int, ...] = ()
     stop_argv: tuple[str, ...] | None = None
     reports_signals_as_128: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        start: Confined,
+        cwd: Path,
+        streams: Path,
+        pass_fds: tuple[int, ...] = (),
+        *,
+        is_wrapped: bool = True,
+    ) -> Launch:
+        """What a sandbox is to start, with its streams in a directory and more descriptors."""
+        return cls(
+            argv=start.argv,
+            cwd=cwd,
+            environment=start.environment,
+            stdin=streams / "stdin",
+            stdout=streams / "stdout",
+            stderr=streams / "stderr",
+            pass_fds=(*start.pass_fds, *pass_fds),
+            stop_argv=start.stop_argv,
+            reports_signals_as_128=is_wrapped,
+        )
 
 
 def run(

@@ -154,17 +154,7 @@ def _ran(settings: Settings, agent: Agent, top: Path, stops: Stops | None) -> tu
             out.around(command.argv),
         ) as start,
     ):
-        launch = Launch(
-            argv=start.argv,
-            cwd=request.work,
-            environment=start.environment,
-            stdin=top / "stdin",
-            stdout=top / "stdout",
-            stderr=top / "stderr",
-            pass_fds=start.pass_fds,
-            stop_argv=start.stop_argv,
-            reports_signals_as_128=True,
-        )
+        launch = Launch.of(start, request.work, top)
         limits = Limits(TIMEOUT_S, top)
         nobody = _NoStops(quiet.fileno())
         exit_ = run(launch, limits, stops or nobody, lambda _: None, agent.is_end)
