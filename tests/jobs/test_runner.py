@@ -122,7 +122,7 @@ def test_a_job_that_kills_its_runners_does_not_loop(here: Installation) -> None:
     for _ in range(8):
         known = len(list(attempts.glob("*/claim")))
         runner = here.start("runner")
-        eventually(partial(went_on, known))
+        eventually(partial(went_on, known), 60)
         runner.kill()
         runner.wait()
     assert len(list(attempts.glob("*/claim"))) <= 5
