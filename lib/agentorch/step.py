@@ -12,8 +12,8 @@ attempt ends without a result.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -173,15 +173,10 @@ class StepRun:
             if broken:
                 raise StepEnded(failure(OutcomeClass.POLICY, "preflight", "; ".join(broken)))
 
-    @contextmanager
-    def _way_out(self) -> Iterator[WayOut]:
+    def _way_out(self) -> AbstractContextManager[WayOut]:
         if not self.settings.real_cli:
-            yield WayOut()
-            return
-        with way_out(
-            self.settings, self.attempt, self.agent, self.place, self.home, self.token
-        ) as out:
-            yield out
+            return nullcontext(WayOut())
+        return way_out(self.settings, self.attempt, self.agent, self.place, self.home, self.token)
 
     @property
     def home(self) -> Path:

@@ -153,7 +153,7 @@ def way_out(
         port = PORT if listener is None else listener.getsockname()[1]
         endpoint = Endpoint(
             provider=provider or "",
-            url=f"http://127.0.0.1:{port}/{provider}",
+            url=f"http://127.0.0.1:{port}/{provider or ''}",
             token=token,
             proxy_url=f"http://job:{token}@127.0.0.1:{port}" if hosts else None,
             login=login,
