@@ -703,3 +703,16 @@ def test_a_cap_on_what_has_no_price_is_refused(start: Start) -> None:
         words = refused(site.ask(body={"model": "a-model-of-nobody"}), "budget")
         assert "a-model-of-nobody" in words
         assert one.asked == []
+
+
+def test_words_for_a_cli_have_no_number_that_it_could_take_for_a_status(start: Start) -> None:
+    with provider(events(message(tokens_in=1_000_000))) as one:
+        site = start(**at(one.url))
+        site.change(max_cost_usd=1.0)
+        asked = {"stream": True, "model": "claude-opus-5-5"}
+        assert broken(site.ask(body=asked))
+        words = refused(site.ask(body=asked), "budget")
+        assert not any(character.isdigit() for character in words), words
+        end = site.account().end
+        assert end is not None
+        assert any(character.isdigit() for character in end.words)

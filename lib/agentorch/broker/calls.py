@@ -216,7 +216,7 @@ class Calls:
         said = {} if grant is None else _whose(grant)
         self.journal.info(f"{what}: refused: {refusal.kind}: {refusal.words}", **said)
         wire = call.wire if call else Wire.MESSAGES if "messages" in request.path else Wire.CHAT
-        message = f"{OURS}: {refusal.kind}: {refusal.words}"
+        message = f"{OURS}: {refusal.kind}: {wires.without_numbers(refusal.words)}"
         body = wires.refusal(wire, refusal.status, message)
         return web.Response(status=refusal.status, body=body, content_type="application/json")
 

@@ -35,6 +35,13 @@ def wire_of(method: str, rest: str, wires: tuple[Wire, ...]) -> Wire | None:
     return next((wire for wire in wires if wire in having), None)
 
 
+def without_numbers(words: str) -> str:
+    """Words for a CLI: OpenCode takes a 429 or 500 anywhere in them, in $13.0500 too, for an error
+    that goes by itself, and tries again until its step's time is over.
+    """
+    return re.sub(r"\d[\d.]*", "N", words)
+
+
 def refusal(wire: Wire, status: int, message: str) -> bytes:
     """The body of an answer of ours, in the form of the protocol's own errors."""
     kind = "permission_error" if status == 403 else "api_error"
