@@ -85,14 +85,15 @@ def wanted(paths: Sequence[str], limits: Limits) -> tuple[str, ...]:
 
 def compose(parts: Parts) -> str:
     """The prompt. Ends with exactly one newline."""
-    sections = (*_opening(parts), *_conversation(parts), *_artifacts(parts))
-    return "\n\n".join(section.strip("\n") for section in sections).rstrip("\n") + "\n"
+    sections = (parts.task, *_conversation(parts), *_artifacts(parts))
+    body = "\n\n".join(section.strip("\n") for section in sections).rstrip("\n") + "\n"
+    return with_system(parts.system or "", body)
 
 
-def _opening(parts: Parts) -> tuple[str, ...]:
-    if parts.system is None or not parts.system.strip():
-        return (parts.task,)
-    return (parts.system, "## Task", parts.task)
+def with_system(system: str, body: str) -> str:
+    """A prompt that was composed without a system prompt, with one; a blank one is none."""
+    stripped = system.strip("\n")
+    return f"{stripped}\n\n## Task\n\n{body}" if system.strip() else body
 
 
 def _conversation(parts: Parts) -> Iterator[str]:

@@ -46,6 +46,10 @@ from agentorch.workspace import Change, PatchRefused, Snapshot, WorkspaceTrouble
 MAX_PATCH_BYTES = 512 * 1024 * 1024
 
 
+# The session to go on with, of which attempt, and how that one ended.
+Resumed = tuple[str, int, str]
+
+
 class StepRun:
     """An attempt, and what it needs. `alive_fd` is the step's lock, for the sandbox to hold."""
 
@@ -129,12 +133,14 @@ class StepRun:
         workspace = self.place.workspace
         self.agent = self.find_agent()
         self._ready()
-        self._home_before()
+        resume = self._resumable()
+        vacate(workspace.paths.work)
+        self._home_before(resume)
         # first: a work tree that is elsewhere begins with nothing beside it
         before = self._workspace_before()
         with self._way_out() as out:
             self._apply_patches(logs)
-            request = self._request(out.endpoint)
+            request = self._request(out.endpoint, resume)
             written = self.redactor.redact(request.prompt).encode("utf-8", "replace")
             atomic.replace(self.paths.prompt, written, last=False)
             real = self.settings.real_cli
@@ -194,7 +200,6 @@ class StepRun:
 
     def _workspace_before(self) -> Snapshot:
         workspace = self.place.workspace
-        vacate(workspace.paths.work)
         self.place.make()
         try:
             return workspace.begin(self.step.step_id, self.attempt.base)
@@ -205,10 +210,9 @@ class StepRun:
         self.place.make()
         return workspace.begin(self.step.step_id, self.attempt.base)
 
-    def _home_before(self) -> None:
+    def _home_before(self, resume: Resumed | None) -> None:
         """Nothing of an earlier attempt is in HOME, but for the session that is to go on."""
-        if self.settings.real_cli and self.speaks and self._resumable() is None:
-            vacate(self.place.workspace.paths.work)
+        if self.settings.real_cli and self.speaks and resume is None:
             remove(self.home)
 
     def _apply_patches(self, logs: Logbook) -> None:
@@ -225,7 +229,7 @@ class StepRun:
             applied = bool(patch) and self.place.workspace.apply(patch)
             logs.note(f"{path}: {'applied' if applied else 'empty or applied already'}")
 
-    def _prompt(self, system: str | None) -> str:
+    def _prompt(self) -> str:
         inputs, _ = pipeline.handoff(self.job, self.step, self.latest_success)
         limits = prompt.Limits(
             self.settings.max_input_artifacts_files,
@@ -236,7 +240,6 @@ class StepRun:
         return prompt.compose(
             prompt.Parts(
                 task=self.step.prompt,
-                system=system,
                 strategy=self.job.context_strategy,
                 messages=self.messages,
                 artifacts=(self._artifact(path, limits.file_chars) for path in read),
@@ -260,11 +263,10 @@ class StepRun:
             return ""
         return system_prompt(self.settings.prompts_directory, self.step.agent, self.step.role)
 
-    def _request(self, endpoint: Endpoint | None) -> Request:
+    def _request(self, endpoint: Endpoint | None, resume: Resumed | None) -> Request:
         system = self._system()
-        resume = self._resumable()
         notice = "" if resume is None else f"{roles.resumed_notice(*resume[1:])}\n\n"
-        body = notice + self._prompt(None)
+        text = self._prompt()
         return Request(
             job_id=self.job.job_id,
             step_id=self.step.step_id,
@@ -272,7 +274,7 @@ class StepRun:
             agent=self.step.agent,
             role=self.step.role,
             goal=self.job.goal,
-            prompt=f"{notice}{self._prompt(system)}" if system else body,
+            prompt=notice + prompt.with_system(system, text),
             script=self.step.prompt,
             work=self.place.workspace.paths.work,
             home=self.home,
@@ -281,7 +283,7 @@ class StepRun:
             tools=self.step.allowed_tools,
             timeout_s=self.step.timeout_s,
             system=system,
-            body=body,
+            body=notice + text,
             model=model_of(self.settings, self.attempt),
             options=self.step.options,
             confined=policy_of(self.settings, self.job.policy).sandbox,
@@ -290,8 +292,8 @@ class StepRun:
             endpoint=endpoint,
         )
 
-    def _resumable(self) -> tuple[str, int, str] | None:
-        """The session to go on with, of which attempt, and how that one ended.
+    def _resumable(self) -> Resumed | None:
+        """The session to go on with, None where there is none.
 
         Only within a visit: what an earlier one left in the workspace stays there.
         """
