@@ -72,9 +72,7 @@ def _key(settings: Settings, agent: str, provider: Provider, project_id: str | N
         return Key.THERE
     if not _is_readable(settings.keys_file):
         return Key.HIDDEN
-    directory = settings.environment.get("CREDENTIALS_DIRECTORY")
-    keys = Keys(Path(directory) if directory else None, settings.keys_file, {})
-    if keys.find(variable, agent, project_id) is not None:
+    if Keys.of(settings, {}).find(variable, agent, project_id) is not None:
         return Key.THERE
     return Key.MISSING if settings.broker_socket is None else Key.HIDDEN
 

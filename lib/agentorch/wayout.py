@@ -199,8 +199,7 @@ def _no_broker(words: str) -> StepEnded:
 
 def _check_tables(settings: Settings) -> None:
     """What a broker of one's own would refuse to start with. Raises Misconfigured."""
-    directory = settings.environment.get("CREDENTIALS_DIRECTORY")
-    Keys(Path(directory) if directory else None, settings.keys_file, {}).check()
+    Keys.of(settings, {}).check()
     if settings.prices.exists():
         load_prices(settings.prices)
 

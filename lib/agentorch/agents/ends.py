@@ -15,13 +15,13 @@ first rule that fits any line decides, and where none does the failure stays `un
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from agentorch import tables
 from agentorch.errors import Misconfigured
 from agentorch.job import Outcome
 from agentorch.states import OutcomeClass
@@ -78,22 +78,12 @@ def rules(directory: Path | None = None) -> tuple[Rule, ...]:
     problems: list[str] = []
     for path in (*own, *sorted(BUILT_IN.glob("*.toml"))):
         try:
-            found += _read(path)
+            found += rules_of(tables.read(path), str(path))
         except Misconfigured as problem:
             problems += problem.problems
     if problems:
         raise Misconfigured(*problems)
     return tuple(found)
-
-
-def _read(path: Path) -> Sequence[Rule]:
-    try:
-        document = tomllib.loads(path.read_text("utf-8"))
-    except OSError as problem:
-        raise Misconfigured(f"{path}: {problem.strerror}") from problem
-    except ValueError as problem:  # not UTF-8, or not TOML
-        raise Misconfigured(f"{path}: {problem}") from problem
-    return rules_of(document, str(path))
 
 
 def rules_of(document: Mapping[str, Any], name: str) -> Sequence[Rule]:
@@ -117,14 +107,14 @@ def _rule(end: object) -> Rule:
     agents = end.get("agents", [])
     if not isinstance(agents, list) or not all(isinstance(name, str) for name in agents):
         raise ValueError("agents: expected a list of names")
-    if not _CODE.fullmatch(_text(end, "error")):
+    if not _CODE.fullmatch(tables.text(end, "error")):
         raise ValueError("error: expected a word in small letters")
     return Rule(
         agents=frozenset(agents),
-        pattern=re.compile(_text(end, "pattern")),
-        kind=_class(_text(end, "class")),
-        error=_text(end, "error"),
-        words=_text(end, "words", ""),
+        pattern=re.compile(tables.text(end, "pattern")),
+        kind=_class(tables.text(end, "class")),
+        error=tables.text(end, "error"),
+        words=tables.text(end, "words", ""),
     )
 
 
@@ -133,10 +123,3 @@ def _class(word: str) -> OutcomeClass:
         known = ", ".join(kind for kind in OutcomeClass if kind is not OutcomeClass.SUCCESS)
         raise ValueError(f"class: {word!r}: expected one of {known}")
     return OutcomeClass(word)
-
-
-def _text(end: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    value = end.get(key, default)
-    if not isinstance(value, str):
-        raise ValueError(f"{key}: expected a string")  # noqa: TRY004  (of a document, not of ours)
-    return value

@@ -16,11 +16,11 @@ read_only = ["/opt/my-agent"]                       visible in the sandbox
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentorch import tables
 from agentorch.agents import protocol
 from agentorch.agents.base import NAME, Capabilities, Command, Exit, Line, Request, Simulation
 from agentorch.agents.simulated import simulate
@@ -65,13 +65,7 @@ class ManifestAgent:
 
 def read(path: Path) -> ManifestAgent:
     """The agent that a manifest describes. Raises Misconfigured with a line a problem."""
-    try:
-        document = tomllib.loads(path.read_text("utf-8"))
-    except OSError as problem:
-        raise Misconfigured(f"{path}: {problem.strerror}") from problem
-    except ValueError as problem:  # not UTF-8, or not TOML
-        raise Misconfigured(f"{path}: {problem}") from problem
-    return agent_of(document, path)
+    return agent_of(tables.read(path), path)
 
 
 def agent_of(document: Mapping[str, object], path: Path) -> ManifestAgent:

@@ -46,7 +46,8 @@ class End:
 class Account:
     """A grant's account. `tokens_in` includes cached ones, `tokens_out` those of reasoning.
 
-    `providers` says of each of the grant's whether there is a key: "key" or "none".
+    `failures` are the provider's in a row. `providers` says of each of the grant's whether there is
+    a key: "key" or "none".
     """
 
     providers: dict[str, str] = field(default_factory=dict)
@@ -57,6 +58,7 @@ class Account:
     tokens_reasoning: int = 0
     cost_usd: float = 0.0
     unpriced_calls: int = 0
+    failures: int = 0
     models: dict[str, ModelAccount] = field(default_factory=dict)
     refusals: list[dict[str, str]] = field(default_factory=list)
     connections: list[str] = field(default_factory=list)

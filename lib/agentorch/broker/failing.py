@@ -22,16 +22,19 @@ MOST_BYTES = 64 * 1024
 TELLING = frozenset({400, 402, 403, 404, 429})
 
 _CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
-_BY_STATUS: Mapping[int, tuple[str, str]] = {
-    401: ("auth", "auth_failed"),
-    402: ("auth", "credit_empty"),
-    403: ("auth", "auth_failed"),
-    404: ("policy", "model_unknown"),
-    408: ("infra", "provider_error"),
-    429: ("quota", "rate_limited"),
-    503: ("infra", "overloaded"),
-    529: ("infra", "overloaded"),
+# Class, code, and words: none of those that a CLI takes for "try again".
+_BY_STATUS: Mapping[int, tuple[str, str, str]] = {
+    401: ("auth", "auth_failed", "key refused"),
+    402: ("auth", "credit_empty", "no credit"),
+    403: ("auth", "auth_failed", "key refused"),
+    404: ("policy", "model_unknown", "not found"),
+    408: ("infra", "provider_error", "timed out"),
+    429: ("quota", "rate_limited", "limit reached"),
+    503: ("infra", "overloaded", "too busy"),
+    529: ("infra", "overloaded", "too busy"),
 }
+_OTHER = ("infra", "provider_error", "an error of its own")
+_REFUSED = ("infra", "provider_error", "request refused")
 
 
 def hopeless(status: int, body: bytes, provider: str, now: float) -> End | None:
@@ -60,8 +63,8 @@ def given_up(status: int, count: int, provider: str) -> End | None:
         return None
     if not status:
         return End("infra", "network_unreachable", f"{provider} is not reached")
-    kind, error = _BY_STATUS.get(status, ("infra", "provider_error"))
-    return End(kind, error, f"{provider} failed {count} times in a row: {_words(status)}")
+    kind, error, words = _BY_STATUS.get(status, _OTHER if status >= 500 else _REFUSED)
+    return End(kind, error, f"{provider} failed {count} times in a row: {words}")
 
 
 def _error(body: bytes) -> Mapping[str, Any]:
@@ -80,20 +83,3 @@ def _free_at(error: Mapping[str, Any], now: float) -> float | None:
         case (_, int() | float() as seconds):
             return now + float(seconds)
     return None
-
-
-# No number of a status, and none of the words that a CLI takes for "try again", see opencode's.
-_SAID: Mapping[int, str] = {
-    401: "key refused",
-    402: "no credit",
-    403: "key refused",
-    404: "not found",
-    408: "timed out",
-    429: "limit reached",
-    503: "too busy",
-    529: "too busy",
-}
-
-
-def _words(status: int) -> str:
-    return _SAID.get(status, "an error of its own" if status >= 500 else "request refused")

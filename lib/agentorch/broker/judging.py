@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -54,13 +53,12 @@ class Call:
 
 @dataclass
 class Judge:
-    """What is refused, and why. `failed` counts a grant's failures in a row."""
+    """What is refused, and why."""
 
     accounts: Accounts
     providers: dict[str, Provider]
     prices: Prices
     now: Callable[[], float] = time.time
-    failed: Counter[str] = field(default_factory=Counter)
 
     def granted(self, grant: Grant | None) -> Grant:
         if grant is None:
@@ -95,15 +93,15 @@ class Judge:
 
     def check_failing(self, call: Call, status: int, body: bytes) -> None:
         """Some CLIs would try again for long: what has no hope ends here. Raises Refusal."""
-        digest, provider = call.grant.digest, call.provider.name
+        account, provider = call.account, call.provider.name
         if 0 < status < 400:
-            self.failed.pop(digest, None)
+            account.failures = 0
             return
         if not call.is_paid:
             return
-        self.failed[digest] += 1
+        account.failures += 1
         end = failing.hopeless(status, body, provider, self.now()) or failing.given_up(
-            status, self.failed[digest], provider
+            status, account.failures, provider
         )
         if end is not None:
             raise Refusal(end.kind, end.words, end=end)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentorch.errors import Misconfigured
+from agentorch.settings import Settings
 
 FILE = "keys.env"
 _MOST_BYTES = 1024 * 1024
@@ -96,6 +97,12 @@ class Keys:
         loaded = [KeysFile(credentials / FILE)] if credentials is not None else []
         self._files = [*loaded, KeysFile(file)]
         self._environment = environment
+
+    @classmethod
+    def of(cls, settings: Settings, environment: Mapping[str, str]) -> Keys:
+        """Those of the unit's credentials, of the settings' file, and of an environment."""
+        directory = settings.environment.get("CREDENTIALS_DIRECTORY")
+        return cls(Path(directory) if directory else None, settings.keys_file, environment)
 
     def find(self, variable: str, agent: str, project_id: str | None) -> str | None:
         """The key; None where there is none. Raises Misconfigured."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from agentorch.broker.meter import Usage
-from agentorch.broker.tables import amount, read, unknown_keys, words
 from agentorch.errors import Misconfigured
+from agentorch.tables import amount, read, unknown_keys, words
 
 BUILT_IN = Path(__file__).with_name("prices.toml")
 _RATES = frozenset({"input", "cached", "cache_write", "cache_write_1h", "output"})

@@ -51,8 +51,7 @@ class Tables:
 def tables(settings: Settings) -> Tables:
     """Reads and checks all files. Raises Misconfigured."""
     environment = settings.environment
-    directory = environment.get("CREDENTIALS_DIRECTORY")
-    keys = Keys(Path(directory) if directory else None, settings.keys_file, environment)
+    keys = Keys.of(settings, environment)
     keys.check()
     known = providers.load(settings.providers, environment)
     return Tables(known, prices.load(settings.prices), keys)

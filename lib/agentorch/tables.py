@@ -1,4 +1,4 @@
-"""Reads the broker's tables, ours and the administrator's: TOML, every problem with its place."""
+"""Reads TOML, ours and the administrator's: every problem with its place."""
 
 from __future__ import annotations
 
