@@ -48,6 +48,13 @@ class Flag:
 
 Option = Choice | Number | Flag
 
+# The contract's words for tools; each adapter knows what its CLI calls them.
+TOOLS = ("Read", "Grep", "Glob", "Edit", "Write", "Bash")
+READING = ("Read", "Grep", "Glob")
+# Options that are not the CLI's to hold to: the broker's cap, and the step's way with sessions.
+COST_CAP: Mapping[str, Option] = {"max_cost_usd": Number(0.01, 1000, whole=False)}
+CAP_AND_RESUME: Mapping[str, Option] = {**COST_CAP, "resume": Flag()}
+
 
 @dataclass(frozen=True)
 class Abilities:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentorch.abilities import TOOLS
 from agentorch.agents import codex, ends
 from agentorch.agents.base import Ending, Endpoint, Exit, Line, Request
 from agentorch.agents.codex import AGENT
@@ -73,7 +74,7 @@ def test_an_implementer_has_our_sandbox_only() -> None:
     "changes",
     [
         {"reads_only": True},
-        {"reads_only": True, "tools": codex.TOOLS},
+        {"reads_only": True, "tools": TOOLS},
         {"tools": ("Read", "Grep", "Glob")},
         {"tools": ("Read",)},
         {"tools": ()},

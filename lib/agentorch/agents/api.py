@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import agentorch
-from agentorch.abilities import Abilities, Choice, Number, Option
+from agentorch.abilities import COST_CAP, Abilities, Choice, Number, Option
 from agentorch.agents import protocol
 from agentorch.agents.base import Capabilities, Command, Endpoint, Exit, Line, Request, Simulation
 from agentorch.agents.simulated import simulate
@@ -90,7 +90,7 @@ class ApiAgent:
         return {
             "effort": Choice(self.efforts),
             "max_tokens": Number(1, 1_000_000),
-            "max_cost_usd": Number(0.01, 1000, whole=False),
+            **COST_CAP,
             **self.more,
         }
 

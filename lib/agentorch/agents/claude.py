@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from agentorch.abilities import Abilities, Choice, Flag, Number
+from agentorch.abilities import CAP_AND_RESUME, READING, TOOLS, Abilities, Choice, Number
 from agentorch.agents import claude_ends
 from agentorch.agents.base import Capabilities, Command, Endpoint, Exit, Line, Request, Simulation
 from agentorch.agents.simulated import simulate
@@ -23,8 +23,6 @@ from agentorch.job import Outcome
 
 NAME = "claude"
 # The contract's words are also the program's own.
-TOOLS = ("Read", "Grep", "Glob", "Edit", "Write", "Bash")
-READING = ("Read", "Grep", "Glob")
 SYSTEM_PATH = ".claude/agentorch-system.md"
 SETTINGS_PATH = ".claude/agentorch-settings.json"
 # Nobody reads the messages of commits that an agent makes: only the tree counts.
@@ -64,8 +62,7 @@ CAPABILITIES = Capabilities(
         options={
             "effort": Choice(("low", "medium", "high", "xhigh", "max")),
             "max_turns": Number(1, 1000),
-            "max_cost_usd": Number(0.01, 1000, whole=False),
-            "resume": Flag(),
+            **CAP_AND_RESUME,
         },
     ),
 )

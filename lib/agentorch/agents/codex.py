@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from agentorch.abilities import Abilities, Choice, Flag, Number
+from agentorch.abilities import CAP_AND_RESUME, TOOLS, Abilities, Choice
 from agentorch.agents import codex_events
 from agentorch.agents.base import Capabilities, Command, Endpoint, Exit, Line, Request, Simulation
 from agentorch.agents.simulated import simulate
@@ -24,7 +24,6 @@ from agentorch.errors import Refused
 from agentorch.job import Outcome
 
 TOKEN = "AGENTORCH_TOKEN"
-TOOLS = ("Read", "Grep", "Glob", "Edit", "Write", "Bash")
 _CHANGING = frozenset({"Edit", "Write"})
 # The words of the service; which of them a model takes is the model's.
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -79,8 +78,7 @@ class CodexAgent:
                 models=("gpt-*", "codex-*", "o[1-9]*"),
                 options={
                     "effort": Choice(EFFORTS),
-                    "max_cost_usd": Number(0.01, 1000, whole=False),
-                    "resume": Flag(),
+                    **CAP_AND_RESUME,
                 },
             ),
         )

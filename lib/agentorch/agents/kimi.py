@@ -21,7 +21,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from agentorch.abilities import Abilities, Choice, Flag, Number
+from agentorch.abilities import CAP_AND_RESUME, READING, TOOLS, Abilities, Choice, Number
 from agentorch.agents.base import Capabilities, Command, Endpoint, Exit, Line, Request, Simulation
 from agentorch.agents.kimi_events import END, outcome
 from agentorch.agents.simulated import simulate
@@ -37,8 +37,6 @@ ATTEMPTS = 3
 HOOK_S = 60
 SAY = "Do what the text above asks."
 
-TOOLS = ("Read", "Grep", "Glob", "Edit", "Write", "Bash")
-READING = ("Read", "Grep", "Glob")
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
@@ -62,8 +60,7 @@ class KimiAgent:
                 options={
                     "effort": Choice(EFFORTS),
                     "max_turns": Number(1, 1000),
-                    "max_cost_usd": Number(0.01, 1000, whole=False),
-                    "resume": Flag(),
+                    **CAP_AND_RESUME,
                 },
             ),
         )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from agentorch.abilities import Abilities, Choice, Flag, Number
+from agentorch.abilities import CAP_AND_RESUME, READING, Abilities, Choice
 from agentorch.agents import opencode_events
 from agentorch.agents.base import Capabilities, Command, Endpoint, Exit, Line, Request, Simulation
 from agentorch.agents.simulated import simulate
@@ -55,7 +55,6 @@ TOOLS: Mapping[str, tuple[str, ...]] = {
     "Write": ("edit",),
     "Bash": ("bash",),
 }
-READING = ("Read", "Grep", "Glob")
 # A list of its own intentions, which touches nothing.
 ALWAYS = ("todowrite",)
 
@@ -235,8 +234,7 @@ class OpenCodeAgent:
                 models=(*(f"{name}/?*" for name in PROVIDERS), *OPENAI_MODELS),
                 options={
                     "effort": Choice(("low", "medium", "high", "xhigh", "max")),
-                    "max_cost_usd": Number(0.01, 1000, whole=False),
-                    "resume": Flag(),
+                    **CAP_AND_RESUME,
                 },
             ),
         )
