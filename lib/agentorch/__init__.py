@@ -14,7 +14,7 @@ The floors of this package. Imports go down; on one floor they go to the left:
        tree git treecopy history source workrecord workspace
     3  paths atomic documents filesystem beneath   how the disk, the kernel and the
        inotify signals procfs backlog events        environment are touched
-       settings journal systemprompts tables
+       envfile settings journal systemprompts tables
     2  contracts                                    what is accepted at a door
     1  pipeline context prompt redact policy        pure decisions: no os, no time
        roles verdict

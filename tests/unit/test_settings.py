@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agentorch import settings
+from agentorch import envfile, settings
 from agentorch.errors import Misconfigured
 from agentorch.job import Handoff, Network
 
@@ -102,10 +102,10 @@ def test_a_named_file_that_is_missing_is_a_configuration_error(tmp_path: Path) -
     ],
 )
 def test_the_file_is_read_as_systemd_reads_it(text: str, values: dict[str, str]) -> None:
-    assert settings.parse_env_file(text, "f") == values
+    assert envfile.parse(text, "f") == values
 
 
 @pytest.mark.parametrize("text", ["A", "1A=b", "A b", "A='open", "ok=1\n=x"])
 def test_a_malformed_line_is_named(text: str) -> None:
     with pytest.raises(Misconfigured, match=r"^f: line "):
-        settings.parse_env_file(text, "f")
+        envfile.parse(text, "f")
