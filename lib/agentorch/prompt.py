@@ -86,14 +86,18 @@ def wanted(paths: Sequence[str], limits: Limits) -> tuple[str, ...]:
 def compose(parts: Parts) -> str:
     """The prompt. Ends with exactly one newline."""
     sections = (parts.task, *_conversation(parts), *_artifacts(parts))
-    body = "\n\n".join(section.strip("\n") for section in sections).rstrip("\n") + "\n"
+    body = "\n\n".join(section.strip("\n") for section in sections)
     return with_system(parts.system or "", body)
 
 
 def with_system(system: str, body: str) -> str:
-    """A prompt that was composed without a system prompt, with one; a blank one is none."""
+    """A prompt that was composed without a system prompt, with one; a blank one is none.
+
+    Ends with exactly one newline.
+    """
     stripped = system.strip("\n")
-    return f"{stripped}\n\n## Task\n\n{body}" if system.strip() else body
+    whole = f"{stripped}\n\n## Task\n\n{body}" if system.strip() else body
+    return whole.rstrip("\n") + "\n"
 
 
 def _conversation(parts: Parts) -> Iterator[str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentorch.job import ContextStrategy
@@ -158,6 +158,7 @@ SIZES = st.integers(0, 90)
 
 
 @given(TEXTS, st.none() | TEXTS, ARTIFACTS, SIZES, SIZES, st.integers(0, 2))
+@example("", "0", [], 0, 0, 0)
 def test_limits_hold_and_every_cut_is_told(
     task: str,
     system: str | None,
