@@ -14,12 +14,13 @@ The floors of this package. Imports go down; on one floor they go to the left:
        tree git treecopy history source workrecord workspace
     3  paths atomic documents filesystem beneath   how the disk, the kernel and the
        inotify signals procfs backlog events        environment are touched
-       envfile settings journal systemprompts tables
+       variables envfile settings sd_daemon journal
+       systemprompts tables
     2  contracts                                    what is accepted at a door
     1  pipeline context prompt redact policy        pure decisions: no os, no time
        roles verdict
-    0  errors states abilities hosts job text       pure words
-       times secretforms checks
+    0  errors states messages abilities hosts       pure words
+       resources job text times secretforms checks
 """
 
 __version__ = "0.1.0"

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from agentorch.resources import UNLIMITED, Resources
 from agentorch.states import OutcomeClass
 
 SCHEMA_VERSION = "1.0"
@@ -54,6 +55,7 @@ class Policy:
     allowed_binaries: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
     requires_approval: bool = False
+    resources: Resources = UNLIMITED
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from agentorch.jobqueue import flocked, read_job
 from agentorch.journal import Journal
 from agentorch.launch.base import Attempt, Launcher, Stop
 from agentorch.launch.fork import Busy
+from agentorch.messages import Message
 from agentorch.pipeline import AskHuman, Decision, Finish, Phase, RunStep
 from agentorch.slots import Slot
 from agentorch.states import OutcomeClass, Status
@@ -78,7 +79,7 @@ class JobRun:
         self.means = means
         self.job = read_job(slot.path(key))
         self.artifacts = JobArtifacts(slot.queue.roots.artifacts(self.job.job_id))
-        self.fields = {"job": self.job.job_id}
+        self.fields = {"job": self.job.job_id, "project": self.job.project_id}
         self.state = self.artifacts.read_state() or JobState(
             self.job.job_id, PENDING, pipeline.begin(self.job)
         )
@@ -106,7 +107,9 @@ class JobRun:
             claimed_at=now,
         )
         self.artifacts.write_state(self.job, self.state)
-        self.means.journal.info("claimed", **self.fields, slot=self.slot.name, taken=self.key.taken)
+        self.means.journal.info(
+            "claimed", Message.CLAIMED, **self.fields, slot=self.slot.name, taken=self.key.taken
+        )
 
     def _run_steps(self) -> Left:
         unknown = sorted({step.agent for step in self.job.steps} - set(self.means.agents))
@@ -126,7 +129,7 @@ class JobRun:
                     self._pause(after_s)
             if self.means.stopping():
                 give_back(self.slot, self.key, self.job, self.state)
-                self.means.journal.info("given back", **self.fields)
+                self.means.journal.info("given back", Message.GIVEN_BACK, **self.fields)
                 return Left.GIVEN_BACK
             if not self._cancelled():
                 decision = self._attempt()
@@ -175,8 +178,13 @@ class JobRun:
         )
         self.artifacts.write_state(self.job, self.state)
         attempt = self._attempt_at(number)
-        fields = {**self.fields, "step": step_id, "attempt": attempt.number}
-        self.means.journal.info("started", **fields, agent=attempt.step.agent)
+        fields = {
+            **self.fields,
+            "step": step_id,
+            "attempt": attempt.number,
+            "agent": attempt.step.agent,
+        }
+        self.means.journal.info("started", Message.STARTED, **fields)
         try:
             name = self.means.launcher.submit(attempt)
         except Busy:
@@ -190,7 +198,7 @@ class JobRun:
             self._record_lost(attempt, how)
         decision = self._absorbed()
         status = self.state.progress.of(step_id).status
-        self.means.journal.info("ended", **fields, status=status, **usage)
+        self.means.journal.info("ended", Message.ENDED, **fields, status=status, **usage)
         return decision
 
     def _has_no_result(self, attempt: Attempt) -> bool:
@@ -208,7 +216,9 @@ class JobRun:
         paths = self.artifacts.paths.step(attempt.step.step_id).attempt(attempt.number)
         paths.directory.mkdir(0o750, exist_ok=True)
         atomic.replace_json(paths.result, result)
-        self.means.journal.warning(outcome.summary, **self.fields, step=attempt.step.step_id)
+        self.means.journal.warning(
+            outcome.summary, Message.LOST, **self.fields, step=attempt.step.step_id
+        )
 
     def _attempt_at(self, number: int) -> Attempt:
         step = self.job.step(self.state.progress.current)
@@ -301,7 +311,9 @@ class JobRun:
         state = finish(
             self.slot, self.key, self.job, end, datetime.now(UTC), self.means.job_patch(self.job)
         )
-        self.means.journal.info(f"{end.status}: {end.reason or 'done'}", **self.fields, queue=state)
+        self.means.journal.info(
+            f"{end.status}: {end.reason or 'done'}", Message.FINISHED, **self.fields, queue=state
+        )
         return Left.ENDED
 
 

@@ -21,6 +21,7 @@
                                         the latest attempt's files (hard links)
         steps/STEP/attempts/N/          the same names, and:
             claim                       linked by the process that runs the attempt
+            end.json                    how its unit ended, and what it used (systemd launcher)
             prompt.md                   what the agent was given
     WORKSPACES_ROOT/ID/
         work/                           what the agent sees
@@ -118,6 +119,10 @@ class AttemptPaths(_Left):
     @property
     def claim(self) -> Path:
         return self.directory / "claim"
+
+    @property
+    def end(self) -> Path:
+        return self.directory / "end.json"
 
     @property
     def prompt(self) -> Path:
@@ -238,11 +243,12 @@ class WorkspacePaths:
 
 @dataclass(frozen=True)
 class Roots:
-    """Where everything is: the three roots of CONTRACT, section 3."""
+    """Where everything is: the three roots of CONTRACT, section 3, and the ledger."""
 
     queue_root: Path
     artifacts_root: Path
     workspaces_root: Path
+    state_db: Path
 
     @property
     def queue(self) -> QueuePaths:

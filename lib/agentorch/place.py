@@ -35,7 +35,11 @@ class Place:
 def policy_of(settings: Settings, asked: Policy) -> Effective:
     """What holds for a job here."""
     server = ServerPolicy(
-        settings.sandbox, settings.network, settings.allowed_binaries, settings.allowed_hosts
+        settings.sandbox,
+        settings.network,
+        settings.allowed_binaries,
+        settings.allowed_hosts,
+        settings.step_resources,
     )
     return effective(server, asked)
 

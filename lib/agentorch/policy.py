@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from agentorch.abilities import Abilities
 from agentorch.hosts import is_listed, parted
 from agentorch.job import Network, Policy
+from agentorch.resources import UNLIMITED, Resources, tightened
 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 DEFAULT_LANG = "C.UTF-8"
@@ -20,12 +21,15 @@ TEMPORARY = "/tmp"
 
 @dataclass(frozen=True)
 class ServerPolicy:
-    """The server's side: SANDBOX, NETWORK_POLICY, ALLOWED_BINARIES, ALLOWED_HOSTS."""
+    """The server's side: SANDBOX, NETWORK_POLICY, ALLOWED_BINARIES, ALLOWED_HOSTS, and
+    AGENTORCH_STEP_*.
+    """
 
     sandbox: bool
     network: Network
     binaries: tuple[str, ...]
     hosts: tuple[str, ...] = ()
+    resources: Resources = UNLIMITED
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Effective:
     network: Network
     binaries: frozenset[str]
     hosts: tuple[tuple[str, int], ...] = ()
+    resources: Resources = UNLIMITED
 
 
 def effective(server: ServerPolicy, job: Policy) -> Effective:
@@ -47,6 +52,7 @@ def effective(server: ServerPolicy, job: Policy) -> Effective:
         network=_stricter(server.network, job.network),
         binaries=_common(frozenset(server.binaries), frozenset(job.allowed_binaries)),
         hosts=tuple(parted(host) for host in job.allow_hosts if is_listed(host, server.hosts)),
+        resources=tightened(server.resources, job.resources),
     )
 
 

@@ -26,6 +26,7 @@ from agentorch.jobrun import JobRun, Left, Means
 from agentorch.journal import Journal
 from agentorch.launch.base import Attempt
 from agentorch.launch.fork import Fork
+from agentorch.messages import Message
 from agentorch.reclaim import end_as_lost, reclaim
 from agentorch.settings import Settings
 from agentorch.signals import Signals
@@ -124,7 +125,9 @@ class Runner:
             if self.until is not Until.TOLD:
                 self.journal.error(f"slot {name!r} has a live owner: choose another --slot")
                 return False
-            self.journal.warning(f"slot {name!r} has a live owner: waiting for its end")
+            self.journal.warning(
+                f"slot {name!r} has a live owner: waiting for its end", Message.WAITING
+            )
             poll = select.poll()
             poll.register(closes, select.POLLIN)
             poll.register(signals, select.POLLIN)
@@ -180,7 +183,7 @@ class Runner:
 
     def _say_waiting(self, problem: TryAgain, **fields: str) -> None:
         if not self.waiting:
-            self.journal.error(f"waiting: {problem}", **fields)
+            self.journal.error(f"waiting: {problem}", Message.WAITING, **fields)
         self.waiting = True
 
     def _reclaim(self, slot: Slot, events: Events) -> None:
@@ -189,7 +192,7 @@ class Runner:
         events.slots_changed = False
         events.watch_slots(self.queue.slots())
         for job_id in reclaim(self.queue, own=slot.name):
-            self.journal.warning("taken back from a dead owner", job=job_id)
+            self.journal.warning("taken back from a dead owner", Message.RECLAIMED, job=job_id)
 
     def _carry_on(self, slot: Slot, key: Key, launcher: Fork, events: Events) -> None:
         """A job that our predecessor in this slot left behind when it died."""

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from agentorch import envfile
+from agentorch import envfile, variables
 from agentorch.errors import Misconfigured
-from agentorch.hosts import is_listed_host
 from agentorch.job import Handoff, Network
 from agentorch.paths import Roots
+from agentorch.resources import UNLIMITED, Resources
 
 SERVICE_USER = "agentorch"
 SYSTEM_STATE = Path("/var/lib/agentorch")
-
-Version = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -32,8 +29,10 @@ class Settings:
 
     state_directory: Path
     roots: Roots
-    state_db: Path
-    launcher: str = "auto"
+    launcher: str = "fork"
+    slots: int = 1
+    step_resources: Resources = UNLIMITED
+    total_resources: Resources = UNLIMITED
     configuration: Path = Path("/etc/agentorch")
     broker_socket: Path | None = None
     real_cli: bool = False
@@ -47,11 +46,22 @@ class Settings:
     allowed_models: tuple[str, ...] = ()
     agent_models: Mapping[str, str] = field(default_factory=dict)
     allowed_binaries: tuple[str, ...] = ("opencode", "claude", "codex", "git", "python")
-    min_binary_versions: Mapping[str, Version] = field(default_factory=dict)
+    min_binary_versions: Mapping[str, variables.Version] = field(default_factory=dict)
     env_allowlist: tuple[str, ...] = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "PATH", "HOME")
     sensitive_env_vars: tuple[str, ...] = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
     project_aliases: Mapping[str, Path] = field(default_factory=dict)
     default_artifact_handoff: Handoff = Handoff.MANUAL
+    webhook_tokens: Mapping[str, frozenset[str] | None] = field(default_factory=dict, repr=False)
+    webhook_rate_limit_window_s: int = 60
+    webhook_rate_limit_max_requests: int = 30
+    webhook_trusted_proxies: tuple[str, ...] = ()
+    max_webhook_body_bytes: int = 262144
+    retention_interval_s: int = 300
+    artifacts_ttl_s: int = 604800
+    workspaces_ttl_s: int = 172800
+    retention_max_bytes: int = 0
+    retention_min_free_bytes: int = 0
+    metrics_file: Path = Path("/var/lib/prometheus/node-exporter/agentorch.prom")
     runner_poll_interval_s: float = 1
     runner_max_idle_s: int = 120
     runner_reclaim_after_s: int = 600
@@ -108,161 +118,77 @@ class Settings:
         return self.state_directory / "logins"
 
 
-# ---- one value --------------------------------------------------------------------------------
-# Each reader returns the value or raises ValueError with what was expected.
-
-
-def _text(text: str) -> str:
-    return text
-
-
-def _boolean(text: str) -> bool:
-    match text.strip().lower():
-        case "1" | "true" | "yes" | "on":
-            return True
-        case "0" | "false" | "no" | "off" | "":
-            return False
-    raise ValueError("expected 1, true, yes, on, 0, false, no or off")
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not re.fullmatch(r"\d{1,18}", text.strip(), re.ASCII) or int(text) < least:
-            raise ValueError(f"expected a whole number, {least} or more")
-        return int(text)
-
-    return read
-
-
-def _seconds(text: str) -> float:
-    if not re.fullmatch(r"\d{1,9}(\.\d{1,6})?", text.strip(), re.ASCII) or not float(text):
-        raise ValueError("expected a number of seconds above 0")
-    return float(text)
-
-
-def _amount(text: str) -> float:
-    if not re.fullmatch(r"\d{1,12}(\.\d{1,6})?", text.strip(), re.ASCII):
-        raise ValueError("expected an amount of US dollars, 0 or more")
-    return float(text)
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"expected {' or '.join(words)}")
-        return text
-
-    return read
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-
-
-def _hosts(text: str) -> tuple[str, ...]:
-    hosts = _words(text)
-    for host in hosts:
-        if not is_listed_host(host):
-            raise ValueError(f"{host!r}: expected NAME, NAME:PORT or *.NAME")
-    return hosts
-
-
-def _arguments(text: str) -> tuple[str, ...]:
-    import shlex  # noqa: PLC0415  (only where wrapper arguments are set: commands start faster)
-
-    return tuple(shlex.split(text))
-
-
-def _absolute(text: str) -> Path:
-    if not text.startswith("/") or "\0" in text:
-        raise ValueError("expected an absolute path")
-    return Path(text)
-
-
-def _pairs(text: str) -> list[tuple[str, str]]:
-    pairs = []
-    for word in _words(text):
-        name, equals, value = word.partition("=")
-        if not equals or not name.strip() or not value.strip():
-            raise ValueError(f"{word!r}: expected name=value")
-        pairs.append((name.strip(), value.strip()))
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        raise ValueError("a name stands there twice")
-    return pairs
-
-
-def _aliases(text: str) -> Mapping[str, Path]:
-    aliases = {}
-    for name, value in _pairs(text):
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
-            raise ValueError(f"{name!r} is not a project id")
-        aliases[name] = _absolute(value)
-    return MappingProxyType(aliases)
-
-
-def version(text: str) -> Version:
-    """`1.2.3` as (1, 2, 3); ValueError where it is not numbers and dots."""
-    if not re.fullmatch(r"\d{1,9}(\.\d{1,9}){0,5}", text, re.ASCII):
-        raise ValueError(f"{text!r}: expected a version like 1.2.3")
-    return tuple(int(number) for number in text.split("."))
-
-
-def _versions(text: str) -> Mapping[str, Version]:
-    return MappingProxyType({name: version(value) for name, value in _pairs(text)})
-
-
-def _log_level(text: str) -> str:
-    return _one_of("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")(text.upper())
-
-
 # Variable, field of Settings, reader. A field of None is checked here and used by another part.
-VARIABLES: tuple[tuple[str, str | None, Callable[[str], object]], ...] = (
-    ("AGENTORCH_LAUNCHER", "launcher", _one_of("auto", "fork")),
-    ("AGENTORCH_CONFIG_DIR", "configuration", _absolute),
-    ("AGENTORCH_SELF_TEST", "self_test", _boolean),
-    ("AGENTORCH_BROKER_SOCKET", "broker_socket", _absolute),
-    ("AGENTORCH_MIN_FREE_BYTES", "min_free_disk_bytes", _whole(0)),
-    ("ENABLE_REAL_CLI", "real_cli", _boolean),
-    ("SANDBOX", "sandbox", _boolean),
-    ("SANDBOX_WRAPPER", "sandbox_wrapper", _text),
-    ("SANDBOX_WRAPPER_ARGS", "sandbox_wrapper_args", _arguments),
-    ("SANDBOX_CLEAR_ENV", "sandbox_clear_env", _boolean),
-    ("NETWORK_POLICY", "network", lambda text: Network(_one_of("deny", "allow")(text))),
-    ("ALLOWED_HOSTS", "allowed_hosts", _hosts),
-    ("ALLOWED_MODELS", "allowed_models", _words),
-    ("AGENT_MODELS", "agent_models", lambda text: MappingProxyType(dict(_pairs(text)))),
-    ("ALLOWED_BINARIES", "allowed_binaries", _words),
-    ("MIN_BINARY_VERSIONS", "min_binary_versions", _versions),
-    ("ENV_ALLOWLIST", "env_allowlist", _words),
-    ("SENSITIVE_ENV_VARS", "sensitive_env_vars", _words),
-    ("PROJECT_ALIASES", "project_aliases", _aliases),
+Variable = tuple[str, str | None, Callable[[str], object]]
+VARIABLES: tuple[Variable, ...] = (
+    ("AGENTORCH_LAUNCHER", None, variables.one_of("auto", "fork", "systemd")),
+    ("AGENTORCH_SLOTS", "slots", variables.between(0, 64)),
+    ("AGENTORCH_CONFIG_DIR", "configuration", variables.absolute),
+    ("AGENTORCH_SELF_TEST", "self_test", variables.boolean),
+    ("AGENTORCH_BROKER_SOCKET", "broker_socket", variables.absolute),
+    ("AGENTORCH_MIN_FREE_BYTES", "min_free_disk_bytes", variables.whole(0)),
+    ("ENABLE_REAL_CLI", "real_cli", variables.boolean),
+    ("SANDBOX", "sandbox", variables.boolean),
+    ("SANDBOX_WRAPPER", "sandbox_wrapper", variables.text),
+    ("SANDBOX_WRAPPER_ARGS", "sandbox_wrapper_args", variables.arguments),
+    ("SANDBOX_CLEAR_ENV", "sandbox_clear_env", variables.boolean),
+    ("NETWORK_POLICY", "network", lambda text: Network(variables.one_of("deny", "allow")(text))),
+    ("ALLOWED_HOSTS", "allowed_hosts", variables.hosts),
+    ("ALLOWED_MODELS", "allowed_models", variables.words),
+    ("AGENT_MODELS", "agent_models", lambda text: MappingProxyType(dict(variables.pairs(text)))),
+    ("ALLOWED_BINARIES", "allowed_binaries", variables.words),
+    ("MIN_BINARY_VERSIONS", "min_binary_versions", variables.versions),
+    ("ENV_ALLOWLIST", "env_allowlist", variables.words),
+    ("SENSITIVE_ENV_VARS", "sensitive_env_vars", variables.words),
+    ("PROJECT_ALIASES", "project_aliases", variables.aliases),
     (
         "DEFAULT_ARTIFACT_HANDOFF",
         "default_artifact_handoff",
-        lambda text: Handoff(_one_of("manual", "patch_first", "workspace_first")(text)),
+        lambda text: Handoff(variables.one_of("manual", "patch_first", "workspace_first")(text)),
     ),
-    ("RUNNER_POLL_INTERVAL_SEC", "runner_poll_interval_s", _seconds),
-    ("RUNNER_MAX_IDLE_SEC", "runner_max_idle_s", _whole(0)),
-    ("RUNNER_RECLAIM_AFTER_SEC", "runner_reclaim_after_s", _whole(0)),
-    ("RUNNER_MAX_ATTEMPTS_PER_STEP", "runner_max_attempts_per_step", _whole(1)),
-    ("MAX_INPUT_ARTIFACTS_FILES", "max_input_artifacts_files", _whole(0)),
-    ("MAX_INPUT_ARTIFACT_CHARS", "max_input_artifact_chars", _whole(0)),
-    ("MAX_INPUT_ARTIFACTS_CHARS", "max_input_artifacts_chars", _whole(0)),
-    ("MAX_SUBPROCESS_OUTPUT_CHARS", "max_subprocess_output_chars", _whole(0)),
-    ("NON_GIT_WORKDIR_STATUS", "non_git_workdir_status", _one_of("needs_human", "failed")),
-    ("WORKER_ENTRYPOINT_GROUP", "worker_entrypoint_group", _text),
-    ("LOG_LEVEL", "log_level", _log_level),
-    ("LOG_JSON", "log_json", _boolean),
-    ("WEBHOOK_RATE_LIMIT_WINDOW_SEC", None, _whole(1)),
-    ("WEBHOOK_RATE_LIMIT_MAX_REQUESTS", None, _whole(0)),
-    ("MAX_WEBHOOK_BODY_BYTES", None, _whole(1)),
-    ("MAX_DAILY_API_CALLS", None, _whole(0)),
-    ("MAX_DAILY_COST_USD", None, _amount),
-    ("RETENTION_INTERVAL_SEC", None, _whole(1)),
-    ("ARTIFACTS_TTL_SEC", None, _whole(0)),
-    ("WORKSPACES_TTL_SEC", None, _whole(0)),
+    ("RUNNER_POLL_INTERVAL_SEC", "runner_poll_interval_s", variables.seconds),
+    ("RUNNER_MAX_IDLE_SEC", "runner_max_idle_s", variables.whole(0)),
+    ("RUNNER_RECLAIM_AFTER_SEC", "runner_reclaim_after_s", variables.whole(0)),
+    ("RUNNER_MAX_ATTEMPTS_PER_STEP", "runner_max_attempts_per_step", variables.whole(1)),
+    ("MAX_INPUT_ARTIFACTS_FILES", "max_input_artifacts_files", variables.whole(0)),
+    ("MAX_INPUT_ARTIFACT_CHARS", "max_input_artifact_chars", variables.whole(0)),
+    ("MAX_INPUT_ARTIFACTS_CHARS", "max_input_artifacts_chars", variables.whole(0)),
+    ("MAX_SUBPROCESS_OUTPUT_CHARS", "max_subprocess_output_chars", variables.whole(0)),
+    ("NON_GIT_WORKDIR_STATUS", "non_git_workdir_status", variables.one_of("needs_human", "failed")),
+    ("WORKER_ENTRYPOINT_GROUP", "worker_entrypoint_group", variables.text),
+    ("LOG_LEVEL", "log_level", variables.log_level),
+    ("LOG_JSON", "log_json", variables.boolean),
+    ("WEBHOOK_RATE_LIMIT_WINDOW_SEC", "webhook_rate_limit_window_s", variables.whole(1)),
+    ("WEBHOOK_RATE_LIMIT_MAX_REQUESTS", "webhook_rate_limit_max_requests", variables.whole(0)),
+    ("WEBHOOK_TRUSTED_PROXIES", "webhook_trusted_proxies", variables.addresses),
+    ("MAX_WEBHOOK_BODY_BYTES", "max_webhook_body_bytes", variables.whole(1)),
+    ("MAX_DAILY_API_CALLS", None, variables.whole(0)),
+    ("MAX_DAILY_COST_USD", None, variables.amount),
+    ("RETENTION_INTERVAL_SEC", "retention_interval_s", variables.whole(1)),
+    ("ARTIFACTS_TTL_SEC", "artifacts_ttl_s", variables.whole(0)),
+    ("WORKSPACES_TTL_SEC", "workspaces_ttl_s", variables.whole(0)),
+    ("RETENTION_MAX_BYTES", "retention_max_bytes", variables.size_bytes),
+    ("RETENTION_MIN_FREE_BYTES", "retention_min_free_bytes", variables.size_bytes),
+    ("AGENTORCH_METRICS_FILE", "metrics_file", variables.absolute),
 )
+
+# Variables that are a limit each: the field of Resources, and its reader.
+LIMITS: tuple[tuple[str, str, Callable[[str], int]], ...] = (
+    ("MEMORY_MAX", "memory_max_bytes", variables.size_bytes),
+    ("MEMORY_HIGH", "memory_high_bytes", variables.size_bytes),
+    ("CPU_QUOTA", "cpu_quota_percent", variables.percent),
+    ("TASKS_MAX", "tasks_max", variables.whole(1)),
+    ("IO_WEIGHT", "io_weight", variables.between(1, 10000)),
+)
+STEP_LIMITS = Resources(memory_max_bytes=4 << 30, tasks_max=1024, io_weight=100)
+# The field of Settings, what its variables begin with, and what holds where none is set.
+LIMITED = (
+    ("step_resources", "AGENTORCH_STEP_", STEP_LIMITS),
+    ("total_resources", "AGENTORCH_TOTAL_", UNLIMITED),
+)
+DEV_TOKEN = "dev-token"
+# Variables whose values are secrets.
+SECRET = frozenset({"WEBHOOK_TOKENS", "WEBHOOK_TOKEN"})
 
 
 # ---- the whole --------------------------------------------------------------------------------
@@ -276,27 +202,71 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     environ = os.environ if environ is None else environ
     environment = {**envfile.read(environ), **environ}
     problems: list[str] = []
+    values = _values(environment, VARIABLES, problems)
+    limits = {
+        field: replace(least, **_values(environment, _limits(prefix), problems))  # type: ignore[arg-type]
+        for field, prefix, least in LIMITED
+    }
+    tokens = _tokens(environment, problems)
+    places = _places(environment, problems)
+    if problems:
+        raise Misconfigured(*problems)
+    return Settings(
+        **places,  # type: ignore[arg-type]
+        **limits,  # type: ignore[arg-type]
+        launcher=_launcher(environment),
+        webhook_tokens=tokens,
+        environment=MappingProxyType(environment),
+        **values,  # type: ignore[arg-type]
+    )
+
+
+def _values(
+    environment: Mapping[str, str], table: Iterable[Variable], problems: list[str]
+) -> dict[str, object]:
     values: dict[str, object] = {}
-    for name, attribute, read in VARIABLES:
+    for name, attribute, read in table:
         if name not in environment:
             continue
         try:
             value = read(environment[name])
         except ValueError as problem:
-            problems.append(f"{name}: {environment[name]!r}: {problem}")
+            # what a token is stays unsaid
+            shown = "" if name in SECRET else f" {environment[name]!r}:"
+            problems.append(f"{name}:{shown} {problem}")
             continue
         if attribute is not None:
             values[attribute] = value
-    places = _places(environment, problems)
-    if problems:
-        raise Misconfigured(*problems)
-    return Settings(**places, environment=MappingProxyType(environment), **values)  # type: ignore[arg-type]
+    return values
+
+
+def _limits(prefix: str) -> Iterator[Variable]:
+    for name, attribute, read in LIMITS:
+        yield f"{prefix}{name}", attribute, read
+
+
+def _launcher(environment: Mapping[str, str]) -> str:
+    """`auto` is systemd in our own units, which say so, and fork elsewhere."""
+    asked = environment.get("AGENTORCH_LAUNCHER", "auto")
+    if asked != "auto":
+        return asked
+    return "systemd" if environment.get("AGENTORCH_UNIT") else "fork"
+
+
+def _tokens(
+    environment: Mapping[str, str], problems: list[str]
+) -> Mapping[str, frozenset[str] | None]:
+    """WEBHOOK_TOKENS, else the one WEBHOOK_TOKEN for all projects."""
+    table = (("WEBHOOK_TOKENS", "tokens", variables.tokens),)
+    found = _values(environment, table, problems) if environment.get("WEBHOOK_TOKENS") else {}
+    one = environment.get("WEBHOOK_TOKEN", DEV_TOKEN)
+    return found.get("tokens") or ({one: None} if one else {})  # type: ignore[return-value]
 
 
 def _places(environment: Mapping[str, str], problems: list[str]) -> dict[str, object]:
     def place(name: str, default: Path) -> Path:
         try:
-            return _absolute(environment[name]) if environment.get(name) else default
+            return variables.absolute(environment[name]) if environment.get(name) else default
         except ValueError as problem:
             problems.append(f"{name}: {environment[name]!r}: {problem}")
             return default
@@ -306,11 +276,11 @@ def _places(environment: Mapping[str, str], problems: list[str]) -> dict[str, ob
         place("QUEUE_ROOT", state / "queue"),
         place("ARTIFACTS_ROOT", state / "artifacts"),
         place("WORKSPACES_ROOT", state / "workspaces"),
+        place("STATE_DB_PATH", state / "state.db"),
     )
     return {
         "state_directory": state,
         "roots": roots,
-        "state_db": place("STATE_DB_PATH", state / "state.db"),
     }
 
 

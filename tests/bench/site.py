@@ -27,7 +27,12 @@ ENDS = (State.DONE, State.FAILED, State.AWAITING_APPROVAL)
 
 def roots_in(directory: Path) -> Roots:
     """The three roots below one directory."""
-    return Roots(directory / "queue", directory / "artifacts", directory / "workspaces")
+    return Roots(
+        directory / "queue",
+        directory / "artifacts",
+        directory / "workspaces",
+        directory / "state.db",
+    )
 
 
 def accepted(now: datetime, scripts: Mapping[str, str], workdir: Path | None = None) -> Accepted:

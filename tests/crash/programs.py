@@ -69,7 +69,7 @@ class Site:
     @property
     def roots(self) -> Roots:
         state = self.state_directory
-        return Roots(state / "queue", state / "artifacts", state / "workspaces")
+        return Roots(state / "queue", state / "artifacts", state / "workspaces", state / "state.db")
 
     @property
     def queue(self) -> Queue:

@@ -16,7 +16,7 @@ HERE = {"AGENTORCH_STATE_DIR": "/s"}
 def test_defaults_and_places() -> None:
     found = settings.load(HERE)
     assert found.roots.queue_root == Path("/s/queue")
-    assert found.state_db == Path("/s/state.db")
+    assert found.roots.state_db == Path("/s/state.db")
     assert (found.real_cli, found.sandbox, found.network) == (False, True, Network.DENY)
     assert found.allowed_binaries == ("opencode", "claude", "codex", "git", "python")
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from aiohttp import web
 
+from agentorch import sd_daemon
 from agentorch.broker import prices, providers
 from agentorch.broker.account import Account, Accounts
 from agentorch.broker.calls import Calls
@@ -30,7 +30,6 @@ from agentorch.errors import Misconfigured
 from agentorch.journal import Journal
 from agentorch.settings import Settings
 
-_LISTEN_FD = 3  # sd_listen_fds(3)
 _PR_SET_PDEATHSIG = 1
 # A CLI keeps its connection between two calls, and a tool may run for minutes.
 # asyncio would set what the socket came with back to 100
@@ -127,9 +126,9 @@ async def serve(
         lambda: Conversation(server, logger), tunnels.protocol
     )
     listener = await loop.create_server(door, sock=listening, backlog=_BACKLOG)
-    notify("READY=1")
+    sd_daemon.notify("READY=1")
     await told.wait()
-    notify("STOPPING=1")
+    sd_daemon.notify("STOPPING=1")
     listener.close()
     tunnels.cut("the broker ends")
     await server.shutdown(_SHUTDOWN_S)
@@ -154,20 +153,16 @@ def _has_key(provider: Provider, grant: Grant, found: Tables) -> str:
 # ---- the process ------------------------------------------------------------------------------
 
 
-def passed_socket(environment: MutableMapping[str, str]) -> socket.socket:
-    """The listening socket, as sd_listen_fds(3) says where it is. Raises Misconfigured."""
-    pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
-    environment.pop("LISTEN_FDNAMES", None)
-    if pid != str(os.getpid()) or count != "1":
-        raise Misconfigured(
-            "no socket was passed (LISTEN_PID, LISTEN_FDS): start agentorch-broker.socket"
-        )
-    os.set_inheritable(_LISTEN_FD, False)  # noqa: FBT003  (os's own)
+def passed_socket() -> socket.socket:
+    """The listening socket that we were started with. Raises Misconfigured."""
     try:
-        listening = socket.socket(fileno=_LISTEN_FD)
+        (listening,) = sd_daemon.passed_sockets()
+    except ValueError as problem:
+        raise Misconfigured(
+            "not one socket was passed (LISTEN_PID, LISTEN_FDS): start agentorch-broker.socket"
+        ) from problem
     except OSError as problem:
-        raise Misconfigured(f"descriptor {_LISTEN_FD} is no socket") from problem
-    listening.setblocking(False)  # noqa: FBT003  (socket's own)
+        raise Misconfigured(f"what was passed is no socket: {problem.strerror}") from problem
     return listening
 
 
@@ -178,16 +173,3 @@ def end_with(parent: int) -> None:
         raise OSError(number, os.strerror(number), "prctl")
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def notify(state: str, environment: Mapping[str, Any] = os.environ) -> None:
-    """Tells the service manager, where there is one (sd_notify(3))."""
-    path = environment.get("NOTIFY_SOCKET", "")
-    if not path:
-        return
-    name = "\0" + path[1:] if path.startswith("@") else path
-    with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as teller,
-        contextlib.suppress(OSError),  # it is gone: whoever is not there need not know
-    ):
-        teller.sendto(state.encode(), name)

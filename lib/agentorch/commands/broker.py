@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 import click
@@ -42,7 +41,7 @@ def main(grants: Path, parent: int | None, **patience: float) -> None:
         server.end_with(parent)
     settings = load()
     journal = Journal("agentorch-broker", settings)
-    listening = server.passed_socket(os.environ)
+    listening = server.passed_socket()
     server.log_through(journal)
     found = server.tables(settings)
     asyncio.run(server.serve(listening, Grants(grants), found, journal, Patience(**patience)))

@@ -47,6 +47,7 @@ _POLICY: Document = {
     "allowed_binaries": [],
     "allow_hosts": [],
     "requires_approval": False,
+    "resources": {},
 }
 
 _PLAN, _IMPLEMENT, _REVIEW = "01_plan", "02_implement", "03_review"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentorch.job import ContextStrategy, Handoff, Job, Network, Policy, Step
+from agentorch.resources import Resources
 from agentorch.times import moment_of
 
 Document = dict[str, Any]
@@ -36,6 +37,7 @@ def job_of(document: Document) -> Job:
             allowed_binaries=tuple(policy["allowed_binaries"]),
             allow_hosts=tuple(policy["allow_hosts"]),
             requires_approval=policy["requires_approval"],
+            resources=Resources(**policy["resources"]),
         ),
     )
 
