@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 VENV := .venv
 PACKAGES := bubblewrap:bwrap debootstrap:debootstrap e2fsprogs:mkfs.ext4 firejail:firejail git:git \
 	groff-base:groff iproute2:ip man-db:man npm:npm openssl:openssl podman:podman ripgrep:rg \
-	scdoc:scdoc shellcheck:shellcheck \
+	qemu-system-x86:qemu-system-x86_64 qemu-utils:qemu-img scdoc:scdoc shellcheck:shellcheck \
 	strace:strace systemd-container:systemd-nspawn \
 	python3-aiohttp:/usr/lib/python3/dist-packages/aiohttp \
 	python3-click:/usr/lib/python3/dist-packages/click \
