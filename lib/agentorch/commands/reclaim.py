@@ -13,6 +13,7 @@ from agentorch.reclaim import reclaim
 @click.option(
     "--stale-after-sec",
     "least_age_s",
+    metavar="SECONDS",
     type=click.FloatRange(min=0),
     help="Leave alone what was claimed less than so long ago; default RUNNER_RECLAIM_AFTER_SEC.",
 )

@@ -36,7 +36,12 @@ class Given:
 @click.argument("files", metavar="[FILE]...", nargs=-1)
 @click.option("--goal", help="Submit a job with this goal and the default pipeline.")
 @click.option("--project", metavar="ID", help="Work on this project of PROJECT_ALIASES.")
-@click.option("--priority", type=click.IntRange(0, 9), help="0 is claimed first; default 5.")
+@click.option(
+    "--priority",
+    type=click.IntRange(0, 9),
+    metavar="0-9",
+    help="0 is claimed first; default 5.",
+)
 @click.option(
     "--wait",
     is_flag=True,

@@ -11,7 +11,11 @@ from agentorch.commands.waiting import wait_for
 @program()
 @with_ids
 @click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(min=0), help="Seconds; then exit 124."
+    "--timeout",
+    "timeout_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="Then exit 124.",
 )
 def main(words: tuple[str, ...], jobs: tuple[str, ...], timeout_s: float | None) -> None:
     """Waits until each job has ended or needs a human.
