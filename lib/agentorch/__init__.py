@@ -4,12 +4,12 @@ The floors of this package. Imports go down; on one floor they go to the left:
 
     8  commands/                                    parse, call once, print
     7  inspect doctoragents agentprobe doctor       what owns or reads whole jobs
-       reclaim decide jobrun runner
+       reclaim decide collect jobrun runner
     6  place metering wayout selftest execution     one attempt of one step
        record step attempt
     5  broker/ launch/ sandbox/ agents/ output logbook  what runs programs
        versions preflight logins credentials descendants scripted/
-       watch process
+       watch process agentlines
     4  jobqueue slots artifacts approvals finish    what keeps state on disk
        tree git treecopy history source workrecord workspace
     3  paths atomic documents filesystem beneath   how the disk, the kernel and the
@@ -18,7 +18,7 @@ The floors of this package. Imports go down; on one floor they go to the left:
        systemprompts tables
     2  contracts                                    what is accepted at a door
     1  pipeline context prompt redact policy        pure decisions: no os, no time
-       roles verdict
+       roles verdict retention
     0  errors states messages abilities hosts       pure words
        resources job text times secretforms checks
 """

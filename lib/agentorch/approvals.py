@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from agentorch import atomic
+from agentorch.errors import UnknownJob
 from agentorch.jobqueue import flocked
 from agentorch.paths import ArtifactPaths
 from agentorch.times import rfc3339
@@ -25,8 +26,15 @@ from agentorch.times import rfc3339
 
 @contextlib.contextmanager
 def deciding(paths: ArtifactPaths) -> Iterator[None]:
-    """Nobody else decides on this job meanwhile. The others wait, and then see what was decided."""
-    with flocked(paths.lock, wait=True):
+    """Nobody else decides on this job meanwhile. The others wait, and then see what was decided.
+
+    Raises UnknownJob where its artifacts are gone by now.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(flocked(paths.lock, wait=True))
+        except FileNotFoundError as problem:
+            raise UnknownJob(f"no job {paths.directory.name!r} any more") from problem
         yield
 
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-COMMANDS = ("submit", "runner", "reclaim", "approve", "cancel", "retry", "unlock", "step")
+COMMANDS = ("submit", "runner", "reclaim", "approve", "cancel", "retry", "unlock", "step", "gc")
 
 
 class Warm:

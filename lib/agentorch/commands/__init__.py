@@ -19,6 +19,7 @@ COMMANDS = {
     "retry": "puts failed jobs back into the queue",
     "unlock": "fails jobs whose owner is dead",
     "reclaim": "gives back what dead owners left",
+    "gc": "removes what was kept long enough of jobs that have ended",
     "doctor": "tries what jobs will need, for real",
     "login": "logs an agent in with an account of its own",
     "runner": "holds a slot and works on jobs",

@@ -1,0 +1,178 @@
+"""Garbage collection: carries out what retention decided, on jobs that have ended.
+
+    ARTIFACTS_ROOT/.trash/  WORKSPACES_ROOT/.trash/     moved there first, of no value to anybody
+
+A job goes in this order: its workspace moves to the trash, then its artifacts, then its queue file
+is removed, then the trash. A crash in between leaves a queue file in done/ or failed/ without
+artifacts, which says that the job has ended and nothing else: the next collection removes it. Had
+the queue file gone first, recovery would take the job for a submission that was never queued.
+
+The decision lock is held from the last look to the end, so nobody retries the job meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from agentorch import atomic
+from agentorch.approvals import deciding
+from agentorch.documents import read_json
+from agentorch.errors import UnknownJob
+from agentorch.job import Key
+from agentorch.jobqueue import Queue
+from agentorch.retention import Ended, Part, Removal, Rules, least_age_s, removals
+from agentorch.states import ENDED, State
+from agentorch.times import moment_of
+from agentorch.treecopy import remove
+
+TRASH = ".trash"
+CUT_OFF = "a collection of it was cut off"
+_BLOCK_BYTES = 512  # of st_blocks, whatever the filesystem's own are (stat(2))
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A removal that was carried out, with what was counted on the disk."""
+
+    removal: Removal
+    freed_bytes: int
+
+
+def planned(queue: Queue, rules: Rules, now: datetime) -> list[Removal]:
+    """What would go now, and why. Nothing is written."""
+    free_bytes = _free_bytes(queue.roots.artifacts_root)
+    sized = bool(rules.max_bytes) or free_bytes < rules.min_free_bytes
+    least_s = least_age_s(rules)
+    ended = [
+        _ended(queue, state, key, sized=sized)
+        for state in sorted(ENDED)
+        for key, _ in queue.list_state(state)
+        # it can't have ended before it was submitted: most jobs need no look at their files
+        if sized or (least_s is not None and now - key.submitted_at >= timedelta(seconds=least_s))
+    ]
+    cut_off = [Removal(job, Part.JOB, CUT_OFF) for job in ended if not _has_artifacts(queue, job)]
+    gone = {removal.job.key for removal in cut_off}
+    rest = (job for job in ended if job.key not in gone)
+    return cut_off + removals(rest, rules, now, free_bytes=free_bytes)
+
+
+def carry_out(queue: Queue, plan: list[Removal]) -> Iterator[Collected]:
+    """Removes what was planned, where that still holds, and what an earlier collection left.
+
+    Raises TryAgain where something can't be removed.
+    """
+    for directory in _trashes(queue):
+        remove(directory)
+    for removal in plan:
+        with atomic.disk_trouble(queue.paths.root):
+            moved = _moved(queue, removal)
+        if moved is not None:
+            freed = sum(_size_bytes(path) for path in moved)
+            for path in moved:
+                remove(path)
+            yield Collected(removal, freed)
+
+
+def _moved(queue: Queue, removal: Removal) -> list[Path] | None:
+    """The parts of a job, in the trash; None where it is no longer as it was planned."""
+    key, state = removal.job.key, removal.job.state
+    artifacts, workspace = queue.roots.artifacts(key.job_id), queue.roots.workspace(key.job_id)
+    queued = queue.paths.file(state, key)
+    try:
+        with deciding(artifacts):
+            if not _is_whole(queued, artifacts.job):
+                return _forgotten(queued, artifacts.job)
+            whole = removal.part is Part.JOB
+            parts = (workspace.directory, *([artifacts.directory] if whole else []))
+            moved = [path for path in map(_trashed, parts) if path is not None]
+            if whole:
+                _drop(queued)
+            return moved
+    except UnknownJob:  # a collection was killed when it had moved the artifacts
+        return _forgotten(queued, artifacts.job)
+
+
+def _is_whole(queued: Path, job: Path) -> bool:
+    """Whether the job is still where it was, and its queue file its own."""
+    try:
+        return os.path.samestat(queued.stat(), job.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _forgotten(queued: Path, job: Path) -> list[Path] | None:
+    """Removes a queue file whose job is gone; its id may be another job's by now."""
+    if not queued.exists() or _is_whole(queued, job):
+        return None
+    _drop(queued)
+    return []
+
+
+def _drop(queued: Path) -> None:
+    queued.unlink(missing_ok=True)
+    atomic.sync_directory(queued.parent)
+
+
+def _trashed(directory: Path) -> Path | None:
+    """Moves a directory to the trash beside it, durably; None where it is not there."""
+    trash = directory.parent / TRASH
+    trash.mkdir(0o700, exist_ok=True)
+    target = trash / f"{directory.name}.{os.urandom(6).hex()}"
+    try:
+        os.rename(directory, target)
+    except FileNotFoundError:
+        return None
+    atomic.sync_directory(directory.parent)
+    return target
+
+
+def _trashes(queue: Queue) -> list[Path]:
+    return [root / TRASH for root in (queue.roots.artifacts_root, queue.roots.workspaces_root)]
+
+
+# ---- looking ----------------------------------------------------------------------------------
+
+
+def _has_artifacts(queue: Queue, job: Ended) -> bool:
+    queued = queue.paths.file(job.state, job.key)
+    # where it was moved meanwhile, it has them
+    return not queued.exists() or _is_whole(queued, queue.roots.artifacts(job.key.job_id).job)
+
+
+def _ended(queue: Queue, state: State, key: Key, *, sized: bool) -> Ended:
+    artifacts, workspace = queue.roots.artifacts(key.job_id), queue.roots.workspace(key.job_id)
+    known = read_json(artifacts.state)
+    told = None if known is None else known["finished_at"]
+    return Ended(
+        key=key,
+        state=state,
+        ended_at=key.submitted_at if told is None else moment_of(told),
+        has_workspace=workspace.directory.exists(),
+        artifacts_bytes=_size_bytes(artifacts.directory) if sized else 0,
+        workspace_bytes=_size_bytes(workspace.directory) if sized else 0,
+    )
+
+
+def _free_bytes(directory: Path) -> int:
+    try:
+        found = os.statvfs(directory)
+    except FileNotFoundError:  # nothing was ever submitted
+        return 0
+    return found.f_bavail * found.f_frsize
+
+
+def _size_bytes(directory: Path) -> int:
+    """What a tree takes on the disk, each file once; what can't be read is left out."""
+    seen: dict[tuple[int, int], int] = {}
+    for path, _, names in os.walk(directory):
+        for name in (".", *names):
+            try:
+                found = os.lstat(os.path.join(path, name))
+            except OSError:  # gone meanwhile, or closed to us
+                continue
+            seen[found.st_dev, found.st_ino] = found.st_blocks * _BLOCK_BYTES
+    return sum(seen.values())

@@ -1,0 +1,75 @@
+"""agentorch-gc: removes what was kept long enough of jobs that have ended."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+
+import click
+
+from agentorch.collect import Collected, carry_out, planned
+from agentorch.commands.shape import answer, configured, program
+from agentorch.jobqueue import Queue
+from agentorch.journal import Journal
+from agentorch.messages import Message
+from agentorch.retention import Removal, Rules
+from agentorch.settings import Settings
+
+
+@program()
+@click.option("--dry-run", is_flag=True, help="Say what would go, and why; remove nothing.")
+@click.option("--json", "as_json", is_flag=True, help="One object a line.")
+def main(*, dry_run: bool, as_json: bool) -> None:
+    """Removes ended jobs after ARTIFACTS_TTL_SEC, their workspaces after WORKSPACES_TTL_SEC.
+
+    And the oldest of them where they take more than RETENTION_MAX_BYTES, or less than
+    RETENTION_MIN_FREE_BYTES are free: workspaces first. A job that has not ended stays, whatever
+    its age. Prints a line a removal: the id, what of it, and why.
+    """
+    settings = configured()
+    queue = Queue(settings.roots)
+    plan = planned(queue, rules_of(settings), datetime.now(UTC))
+    if dry_run:
+        for removal in plan:
+            _print(removal, removal.bytes, as_json=as_json)
+        return
+    journal = Journal("agentorch-gc", settings) if "AGENTORCH_UNIT" in os.environ else None
+    for done in carry_out(queue, plan):
+        if journal is None:
+            _print(done.removal, done.freed_bytes, as_json=as_json)
+        else:
+            _log(journal, done)
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The server's rules."""
+    return Rules(
+        settings.artifacts_ttl_s,
+        settings.workspaces_ttl_s,
+        settings.retention_max_bytes,
+        settings.retention_min_free_bytes,
+    )
+
+
+def _log(journal: Journal, done: Collected) -> None:
+    """Nobody reads what a timer's service prints."""
+    journal.info(
+        f"{done.removal.part} removed: {done.removal.why}",
+        Message.COLLECTED,
+        job=done.removal.job.key.job_id,
+        bytes=done.freed_bytes,
+    )
+
+
+def _print(removal: Removal, freed_bytes: int, *, as_json: bool) -> None:
+    if as_json:
+        answer(
+            {
+                "job_id": removal.job.key.job_id,
+                "part": removal.part,
+                "why": removal.why,
+                "bytes": freed_bytes,
+            }
+        )
+    else:
+        click.echo(f"{removal.job.key.job_id}\t{removal.part}\t{removal.why}")
