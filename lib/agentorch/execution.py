@@ -7,15 +7,16 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 from agentorch import atomic, beneath, output
+from agentorch.agentlines import agent_lines
 from agentorch.agents import ends
-from agentorch.agents.base import Agent, Ending, Exit, Request
+from agentorch.agents.base import Agent, Ending, Exit, Line, Request
 from agentorch.agents.endings import outcome_of_exit
 from agentorch.errors import TryAgain
 from agentorch.job import Outcome
@@ -116,13 +117,18 @@ class Execution:
             launch = Launch.of(
                 start, request.work, streams, self.out.pass_fds, is_wrapped=self.policy.sandbox
             )
-            ended = self._ran(launch, logs)
+            with agent_lines(self.settings, self.attempt, self.redactor) as told:
+                ended = self._ran(launch, both(logs.line, told.line))
             lines = chain.from_iterable(
                 output.lines(streams / name, name) for name in ("stdout", "stderr")
             )
             outcome = settled(ended, command.argv[0], self.agent.outcome(ended, lines))
             self._keep_raw(streams)
         outcome = replace(outcome, files=below(outcome.files, request.work))
+        if told.missing:
+            logs.note(f"{told.missing} lines are not in the journal")
+            missing = {"journal_missing_lines": told.missing}
+            outcome = replace(outcome, metrics={**outcome.metrics, **missing})
         account = self.out.account()
         if account is None and self.out.path is not None:
             logs.note("the broker is gone, and with it what it counted")
@@ -131,14 +137,14 @@ class Execution:
     def _relay(self) -> tuple[Path, ...]:
         return () if self.out.path is None else (relay_program(),)
 
-    def _ran(self, launch: Launch, logs: Logbook) -> Exit:
+    def _ran(self, launch: Launch, on_line: Callable[[Line], None]) -> Exit:
         """An agent may fill the disk faster than it is looked at, and end by itself then.
 
         What filled it goes, or nobody could work, not even the next attempt.
         """
         began = time.monotonic()
         try:
-            ended = run(launch, self._limits(), self.stops, logs.line, self.agent.is_end)
+            ended = run(launch, self._limits(), self.stops, on_line, self.agent.is_end)
         except OSError as problem:  # of the logs: nothing of the agent runs any more
             if problem.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._is_full():
                 raise
@@ -188,6 +194,16 @@ class Execution:
         for path, both in kept.items():
             text = redacted(both, self.redactor)
             atomic.replace(path, text.encode("utf-8", "replace"), last=False)
+
+
+def both(first: Callable[[Line], None], second: Callable[[Line], None]) -> Callable[[Line], None]:
+    """Calls one after the other."""
+
+    def hear(line: Line) -> None:
+        first(line)
+        second(line)
+
+    return hear
 
 
 def below(paths: Iterable[str], top: Path) -> tuple[str, ...]:

@@ -3,48 +3,121 @@
 Where stderr is the journal, entries go to journald by its native protocol
 (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/), with their fields and MESSAGE_ID: by hand, because
 sd_journal_send(3) waits where journald does not read, and nothing of ours may wait for that. What
-it does not take is dropped and counted; the next entry that it takes says how much was.
-Elsewhere it is a line on stderr, as text with its level as `<N>` (sd-daemon(3)), or as JSON.
+it does not take is dropped and counted; as soon as it takes entries again, one says how many.
+Elsewhere an entry is a line on stderr, as text or (LOG_JSON=1) as a JSON object.
 Only programs log (runner, step, webhook, commands); the library raises or returns.
 """
 
 from __future__ import annotations
 
+import array
+import contextlib
+import errno
+import fcntl
 import json
-import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
-from agentorch.messages import Message
+from agentorch.messages import ROUTINE, Message
 from agentorch.settings import Settings
+from agentorch.text import printable
 
 SOCKET = "/run/systemd/journal/socket"
-_SYSLOG = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
-# A datagram larger than the socket's buffer would need a memory file; no entry of ours is.
-_MOST_BYTES = 48 * 1024
+# The fields that say what an entry is about.
+PLACE = ("job", "step", "attempt", "agent", "project")
+MOST_MESSAGE_BYTES = 48 * 1024
+MOST_FIELD_BYTES = 4 * 1024
+# journald refuses an entry with more than 1024 fields, its own included.
+MOST_FIELDS = 128
+_MOST_NAME_CHARS = 64
+_CUT = "…"
+_NOTICE = 5
+_PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
+_NO_NAME = re.compile(r"[^A-Z0-9_]")
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+
+
+class Journald:
+    """The way to journald; it never waits. A child may use it too: the sender of each is seen."""
+
+    def __init__(self, path: str = SOCKET) -> None:
+        self.dropped = 0
+        self._path = path
+        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self._socket = socket.socket(socket.AF_UNIX, kind)
+
+    def tell(
+        self,
+        program: str,
+        priority: int,
+        text: str,
+        message: Message | None,
+        fields: Mapping[str, Any],
+    ) -> None:
+        """Hands an entry over, or drops it; before it goes how many were dropped, if any were."""
+        if self.dropped:
+            place = {name: fields[name] for name in PLACE if name in fields}
+            missing = {**place, "dropped": self.dropped}
+            words = f"{self.dropped} entries are missing here: journald did not take them"
+            if self._hand_over(entry(program, 4, words, Message.DROPPED, missing)):
+                self.dropped = 0
+        if self.dropped or not self._hand_over(entry(program, priority, text, message, fields)):
+            self.dropped += 1
+
+    def _hand_over(self, content: bytes) -> bool:
+        try:
+            self._socket.sendto(content, self._path)
+        except OSError as problem:  # it is stopped, restarting, overrun, or not there
+            return problem.errno == errno.EMSGSIZE and self._hand_over_file(content)
+        return True
+
+    def _hand_over_file(self, content: bytes) -> bool:
+        """An entry that no datagram of this system holds goes as a sealed memory file."""
+        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        try:
+            with open(os.memfd_create("agentorch-entry", flags), "wb", buffering=0) as file:
+                file.write(content)
+                fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
+                passed = array.array("i", [file.fileno()])
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)]
+                self._socket.sendmsg([], rights, 0, self._path)
+        except OSError:  # as above
+            return False
+        return True
 
 
 class Journal:
     """Says events with their fields: `job`, `step`, `attempt`, `agent`, `project`, and others.
 
-    In the journal they are AGENTORCH_JOB= and so on.
+    In the journal they are AGENTORCH_JOB= and so on; a field of None is none. `journald` is where
+    entries go instead of stderr; None: to journald where stderr is the journal.
     """
 
-    def __init__(self, program: str, settings: Settings) -> None:
+    def __init__(self, program: str, settings: Settings, journald: Journald | None = None) -> None:
         self._program = program
-        self._least = logging.getLevelNamesMapping()[settings.log_level]
+        self._least = _PRIORITIES[settings.log_level]
         self._json = settings.log_json
-        self._native = _Native() if not settings.log_json and stderr_is_journal() else None
-        self._has_levels = "JOURNAL_STREAM" in os.environ
+        # its stream is left where the socket can't be reached, from within a chroot
+        self._has_levels = journald is None and stderr_is_journal()
+        if self._has_levels and os.path.exists(SOCKET):
+            journald = Journald()
+        self._journald = journald
+
+    @property
+    def is_native(self) -> bool:
+        """Whether entries go to journald with their fields."""
+        return self._journald is not None
 
     @property
     def dropped(self) -> int:
-        """How many entries journald did not take since the last that it took."""
-        return 0 if self._native is None else self._native.dropped
+        """How many entries journald did not take since it last took one."""
+        return 0 if self._journald is None else self._journald.dropped
 
     def debug(self, text: str, message: Message | None = None, **fields: Any) -> None:
         self._say("DEBUG", text, message, fields)
@@ -61,19 +134,27 @@ class Journal:
     def _say(
         self, level: str, text: str, message: Message | None, fields: Mapping[str, Any]
     ) -> None:
-        if logging.getLevelNamesMapping()[level] < self._least:
+        if _PRIORITIES[level] > self._least:
             return
         fields = {name: value for name, value in fields.items() if value is not None}
-        if self._native is not None:
-            self._native.send(entry(self._program, _SYSLOG[level], text, message, fields))
+        if self._journald is not None:
+            number = priority(level, message)
+            self._journald.tell(self._program, number, text, message, fields)
             return
         line = (
             as_json(self._program, level, text, message, fields, datetime.now(UTC))
             if self._json
             else as_text(self._program, text, fields)
         )
-        mark = f"<{_SYSLOG[level]}>" if self._has_levels and not self._json else ""
-        print(f"{mark}{line}", file=sys.stderr, flush=True)  # noqa: T201  (where programs speak)
+        mark = f"<{_PRIORITIES[level]}>" if self._has_levels else ""
+        with contextlib.suppress(OSError):  # nobody listens any more: the work goes on
+            print(f"{mark}{line}", file=sys.stderr, flush=True)  # noqa: T201  (programs speak here)
+
+
+def note(program: str, text: str, message: Message, **fields: Any) -> None:
+    """Leaves an entry beside what a command tells its user; nothing where no journald is."""
+    told = {name: value for name, value in fields.items() if value is not None}
+    Journald().tell(program, priority("INFO", message), text, message, told)
 
 
 def stderr_is_journal(environment: Mapping[str, str] = os.environ) -> bool:
@@ -85,7 +166,7 @@ def stderr_is_journal(environment: Mapping[str, str] = os.environ) -> bool:
     return environment.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
-# ---- entries ----------------------------------------------------------------------------------
+# ---- entries: pure ----------------------------------------------------------------------------
 
 
 def entry(
@@ -93,21 +174,45 @@ def entry(
 ) -> bytes:
     """A journal entry in the native protocol. Pure."""
     told = {
-        "MESSAGE": said(text, fields),
         "PRIORITY": priority,
         "SYSLOG_IDENTIFIER": program,
         **({} if message is None else {"MESSAGE_ID": message.value}),
-        **{f"AGENTORCH_{name.upper()}": value for name, value in fields.items()},
+        **{field_name(name): value for name, value in islice(fields.items(), MOST_FIELDS)},
     }
-    return b"".join(field(name, str(value)) for name, value in told.items())
+    rest = (field(name, str(value), MOST_FIELD_BYTES) for name, value in told.items())
+    return field("MESSAGE", said(text, fields), MOST_MESSAGE_BYTES) + b"".join(rest)
 
 
-def field(name: str, value: str) -> bytes:
+def priority(level: str, message: Message | None) -> int:
+    """The syslog priority of an entry. Pure.
+
+    The events that make a job's story are notices: they stand out among what its agents printed.
+    """
+    if level == "INFO" and message is not None and message not in ROUTINE:
+        return _NOTICE
+    return _PRIORITIES[level]
+
+
+def field_name(name: str) -> str:
+    """The name of a field of ours: A to Z, digits, underscores, 64 at most. Pure."""
+    return f"AGENTORCH_{_NO_NAME.sub('_', name.upper())}"[:_MOST_NAME_CHARS]
+
+
+def field(name: str, value: str, most_bytes: int) -> bytes:
     """One field: a value with line ends is told by its length, it brings no others. Pure."""
-    content = value.encode("utf-8", "replace")[:_MOST_BYTES]
+    content = shortened(printable(value), most_bytes)
     if b"\n" not in content:
         return name.encode() + b"=" + content + b"\n"
     return name.encode() + b"\n" + len(content).to_bytes(8, "little") + content + b"\n"
+
+
+def shortened(text: str, most_bytes: int) -> bytes:
+    """Text in at most so many bytes of UTF-8; an ellipsis says that it was cut. Pure."""
+    content = text.encode("utf-8", "replace")
+    if len(content) <= most_bytes:
+        return content
+    whole = content[: most_bytes - len(_CUT.encode())].decode("utf-8", "ignore")
+    return f"{whole}{_CUT}".encode()
 
 
 def said(text: str, fields: Mapping[str, Any]) -> str:
@@ -117,10 +222,10 @@ def said(text: str, fields: Mapping[str, Any]) -> str:
 
 
 def as_text(program: str, text: str, fields: Mapping[str, Any]) -> str:
-    """An entry as a line for people. Pure."""
+    """An entry as one line for people. Pure."""
     rest = " ".join(f"{n}={value}" for n, value in fields.items() if n not in ("job", "step"))
     line = f"{program}: {said(text, fields)}"
-    return f"{line} ({rest})" if rest else line
+    return printable(f"{line} ({rest})" if rest else line).replace("\n", "; ")
 
 
 def as_json(
@@ -133,31 +238,11 @@ def as_json(
 ) -> str:
     """An entry as one JSON object. Pure."""
     told = {
+        **fields,
         "time": now.isoformat(timespec="milliseconds"),
         "level": level,
         "program": program,
         "message": text,
         **({} if message is None else {"event": message.name.lower()}),
-        **fields,
     }
     return json.dumps(told, ensure_ascii=False, default=str)
-
-
-class _Native:
-    """The way to journald. A child may use it too: journald takes the sender from each datagram."""
-
-    def __init__(self) -> None:
-        self.dropped = 0
-        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        self._socket = socket.socket(socket.AF_UNIX, kind)
-
-    def send(self, content: bytes) -> None:
-        """Hands an entry over, or drops it."""
-        if self.dropped:
-            content += field("AGENTORCH_DROPPED", str(self.dropped))
-        try:
-            self._socket.sendto(content, SOCKET)
-        except OSError:  # it is stopped, restarting, or overrun
-            self.dropped += 1
-        else:
-            self.dropped = 0

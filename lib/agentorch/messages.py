@@ -33,5 +33,10 @@ class Message(StrEnum):
     UNDELIVERED = "a3492d823c3f49728d693778306d0877"
     COLLECTED = "da56b8f986594f45a3d995c350c863a6"
     ACCESS = "3f932f2403d1480aac4be6d20be54034"
+    LEFT_OUT = "f73ab75aabdf4572978c17da2502a938"
     DROPPED = "d2b9ecd122fb4ca59cf10222656ac985"
     MISCONFIGURED = "84374482fb78431eabf1da0b4cac71ae"
+
+
+# What comes by the hundred while all is well: the priority of these stays that of their level.
+ROUTINE = frozenset({Message.OUTPUT, Message.BROKER_CALLED, Message.ACCESS})

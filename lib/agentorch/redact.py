@@ -131,6 +131,11 @@ class LineRedactor:
             self._inside, self._body_seen = True, bool(findings)
         return _body_marker(text[:body_end]) + shown
 
+    def pass_over(self, text: str) -> None:
+        """Hears of a line that nobody is shown: only whether a private key is in it matters."""
+        if self._inside or "PRIVATE" in text:
+            self.line(text)
+
     def _body_end(self, text: str) -> int:
         """How much of the line belongs to the body; afterwards `_inside` is up to date."""
         raw = _bytes(text)
