@@ -1,5 +1,7 @@
 """Console blocks of a document: the commands behind `$ `, and the output that is shown of each.
 
+They are ```console in Markdown; in a page of the manual, literal blocks that begin with `$ `.
+
 A line behind `> ` goes on with the command before it. In the output, `…` stands for anything within
 a line, and on a line of its own for any number of lines.
 """
@@ -12,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(?:console)?\n(\$ .*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = "--- end of command ---"
 
 
