@@ -1,6 +1,10 @@
 # make venv         .venv with every command, following this checkout
 # make demo         jobs from submission to result, in a directory of their own
 # make demo-agents  a job by the vendors' CLIs, with a model that plays a script
+# make dev          webhook, a slot and the timers' work in the foreground, configured by .env
+# make webhook-example  posts an example to what make dev runs
+# make deb          the Debian package, in dist/
+# make install      installs below DESTDIR and PREFIX (/usr/local)
 # make test         every suite; installs what is missing when root, else says what is
 # make test-agents  the suites of the real CLIs and of the broker alone
 # make bench        measures what the design promises
@@ -9,7 +13,8 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 VENV := .venv
-PACKAGES := bubblewrap:bwrap debootstrap:debootstrap e2fsprogs:mkfs.ext4 firejail:firejail git:git \
+PACKAGES := bash-completion:/usr/share/bash-completion/bash_completion bubblewrap:bwrap curl:curl \
+	debootstrap:debootstrap e2fsprogs:mkfs.ext4 firejail:firejail git:git \
 	groff-base:groff iproute2:ip man-db:man npm:npm openssl:openssl podman:podman ripgrep:rg \
 	qemu-system-x86:qemu-system-x86_64 qemu-utils:qemu-img scdoc:scdoc shellcheck:shellcheck \
 	strace:strace systemd-container:systemd-nspawn \
@@ -17,7 +22,9 @@ PACKAGES := bubblewrap:bwrap debootstrap:debootstrap e2fsprogs:mkfs.ext4 firejai
 	python3-click:/usr/lib/python3/dist-packages/click \
 	python3-httpx:/usr/lib/python3/dist-packages/httpx \
 	python3-jsonschema:/usr/lib/python3/dist-packages/jsonschema \
-	python3-rich:/usr/lib/python3/dist-packages/rich
+	python3-rich:/usr/lib/python3/dist-packages/rich \
+	python3-waitress:/usr/lib/python3/dist-packages/waitress
+DEB_PACKAGES := debhelper:dh dh-python:dh_python3 dpkg-dev:dpkg-buildpackage scdoc:scdoc
 AGENT_PACKAGES := bubblewrap:bwrap git:git iproute2:ip npm:npm openssl:openssl ripgrep:rg
 AGENT_TESTS := tests/broker tests/agents tests/jobs/test_login.py tests/docs/test_demo.py
 
@@ -25,7 +32,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 MAKEFLAGS += --no-print-directory
 
-.PHONY: venv demo demo-agents test test-agents bench lint packages clean
+.PHONY: venv demo demo-agents dev webhook-example deb install test test-agents bench lint packages clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -50,6 +57,23 @@ demo: venv
 demo-agents: venv
 	@examples/demo/agents
 
+dev: venv
+	@packaging/dev
+
+webhook-example:
+	@curl --fail-with-body --silent --show-error \
+		--header 'Authorization: Bearer dev-token' --header 'Content-Type: application/json' \
+		--data @examples/webhook_payloads/simple.json http://127.0.0.1:8080/webhook
+	@echo
+
+deb:
+	@packaging/need $(DEB_PACKAGES)
+	@packaging/deb
+
+# packaging/install says which other places can be chosen
+install:
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' packaging/install
+
 test: packages $(VENV)/.dev
 	@$(VENV)/bin/python -m pytest -q -n 2 $(PYTEST_ARGS)
 
@@ -65,7 +89,7 @@ lint: $(VENV)/.dev
 
 # Where one stays missing, the tests that need it are skipped, each with its reason.
 packages:
-	@packaging/need $(PACKAGES) || echo 'make: the tests that need these will be skipped' >&2
+	@packaging/need $(PACKAGES) $(DEB_PACKAGES) || echo 'make: the tests that need these will be skipped' >&2
 
 clean:
-	@rm -rf $(VENV) build lib/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) build dist lib/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

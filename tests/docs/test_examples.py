@@ -38,7 +38,7 @@ SETTINGS: Settings = load(
 
 def test_every_file_has_a_test() -> None:
     found = {path.relative_to(CONFIGURATION) for path in CONFIGURATION.rglob("*") if path.is_file()}
-    names = ("providers.toml", "prices.toml", "keys.env", "ends.d/example.toml")
+    names = ("agentorch.env", "providers.toml", "prices.toml", "keys.env", "ends.d/example.toml")
     assert found == {Path(name) for name in (*names, "prompts/reviewer.md")}
 
 
