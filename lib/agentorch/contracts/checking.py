@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from agentorch.contracts.formats import FORMATS
+from agentorch.contracts.formats import pattern as strict_pattern
+from agentorch.contracts.quick import Check, compiled
 from agentorch.contracts.words import kind, short, suggestion
-from agentorch.times import moment_of
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
 
 
 def problems_of(document: Any, contract: str) -> list[str]:
     """Everything that a schema (`job`, `result`) has against a document, in its order."""
+    if _surely_valid(contract)(document):
+        return []
     found = []
     for error in sorted(
         _validator(contract).iter_errors(document), key=lambda e: list(map(str, e.path))
     ):
         found.append(f"{_place(error.absolute_path)}: {_said(error)}")
     return list(dict.fromkeys(found))
+
+
+@cache
+def _schema(contract: str) -> Any:
+    return json.loads((SCHEMAS / f"{contract}.schema.json").read_text("utf-8"))
+
+
+@cache
+def _surely_valid(contract: str) -> Check:
+    return compiled(_schema(contract))
 
 
 @cache
@@ -34,48 +46,14 @@ def _validator(contract: str) -> Any:
     from jsonschema.validators import extend  # noqa: PLC0415
 
     def pattern(_: Any, expression: str, instance: Any, __: Any) -> Iterable[Any]:
-        # `$` of re also matches before a last newline; a name with one is not that name
-        strict = expression.removesuffix("$") + r"\Z" if expression.endswith("$") else expression
-        if isinstance(instance, str) and not re.search(strict, instance):
+        if isinstance(instance, str) and not strict_pattern(expression).search(instance):
             yield ValidationError(f"does not match {expression}")
 
     formats = FormatChecker(formats=())
-    formats.checks("date-time")(_is_moment)
-    formats.checks("uri")(_is_uri)
-    schema = json.loads((SCHEMAS / f"{contract}.schema.json").read_text("utf-8"))
+    for name, holds in FORMATS.items():
+        formats.checks(name)(holds)
     strict_validator = extend(Draft202012Validator, {"pattern": pattern})  # type: ignore[no-untyped-call]
-    return strict_validator(schema, format_checker=formats)
-
-
-_MOMENT = re.compile(
-    r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,6})?\d*([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)",
-    re.ASCII,
-)
-_URI = re.compile(r"https?://[^\s/?#@\\]+([/?#][^\s\\]*)?", re.ASCII | re.IGNORECASE)
-
-
-def _is_moment(value: object) -> bool:
-    if not isinstance(value, str):
-        return True
-    if not _MOMENT.fullmatch(value):
-        return False
-    try:
-        moment_of(re.sub(r"(\.\d{6})\d+", r"\1", value))
-    except (ValueError, OverflowError):  # 30 February, year 0
-        return False
-    return True
-
-
-def _is_uri(value: object) -> bool:
-    if not isinstance(value, str):
-        return True
-    if not (value.isascii() and value.isprintable() and _URI.fullmatch(value)):
-        return False
-    try:
-        port = urlsplit(value).port
-    except ValueError:  # half an IPv6 address, a port beyond 65535
-        return False
-    return port != 0
+    return strict_validator(_schema(contract), format_checker=formats)
 
 
 def _place(path: Iterable[str | int]) -> str:
