@@ -132,4 +132,4 @@ def _built_in(place: str) -> Agent:
 def _unknown(name: str, names: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(name, names, 1)
     guess = f"did you mean {close[0]!r}? " if close else ""
-    return f"agent {name!r} is unknown ({guess}see README)"
+    return f"agent {name!r} is unknown ({guess}see agentorch-agent(5))"
