@@ -78,6 +78,12 @@ def test_what_gets_a_yes_is_valid(data: st.DataObject) -> None:
         assert list(_validator("job").iter_errors(document)) == []
 
 
+def test_a_schema_may_hold_itself() -> None:
+    tree = compiled({"type": "object", "properties": {"in": {"$ref": "#"}}})
+    assert tree({"in": {"in": {}}})
+    assert not tree({"in": {"in": 1}})
+
+
 def test_a_keyword_that_is_unknown_gets_no_yes() -> None:
     assert not compiled({"type": "string", "frobnicate": 1})("x")
     assert compiled({"type": "string", "description": "x"})("x")

@@ -37,6 +37,7 @@ def compiled(schema: Schema) -> Check:
 class _Compiler:
     def __init__(self, root: Schema) -> None:
         self._root = root
+        self._made: dict[str, Check] = {}
 
     def check(self, schema: Schema) -> Check:
         checks = [self._keyword(name, schema) for name in schema if name not in _SILENT]
@@ -48,8 +49,7 @@ class _Compiler:
         asked = schema[name]
         match name:
             case "$ref":
-                # no definition of ours holds itself
-                return self.check(self._root["$defs"][asked.removeprefix("#/$defs/")])
+                return self._reference(asked)
             case "properties":
                 return _properties({key: self.check(inner) for key, inner in asked.items()})
             case "items":
@@ -57,6 +57,22 @@ class _Compiler:
             case "additionalProperties" if asked is False:
                 return _only(frozenset(schema.get("properties", ())))
         return _PLAIN[name](asked) if name in _PLAIN else _never
+
+    def _reference(self, reference: str) -> Check:
+        """The check of another place in the schema; made when it is needed: it may hold itself."""
+
+        def check(value: Any) -> bool:
+            if reference not in self._made:
+                self._made[reference] = self.check(self._place(reference))
+            return self._made[reference](value)
+
+        return check
+
+    def _place(self, reference: str) -> Schema:
+        place = self._root
+        for name in reference.split("/")[1:]:
+            place = place[name]
+        return place
 
 
 def _never(_: Any) -> bool:
