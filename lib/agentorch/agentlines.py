@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,11 +113,12 @@ class AgentLines:
 @contextmanager
 def agent_lines(settings: Settings, attempt: Attempt, redactor: Redactor) -> Iterator[AgentLines]:
     """What tells the journal an attempt's lines while its agent runs."""
-    lines = AgentLines(Journal("agentorch-step", settings), attempt, redactor)
-    try:
-        yield lines
-    finally:
-        lines.close()
+    with closing(Journal("agentorch-step", settings)) as journal:
+        lines = AgentLines(journal, attempt, redactor)
+        try:
+            yield lines
+        finally:
+            lines.close()
 
 
 def fields_of(attempt: Attempt) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from agentorch.artifacts import PENDING, JobArtifacts, JobState
 from agentorch.errors import Refused
 from agentorch.finish import finish, give_back
 from agentorch.inspect import Found, find
-from agentorch.job import Key
+from agentorch.job import Job, Key
 from agentorch.jobqueue import Queue
 from agentorch.pipeline import Finish, begin, decided
 from agentorch.reclaim import reclaim, settle
@@ -26,8 +26,8 @@ from agentorch.slots import COMMANDS, Slot, hold, hold_dead
 from agentorch.states import TRANSITIONS, Event, State, Status
 
 
-def approve(queue: Queue, word: str, comment: str = "") -> str:
-    """Lets a waiting job go on at the step where it stopped; its id. Raises Refused."""
+def approve(queue: Queue, word: str, comment: str = "") -> Job:
+    """Lets a waiting job go on at the step where it stopped. Raises Refused."""
     with _deciding(queue, word) as found:
         _expect(found, Event.APPROVE)
         with _taken(queue, found) as (slot, key):
@@ -39,11 +39,11 @@ def approve(queue: Queue, word: str, comment: str = "") -> str:
             else:
                 progress = decided(found.job, known.progress)
                 give_back(slot, key, found.job, replace(known, progress=progress))
-    return found.job.job_id
+    return found.job
 
 
-def retry(queue: Queue, word: str, step_id: str | None = None, comment: str = "") -> str:
-    """Puts a failed job back to pending/, at the step where it failed or at `step_id`; its id.
+def retry(queue: Queue, word: str, step_id: str | None = None, comment: str = "") -> Job:
+    """Puts a failed job back to pending/, at the step where it failed or at `step_id`.
 
     What steps before that did is kept. Raises Refused.
     """
@@ -60,11 +60,11 @@ def retry(queue: Queue, word: str, step_id: str | None = None, comment: str = ""
             progress = decided(found.job, known.progress, step_id)
             fresh = replace(key, taken=0)
             give_back(slot, key, found.job, replace(known, progress=progress), as_=fresh)
-    return found.job.job_id
+    return found.job
 
 
-def cancel(queue: Queue, word: str, comment: str = "") -> str:
-    """Ends a job: at once where nobody works on it, else by its owner. Its id. Raises Refused."""
+def cancel(queue: Queue, word: str, comment: str = "") -> Job:
+    """Ends a job: at once where nobody works on it, else by its owner. Raises Refused."""
     with _deciding(queue, word) as found:
         _expect(found, Event.CANCEL)
         paths = queue.roots.artifacts(found.job.job_id)
@@ -72,7 +72,7 @@ def cancel(queue: Queue, word: str, comment: str = "") -> str:
         mark_cancelled(paths)
         reclaim(queue, own=COMMANDS)
         _end_cancelled(queue, found)
-    return found.job.job_id
+    return found.job
 
 
 def _end_cancelled(queue: Queue, found: Found) -> None:
@@ -88,8 +88,8 @@ def _end_cancelled(queue: Queue, found: Found) -> None:
                 return
 
 
-def unlock(queue: Queue, word: str) -> str:
-    """Moves a dead owner's job to failed/; its id. Raises Refused where the owner lives."""
+def unlock(queue: Queue, word: str) -> Job:
+    """Moves a dead owner's job to failed/. Raises Refused where the owner lives."""
     with _deciding(queue, word) as found:
         if found.state is not State.RUNNING or found.slot is None or found.key is None:
             raise Refused(f"nothing to unlock: job {found.job.job_id} is {found.state}")
@@ -105,7 +105,7 @@ def unlock(queue: Queue, word: str) -> str:
             else:
                 end = Finish(Status.FAILED, "unlocked", "unlocked: its owner had died")
                 finish(slot, found.key, found.job, end, _now())
-    return found.job.job_id
+    return found.job
 
 
 def _ended_already(queue: Queue, found: Found) -> bool:

@@ -52,6 +52,9 @@ class Journald:
         kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_UNIX, kind)
 
+    def close(self) -> None:
+        self._socket.close()
+
     def tell(
         self,
         program: str,
@@ -119,6 +122,11 @@ class Journal:
         """How many entries journald did not take since it last took one."""
         return 0 if self._journald is None else self._journald.dropped
 
+    def close(self) -> None:
+        """Nothing is said any more."""
+        if self._journald is not None:
+            self._journald.close()
+
     def debug(self, text: str, message: Message | None = None, **fields: Any) -> None:
         self._say("DEBUG", text, message, fields)
 
@@ -151,10 +159,12 @@ class Journal:
             print(f"{mark}{line}", file=sys.stderr, flush=True)  # noqa: T201  (programs speak here)
 
 
-def note(program: str, text: str, message: Message, **fields: Any) -> None:
-    """Leaves an entry beside what a command tells its user; nothing where no journald is."""
+def note(program: str, text: str, message: Message, level: str = "INFO", **fields: Any) -> bool:
+    """Leaves an entry beside what a command tells its user; False where no journald took it."""
     told = {name: value for name, value in fields.items() if value is not None}
-    Journald().tell(program, priority("INFO", message), text, message, told)
+    with contextlib.closing(Journald()) as journald:
+        journald.tell(program, priority(level, message), text, message, told)
+        return not journald.dropped
 
 
 def stderr_is_journal(environment: Mapping[str, str] = os.environ) -> bool:

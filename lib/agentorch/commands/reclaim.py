@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from agentorch.commands.shape import answer, configured, program, say
+from agentorch.commands.shape import answer, configured, program, tell
 from agentorch.jobqueue import Queue
+from agentorch.messages import Message
 from agentorch.reclaim import reclaim
 
 
@@ -29,5 +30,5 @@ def main(least_age_s: float | None) -> None:
     queue.recover_incoming()
     taken = reclaim(queue, least_age_s=age_s)
     for job_id in taken:
-        say(f"{job_id}: taken back from a dead owner")
+        tell("taken back from a dead owner", Message.RECLAIMED, job=job_id)
     answer({"reclaimed": len(taken), "stale_after_sec": age_s})

@@ -16,9 +16,12 @@ from typing import Any
 import click
 
 from agentorch import __version__
+from agentorch.approvals import who
 from agentorch.atomic import DISK_TROUBLE
-from agentorch.errors import AgentorchError, Exit, Misconfigured, UnknownJob
+from agentorch.errors import AgentorchError, Exit, Misconfigured, Refused, UnknownJob
+from agentorch.job import Job
 from agentorch.jobqueue import Queue
+from agentorch.messages import Message
 from agentorch.settings import SERVICE_USER, SYSTEM_STATE, Settings, load
 
 MOST_PROBLEMS = 100
@@ -34,10 +37,7 @@ class Program(click.Command):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except AgentorchError as problem:
-            for line in problem.problems[:MOST_PROBLEMS]:
-                say(line)
-            if len(problem.problems) > MOST_PROBLEMS:
-                say(f"and {len(problem.problems) - MOST_PROBLEMS} more problems")
+            complain(problem)
             ctx.exit(problem.exit_code)
         except KeyboardInterrupt:
             ctx.exit(Exit.INTERRUPTED)
@@ -83,9 +83,47 @@ def program(**settings: Any) -> Callable[[Callable[..., Any]], Program]:
 
 def say(line: str) -> None:
     """A line on stderr, behind the program's name."""
+    click.echo(f"{program_name()}: {line}", err=True)
+
+
+def program_name() -> str:
+    """What this program is called in what it says."""
     context = click.get_current_context(silent=True)
-    name = "agentorch" if context is None else context.command_path.replace(" ", "-")
-    click.echo(f"{name}: {line}", err=True)
+    return "agentorch" if context is None else context.command_path.replace(" ", "-")
+
+
+def complain(problem: AgentorchError) -> None:
+    """Says each problem, a line on stderr; a service's wrong configuration, as entries."""
+    lines = list(problem.problems[:MOST_PROBLEMS])
+    if len(problem.problems) > MOST_PROBLEMS:
+        lines.append(f"and {len(problem.problems) - MOST_PROBLEMS} more problems")
+    for line in lines:
+        if isinstance(problem, Misconfigured) and _stderr_is_journal():
+            note(line, Message.MISCONFIGURED, "ERROR")
+        else:
+            say(line)
+
+
+def tell(text: str, message: Message, **fields: Any) -> None:
+    """A line on stderr, and an entry beside it; the entry alone where stderr is the journal."""
+    note(text, message, **fields)
+    if not _stderr_is_journal():
+        say(f"{fields['job']}: {text}")
+
+
+def note(text: str, message: Message, level: str = "INFO", **fields: Any) -> None:
+    """Leaves an entry in the journal beside what was answered; nothing where no journald is."""
+    from agentorch import journal  # noqa: PLC0415  (most commands leave none)
+
+    journal.note(program_name(), text, message, level, **fields)
+
+
+def _stderr_is_journal() -> bool:
+    if "JOURNAL_STREAM" not in os.environ:  # on a terminal, by far the most often
+        return False
+    from agentorch.journal import stderr_is_journal  # noqa: PLC0415  (as above)
+
+    return stderr_is_journal()
 
 
 def answer(document: Any) -> None:
@@ -155,12 +193,32 @@ def each(words: Iterable[str], act: Callable[[str], object]) -> None:
             if problem.exit_code not in (Exit.USAGE, UnknownJob.exit_code):
                 raise
             refused = True
-            for line in problem.problems:
-                say(line)
+            complain(problem)
     if refused:
         click.get_current_context().exit(Exit.USAGE)
 
 
-def decide(words: Iterable[str], act: Callable[[str], str]) -> None:
-    """`each` for a decision: the ids that it was taken on are the answer."""
-    each(words, lambda word: click.echo(act(word)))
+def decide(queue: Queue, what: str, words: Iterable[str], act: Callable[[str], Job]) -> None:
+    """`each` for a decision: the ids of the jobs that it was taken on are the answer."""
+    from agentorch.inspect import resolve  # noqa: PLC0415  (every other command lives without it)
+
+    told: dict[str, Any] = {"decision": what, **told_by()}
+
+    def decided(word: str) -> None:
+        try:
+            job = act(word)
+        except Refused as problem:
+            text = f"{what} by {told['who']} was refused: {problem}"
+            note(text, Message.REFUSED, job=resolve(queue, word), **told)
+            raise
+        click.echo(job.job_id)
+        place: dict[str, Any] = {"job": job.job_id, "project": job.project_id}
+        note(f"{what}, decided by {told['who']}", Message.DECIDED, **place, **told)
+
+    each(words, decided)
+
+
+def told_by() -> dict[str, Any]:
+    """Who runs this, as an entry carries it."""
+    user = who()
+    return {"who": user["name"], "uid": user["uid"]}

@@ -12,14 +12,16 @@ from typing import Any
 import click
 
 from agentorch.agents.registry import load as load_agents
-from agentorch.commands.shape import answer, configured, program, say
+from agentorch.commands.shape import answer, configured, note, program, say, told_by
 from agentorch.commands.waiting import wait_for
 from agentorch.contracts.door import Document, Door, accept
 from agentorch.contracts.reading import parse
 from agentorch.errors import Duplicate, Exit, Invalid
 from agentorch.job import Job, Network
 from agentorch.jobqueue import Queue
+from agentorch.messages import Message
 from agentorch.settings import Settings
+from agentorch.text import one_line
 
 MOST_BYTES = 256 * 1024 * 1024
 
@@ -170,9 +172,11 @@ def _queued(
             state = queue.submit(job, document, floor_bytes=settings.min_free_disk_bytes)
         except Duplicate as problem:
             say(str(problem))
+            note(f"not queued: {problem}", Message.REFUSED, **_place(job), **told_by())
             refused = True
             continue
         ids.append(job.job_id)
+        _note_submitted(job, state)
         if job.policy.network is Network.ALLOW and settings.network is Network.DENY:
             say(f"{job.job_id}: the server denies the network (NETWORK_POLICY): the job has none")
         if as_json:
@@ -180,3 +184,14 @@ def _queued(
         else:
             click.echo(job.job_id)
     return ids, refused
+
+
+def _note_submitted(job: Job, state: str) -> None:
+    by = told_by()
+    steps = one_line(", ".join(f"{step.step_id} ({step.agent})" for step in job.steps))
+    text = f"submitted by {by['who']}, {state}: {steps}"
+    note(text, Message.SUBMITTED, **_place(job), **by, state=state, source=job.source_type)
+
+
+def _place(job: Job) -> Document:
+    return {"job": job.job_id, "project": job.project_id}

@@ -14,4 +14,4 @@ def main(words: tuple[str, ...], jobs: tuple[str, ...]) -> None:
     agentorch-reclaim puts such jobs back into the queue instead.
     """
     queue = opened()
-    decide(ids(words, jobs), lambda word: unlock(queue, word))
+    decide(queue, "unlock", ids(words, jobs), lambda word: unlock(queue, word))
