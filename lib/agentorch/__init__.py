@@ -4,23 +4,23 @@ The floors of this package. Imports go down; on one floor they go to the left:
 
     8  commands/                                    parse, call once, print
     7  inspect doctoragents agentprobe doctor       what owns or reads whole jobs
-       reclaim decide collect jobrun runner
+       reclaim decide collect jobrun runner webhook/
     6  place metering wayout selftest execution     one attempt of one step
        record step attempt
     5  broker/ launch/ sandbox/ agents/ output logbook  what runs programs
        versions preflight logins credentials descendants scripted/
        watch process agentlines
-    4  jobqueue slots artifacts approvals finish    what keeps state on disk
-       tree git treecopy history source workrecord workspace
+    4  jobqueue slots artifacts approvals ledger    what keeps state on disk
+       finish tree git treecopy history source workrecord workspace
     3  paths atomic documents filesystem beneath   how the disk, the kernel and the
        inotify signals procfs backlog events        environment are touched
        variables envfile settings sd_daemon journal
-       systemprompts tables
+       systemprompts tables database
     2  contracts                                    what is accepted at a door
     1  pipeline context prompt redact policy        pure decisions: no os, no time
-       roles verdict retention
+       roles verdict retention counts death
     0  errors states messages abilities hosts       pure words
-       resources job text times secretforms checks
+       resources job text times secretforms checks families
 """
 
 __version__ = "0.1.0"

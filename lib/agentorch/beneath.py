@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -22,6 +23,15 @@ class NotBeneath(Exception):
 
 def read(root: Path, path: str, limit_bytes: int) -> bytes | None:
     """At most so many bytes of a regular file; None where nothing is. Raises NotBeneath."""
+    file = opened(root, path)
+    if file is None:
+        return None
+    with file:
+        return file.read(limit_bytes)
+
+
+def opened(root: Path, path: str) -> BinaryIO | None:
+    """A regular file, open for reading; None where nothing is. Raises NotBeneath."""
     try:
         with _parent(root, path, make=False) as (directory, name):
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -30,10 +40,10 @@ def read(root: Path, path: str, limit_bytes: int) -> bytes | None:
         return None
     except OSError as problem:
         raise _refusal(problem, path) from problem
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise NotBeneath(path)
-        return file.read(limit_bytes)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise NotBeneath(path)
+    return os.fdopen(descriptor, "rb")
 
 
 def write(root: Path, path: str, content: bytes, mode: int = 0o640) -> None:

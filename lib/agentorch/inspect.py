@@ -109,6 +109,7 @@ class Row:
     goal: str
     project: str | None
     agents: tuple[str, ...]
+    tags: tuple[str, ...]
 
     def document(self) -> dict[str, Any]:
         """The row as one JSON object."""
@@ -121,6 +122,7 @@ class Row:
             "slot": self.slot,
             "step": self.step,
             "project_id": self.project,
+            "tags": list(self.tags),
             "goal": self.goal,
         }
 
@@ -148,6 +150,7 @@ def rows(queue: Queue, listed: Iterable[tuple[Key, State, str | None]]) -> Itera
             goal=document["goal"],
             project=document["project_id"],
             agents=tuple(step["agent"] for step in document["steps"]),
+            tags=tuple(document["tags"]),
         )
 
 

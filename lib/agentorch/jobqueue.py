@@ -6,7 +6,12 @@ that file is the same inode as artifacts/ID/job.json, for good. So
 * link(2) of artifacts/ID/job.json decides who owns an id; EEXIST is a duplicate;
 * the rename into pending/ (or awaiting_approval/) queues the job;
 * a job.json with one link is a submission that was never queued, and whoever meets it queues it;
-* an incoming/ file whose flock is free has no submitter any more.
+* an incoming/ file whose flock is free has no submitter any more;
+* symlink(2) of idempotency/DIGEST decides under which id a key's job is submitted, before anything
+  else is there of it. Whoever comes with that key later submits under the same id, and the link of
+  artifacts/ID/job.json decides between them: a key whose submitter died is completed by its next
+  delivery. The job's own document says which key it came with, so an id that is somebody else's
+  is never taken for the key's.
 
 Every gap between two system calls here is a crash test.
 """
@@ -63,7 +68,12 @@ class Queue:
     def prepare(self) -> None:
         """Makes the directories, durably. Raises TryAgain when the disk can't take them."""
         directories = [self.paths.state(state) for state in State]
-        directories += [self.paths.incoming, self.roots.artifacts_root, self.roots.workspaces_root]
+        directories += [
+            self.paths.incoming,
+            self.paths.keys,
+            self.roots.artifacts_root,
+            self.roots.workspaces_root,
+        ]
         for directory in directories:
             with atomic.disk_trouble(directory):
                 atomic.make_directory(directory)
@@ -99,6 +109,60 @@ class Queue:
                 self._withdraw(target, incoming, artifacts.job)
                 raise
         return state
+
+    def submit_once(
+        self, job: Job, document: Document, digest: str, *, floor_bytes: int = 0
+    ) -> tuple[Job, bool]:
+        """Queues a job for an idempotency key, unless the key has one; durable when it returns.
+
+        Tells the key's job, and whether it is new; its id is not `job`'s where an earlier delivery
+        chose another. `digest` is that of the key and its scope. Raises what `submit` raises.
+        """
+        refuse_below(self.paths.incoming, floor_bytes)
+        while True:
+            job_id = self._key_owner(job.job_id, digest)
+            job, document = replace(job, job_id=job_id), with_key(document, job_id, digest)
+            try:
+                if (first := self._settled(job_id, digest)) is not None:
+                    return first, False
+                self.submit(job, document, floor_bytes=floor_bytes)
+            except Duplicate:
+                if _key_of(self.roots.artifacts(job_id).job) != digest:
+                    raise
+            else:
+                return job, True
+
+    def _key_owner(self, job_id: str, digest: str) -> str:
+        """The id that a key's job has: this one, if the key is new. Durable when it returns."""
+        path = self.paths.key(digest)
+        with atomic.disk_trouble(path):
+            try:
+                if not path.is_symlink() and self.roots.artifacts(job_id).job.exists():
+                    raise Duplicate(f"job {job_id!r} is there already")
+                os.symlink(job_id, path)
+            except FileExistsError:
+                job_id = os.readlink(path)
+            # before the job is queued: a job without its key would be queued again
+            atomic.sync_directory(path.parent)
+        return job_id
+
+    def _settled(self, job_id: str, digest: str) -> Job | None:
+        """The job of a key, when its submission has ended; None: there is none.
+
+        Its submitter holds the flock of its inode until all is durable; what a dead one left is
+        finished here.
+        """
+        artifacts = self.roots.artifacts(job_id)
+        if not _ended_submission(artifacts.job) or _key_of(artifacts.job) != digest:
+            return None
+        job = read_job(artifacts.job)
+        with atomic.disk_trouble(artifacts.directory):
+            if self.find(job) is None:
+                self.recover_incoming()
+                self.finish_submission(job_id)
+            self._sync(artifacts.directory, self.roots.artifacts_root)
+            self._sync(self.paths.state(first_state(job)))
+        return job
 
     def _withdraw(self, queued: Path, incoming: Path, owner: Path) -> None:
         """Frees the id of a submission that is not acknowledged; not where a runner has it by now.
@@ -251,6 +315,35 @@ def refuse_below(directory: Path, floor_bytes: int) -> None:
 def first_state(job: Job) -> State:
     """Where a new job is queued."""
     return State.AWAITING_APPROVAL if job.policy.requires_approval else State.PENDING
+
+
+def with_key(document: Document, job_id: str, digest: str) -> Document:
+    """The document of a job that is submitted under this id for this key. Pure."""
+    source = document["source"]
+    meta = {**source.get("meta", {}), "idempotency": digest}
+    return {**document, "job_id": job_id, "source": {**source, "meta": meta}}
+
+
+def _key_of(path: Path) -> str | None:
+    """The digest of the key that a job came with; None: without one, or there is no job."""
+    try:
+        document = read_document(path)
+    except FileNotFoundError:
+        return None
+    digest: str | None = document["source"].get("meta", {}).get("idempotency")
+    return digest
+
+
+def _ended_submission(path: Path) -> bool:
+    """Waits for the end of the submission that a job.json belongs to; False: there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        return lock(descriptor, wait=True) and os.fstat(descriptor).st_nlink > 0
+    finally:
+        os.close(descriptor)
 
 
 def read_document(path: Path) -> Document:

@@ -7,7 +7,7 @@
         running/SLOT/KEY.json           owned by that slot
         awaiting_approval/KEY.json      a human decides
         done/KEY.json  failed/KEY.json  ended
-        idempotency/SHA256              the first submission that used a key
+        idempotency/SHA256              symlink that spells the id which a key was first used for
     ARTIFACTS_ROOT/ID/
         job.json                        the queue file's other name (one inode for good)
         .lock                           flock held while a decision is taken on the job
@@ -32,6 +32,9 @@
         scratch/                        half made or half removed, of no value to anybody
         home/AGENT/                     an agent's HOME, private to the job and the agent
         io/STEP/                        live stdin, stdout, stderr of the attempt
+        unit/STEP/{environment,recorder.py}
+                                        what a step's unit starts and ends with; there
+                                        from before its start until its owner saw its end
         broker/STEP/                    the socket and grants of a broker that the step started
 
 Locking: a lock file is never deleted, flock(2) on it is the proof of life of its holder, and the
@@ -71,6 +74,14 @@ class QueuePaths:
     @property
     def running(self) -> Path:
         return self.root / "running"
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "idempotency"
+
+    def key(self, digest: str) -> Path:
+        """The entry of an idempotency key, named by the digest of its scope and itself."""
+        return self.keys / digest
 
     def state(self, state: State) -> Path:
         """The directory of a state; of `running`, the one that holds the slots."""
@@ -196,6 +207,18 @@ class ArtifactPaths(_Left):
         return [StepPaths(directory) for directory in sorted(self.directory.glob("steps/*"))]
 
 
+class UnitPaths(_Below):
+    """What the unit of a step needs of its own, outside of the sandbox."""
+
+    @property
+    def environment(self) -> Path:
+        return self.directory / "environment"
+
+    @property
+    def recorder(self) -> Path:
+        return self.directory / "recorder.py"
+
+
 @dataclass(frozen=True)
 class WorkspacePaths:
     """A job's workspace; `elsewhere` where the work tree is a directory of the user's."""
@@ -239,6 +262,9 @@ class WorkspacePaths:
 
     def io(self, step_id: str) -> Path:
         return self.directory / "io" / step_id
+
+    def unit(self, step_id: str) -> UnitPaths:
+        return UnitPaths(self.directory / "unit" / step_id)
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,11 @@ def addresses(text: str) -> tuple[str, ...]:
 def tokens(text: str) -> Mapping[str, frozenset[str] | None]:
     """Webhook tokens, each with its projects; None: all of them."""
     tokens: dict[str, frozenset[str] | None] = {}
-    for token, value in pairs(text):
+    try:
+        given = pairs(text)
+    except ValueError:  # its words show a token
+        raise ValueError("expected token=project|project or token=*, each token once") from None
+    for token, value in given:
         projects = frozenset(word.strip() for word in value.split("|") if word.strip())
         tokens[token] = None if "*" in projects else projects
     return MappingProxyType(tokens)

@@ -100,7 +100,7 @@ class Site:
 
     def run(self, name: str, *arguments: str, stdin: str = "", under: Sequence[str] = ()) -> Ended:
         """Runs a program to its end: `under` another where one is given, else warm where it can."""
-        if self.warm is not None and not under:
+        if self.warm is not None and not under and not is_ours(name):
             return self._run_warm(self.warm, name, arguments, stdin)
         with self.start(name, *arguments, under=under) as process:
             try:
@@ -172,12 +172,15 @@ class Site:
 
 
 def program_argv(name: str, *arguments: str) -> list[str]:
-    """The command line of an executable."""
-    return [
-        sys.executable,
-        str(REPOSITORY / "bin" / f"agentorch-{name}"),
-        *arguments,
-    ]
+    """The command line of an executable, or of a program that is beside this file."""
+    here = Path(__file__).parent / name
+    program = here if is_ours(name) else REPOSITORY / "bin" / f"agentorch-{name}"
+    return [sys.executable, str(program), *arguments]
+
+
+def is_ours(name: str) -> bool:
+    """Whether it is a program of these tests."""
+    return name.endswith(".py")
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from typing import TypeVar
 import pytest
 
 from . import scenes
-from .invariants import ended_attempts, repeated, violations
+from .invariants import ended_attempts, places, repeated, violations
 from .programs import AT_ONCE, LIB, Site, remove, site_in_memory
 from .scenes import Scene
 from .strace import Point, inject_argv, points
@@ -109,6 +109,27 @@ def killed_at(prepared: Site, scene: Scene, point: Point) -> list[str]:
     wrong += [] if scene.repeats else repeated(site, before)
     remove(site)
     return [f"{scene.name}: killed before {point}: {line}" for line in wrong]
+
+
+def test_a_redelivery_finishes_what_a_dead_submitter_left(record_property: Record) -> None:
+    with prepared(scenes.DELIVER) as site:
+        found = points_of(site, scenes.DELIVER)
+        record_property("points", len(found))
+        wrong = at_once(partial(redelivered_at, site), found)
+    assert not wrong, "\n".join(wrong)
+
+
+def redelivered_at(prepared: Site, point: Point) -> list[str]:
+    """Kills a delivery at a point; what is wrong when the next one comes before any recovery."""
+    site, scene = prepared.copy(), scenes.DELIVER
+    answered, wrong = kill(site, scene, point)
+    known = set(places(site)) | set(answered)
+    again = site.run(*scene.argv, stdin=scene.stdin)
+    wrong += scenes.redelivered(site, again.ids, known)
+    wrong += site.recover()
+    wrong += [*violations(site), *scene.after(site, again.ids)]
+    remove(site)
+    return [f"killed before {point}: {line}" for line in wrong]
 
 
 # ---- recovery is killed too -------------------------------------------------------------------

@@ -6,6 +6,7 @@ import compileall
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from . import test_concurrency as concurrency
 from .disks import missing
 from .programs import LIB, Site, site_in_memory
 from .scenes import Scene
-from .test_kill import kills
+from .test_kill import at_once, kills, points_of, prepared, redelivered_at
 from .test_power_cut import cuts
 
 pytestmark = pytest.mark.needs("strace")
@@ -56,6 +57,12 @@ def killed(scene: Scene, every: int) -> Callable[[Path], None]:
 
 def powerless(lib: Path) -> None:
     _, wrong = cuts(scenes.SUBMIT_ONE, END_ALONE, lib)
+    assert not wrong, wrong[0]
+
+
+def redeliveries(lib: Path) -> None:
+    with prepared(scenes.DELIVER, lib) as site:
+        wrong = at_once(partial(redelivered_at, site), points_of(site, scenes.DELIVER))
     assert not wrong, wrong[0]
 
 
@@ -106,6 +113,22 @@ MUTANTS = (
         "            os.link(incoming, self.paths.file(first_state(job), job.key))\n",
         killed(scenes.SUBMIT_ONE, 1),
         says="not two names of one inode",
+    ),
+    Mutant(
+        "a key is not kept before its job",
+        "jobqueue.py",
+        "                os.symlink(job_id, path)\n",
+        "                pass\n",
+        killed(scenes.DELIVER, 2),
+        says="and delivered again",
+    ),
+    Mutant(
+        "a key is taken at its word",
+        "jobqueue.py",
+        "            if self.find(job) is None:\n",
+        "            if False:\n",
+        redeliveries,
+        says="it was answered with",
     ),
     Mutant(
         "files are written in place",

@@ -39,6 +39,7 @@ def no_disk() -> str | None:
     [
         (scenes.SUBMIT_ONE, 1),
         (scenes.SUBMIT_APPROVAL, 6),
+        (scenes.DELIVER, 2),
         (scenes.RUN_SIMULATED, 16),
         (scenes.APPROVE, 6),
     ],

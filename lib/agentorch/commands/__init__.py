@@ -23,6 +23,7 @@ COMMANDS = {
     "doctor": "tries what jobs will need, for real",
     "login": "logs an agent in with an account of its own",
     "runner": "holds a slot and works on jobs",
+    "webhook": "takes jobs by HTTP, and tells how they do",
     "broker": "answers agents, with the keys that they don't have",
     "step": "runs one step, of a queued job or with no queue at all",
 }

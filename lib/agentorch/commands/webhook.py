@@ -1,0 +1,53 @@
+"""agentorch-webhook: takes jobs by HTTP, and tells how they do."""
+
+from __future__ import annotations
+
+import click
+
+from agentorch import sd_daemon
+from agentorch.commands.shape import configured, program
+from agentorch.journal import Journal
+from agentorch.webhook import tokens
+from agentorch.webhook.application import Application
+from agentorch.webhook.listening import bind_of, bound, is_local
+from agentorch.webhook.server import Server, log_through
+from agentorch.webhook.site import site_of
+
+USUAL_IDLE_S = 60.0
+
+
+@program()
+@click.option(
+    "--bind",
+    "binds",
+    multiple=True,
+    metavar="HOST:PORT|unix:PATH",
+    help="Listen here; may be given more than once. Without it: on the sockets that it was passed.",
+)
+@click.option(
+    "--idle-s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=USUAL_IDLE_S,
+    show_default=True,
+    help="Leave when nobody was connected for so long; only on sockets that it was passed.",
+)
+def main(binds: tuple[str, ...], idle_s: float) -> None:
+    """Takes jobs by HTTP, and tells how they do.
+
+    TERM or INT ends it, when what was asked by then is answered.
+    """
+    passed = [] if binds else sd_daemon.passed_sockets()
+    if not binds and not passed:
+        raise click.UsageError("no socket was passed (see systemd.socket(5)): give --bind")
+    places = [bind_of(text) for text in binds]
+    settings = configured()
+    scopes = tokens.scopes(settings)
+    journal = Journal("agentorch-webhook", settings)
+    log_through(journal)
+    with bound(places) as ours:
+        sockets = [*passed, *ours]
+        tokens.refuse_dev_token(scopes, local=all(is_local(one) for one in sockets))
+        application = Application(site_of(settings, scopes), journal)
+        most_bytes = settings.max_webhook_body_bytes
+        Server(application, sockets, journal, most_bytes, idle_s if passed else None).run()

@@ -1,0 +1,159 @@
+"""GET /jobs and GET /jobs/{id}: where jobs are. Nothing is written.
+
+A listing looks at every name of the states that it is asked for, in one pass that keeps no more of
+them than a page has, and reads a bounded number of documents: what a filter leaves out counts too,
+so a page may be shorter than its limit, or empty, and still have a next one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import heapq
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from agentorch import inspect
+from agentorch.backlog import names_in
+from agentorch.documents import Document
+from agentorch.job import Job, Key
+from agentorch.jobqueue import Queue
+from agentorch.states import State
+from agentorch.webhook.answers import Refusal, problem
+from agentorch.webhook.requests import Request
+from agentorch.webhook.tokens import Caller, refuse_outside
+
+USUAL_LIMIT = 50
+MOST_LIMIT = 200
+# How many documents one request may read.
+MOST_READ = 500
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a listing is to show; None: whatever there is. `after` is a queue file's name."""
+
+    states: tuple[State, ...]
+    project: str | None
+    tag: str | None
+    limit: int
+    after: str
+
+    @property
+    def is_filtered(self) -> bool:
+        return self.project is not None or self.tag is not None
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """A queue file: its name, and where it lies."""
+
+    name: str
+    state: State
+    slot: str | None = None
+
+
+def status(queue: Queue, job: Job) -> Document:
+    """What GET /jobs/{id} answers."""
+    found = inspect.status(queue, inspect.find(queue, job.job_id))
+    return {name: value for name, value in found.items() if name != "job_dir"}
+
+
+# ---- listing ----------------------------------------------------------------------------------
+
+
+def asked(request: Request) -> Asked:
+    """What a request wants to be listed. Raises Refusal (400). Pure."""
+    try:
+        return Asked(
+            states=_states(request.field("state")),
+            project=request.field("project"),
+            tag=request.field("tag"),
+            limit=_limit(request.field("limit")),
+            after=_name(request.field("after")),
+        )
+    except ValueError as trouble:
+        raise Refusal(problem(HTTPStatus.BAD_REQUEST, str(trouble))) from trouble
+
+
+def _states(word: str | None) -> tuple[State, ...]:
+    if word is None:
+        return tuple(State)
+    if word not in set(State):
+        raise ValueError(f"state: expected one of {', '.join(State)}")
+    return (State(word),)
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return USUAL_LIMIT
+    if not re.fullmatch("[1-9][0-9]{0,3}", text) or int(text) > MOST_LIMIT:
+        raise ValueError(f"limit: expected a number from 1 to {MOST_LIMIT}")
+    return int(text)
+
+
+def cursor(name: str) -> str:
+    """The place behind a queue file, as a client hands it back. Pure."""
+    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+
+
+def _name(given: str | None) -> str:
+    if given is None:
+        return ""
+    try:
+        name = base64.urlsafe_b64decode(given + "=" * (-len(given) % 4)).decode("ascii")
+    except (binascii.Error, UnicodeError):
+        name = ""
+    if Key.parse(name) is None:
+        raise ValueError("after: expected what a listing answered as next")
+    return name
+
+
+def listing(queue: Queue, caller: Caller, wanted: Asked) -> Document:
+    """A page of jobs in claim order, and where the next begins (null: nowhere).
+
+    Raises Refusal (403) where the caller asks for a project that is not its own.
+    """
+    if wanted.project is not None:
+        refuse_outside(caller, wanted.project)
+    scoped = wanted.is_filtered or caller.projects is not None
+    most = MOST_READ if scoped else wanted.limit
+    # one more than may be read tells whether there is more
+    names = (entry for entry in _entries(queue, wanted.states) if entry.name > wanted.after)
+    found = heapq.nsmallest(most + 1, names)
+    shown: dict[str, Document] = {}
+    read = found[:0]
+    for entry in found[:most]:
+        if len(shown) == wanted.limit:
+            break
+        read.append(entry)
+        shown |= {row.key.job_id: row.document() for row in _rows(queue, entry, caller, wanted)}
+    more = len(read) < len(found)
+    return {"jobs": list(shown.values()), "next": cursor(read[-1].name) if more else None}
+
+
+def _rows(queue: Queue, entry: Entry, caller: Caller, wanted: Asked) -> Iterator[inspect.Row]:
+    key = Key.parse(entry.name)
+    if key is None:
+        return
+    for row in inspect.rows(queue, [(key, entry.state, entry.slot)]):
+        if (
+            caller.may(row.project)
+            and wanted.project in (None, row.project)
+            and (wanted.tag is None or wanted.tag in row.tags)
+        ):
+            yield row
+
+
+def _entries(queue: Queue, states: Iterable[State]) -> Iterator[Entry]:
+    for state in states:
+        slots = queue.slots() if state is State.RUNNING else [None]
+        for slot in slots:
+            directory = queue.paths.state(state) if slot is None else queue.paths.slot(slot)
+            try:
+                for name in names_in(directory):
+                    yield Entry(name, state, slot)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
