@@ -96,8 +96,8 @@ def test_the_first_page_names_all_others() -> None:
 
 @EVERY
 def test_files_of_ours_that_it_names_exist(page: Page) -> None:
-    told = set(re.findall(r"\b((?:examples|contracts)/[\w./-]+)", page.text))
-    assert [path for path in told if not (ROOT / path.rstrip(".")).exists()] == []
+    told = set(re.findall(r"(?<![/\w])((?:examples|contracts)/[\w./-]*\w)", page.text))
+    assert [path for path in told if not (ROOT / path.rstrip("_")).exists()] == []
 
 
 def test_the_parser_sees_what_scdoc_sees() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from dataclasses import fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,22 @@ import pytest
 from tests.docs.pages import ROOT, Item, bold, pages
 from tests.docs.test_pages import environment
 
+from agentorch import death
 from agentorch.abilities import Option
 from agentorch.agents import ends, manifest, protocol
 from agentorch.agents.base import Request
 from agentorch.agents.registry import BUILT_IN
 from agentorch.agents.registry import load as load_agents
+from agentorch.artifacts import JobState, state_document
 from agentorch.broker import prices, providers
+from agentorch.contracts.completing import completed
+from agentorch.contracts.values import job_of
 from agentorch.doctoragents import spell
 from agentorch.errors import Exit
-from agentorch.job import Outcome
+from agentorch.job import Handoff, Outcome
+from agentorch.launch import recorder
 from agentorch.messages import Message
+from agentorch.pipeline import begin
 from agentorch.resources import Resources
 from agentorch.settings import LIMITED, LIMITS, VARIABLES, Settings, load
 from agentorch.states import REACTIONS, STATUSES, TRANSITIONS, Reaction
@@ -109,7 +116,20 @@ def test_limits_are_those_of_resources() -> None:
 def test_fields_of_a_result() -> None:
     assert set(RESULT_PAGE.named("RESULT.JSON")) == set(RESULT["properties"])
     told = set(RESULT_PAGE.named("METRICS"))
-    assert told >= set(RESULT["properties"]["metrics"]["properties"])
+    assert told >= {*RESULT["properties"]["metrics"]["properties"], *death.USED}
+
+
+def test_fields_of_the_end_of_a_unit(tmp_path: Path) -> None:
+    assert set(RESULT_PAGE.named("END.JSON")) == set(recorder.end(str(tmp_path)))
+
+
+def test_fields_of_a_state() -> None:
+    told = set(RESULT_PAGE.named("STATE.JSON"))
+    job = job_of(JOB_DOCUMENT)
+    assert told == set(state_document(job, JobState("j", "pending", begin(job))))
+
+
+JOB_DOCUMENT = completed({"goal": "x"}, "manual", Handoff.MANUAL, datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def test_statuses() -> None:
