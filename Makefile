@@ -13,6 +13,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 VENV := .venv
+BIND ?= 127.0.0.1:8080
 PACKAGES := bash-completion:/usr/share/bash-completion/bash_completion bubblewrap:bwrap curl:curl \
 	debootstrap:debootstrap e2fsprogs:mkfs.ext4 firejail:firejail git:git \
 	groff-base:groff iproute2:ip man-db:man npm:npm openssl:openssl podman:podman ripgrep:rg \
@@ -58,12 +59,12 @@ demo-agents: venv
 	@examples/demo/agents
 
 dev: venv
-	@packaging/dev
+	@PATH='$(CURDIR)/$(VENV)/bin':"$$PATH" packaging/dev $(BIND)
 
 webhook-example:
 	@curl --fail-with-body --silent --show-error \
 		--header 'Authorization: Bearer dev-token' --header 'Content-Type: application/json' \
-		--data @examples/webhook_payloads/simple.json http://127.0.0.1:8080/webhook
+		--data @examples/webhook_payloads/simple.json http://$(BIND)/webhook
 	@echo
 
 deb:

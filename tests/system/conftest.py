@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
 from .machine import RUNNING
+from .package import NEWER, packaged, shared_directory, unbuildable
 
 
 @pytest.hookimpl(wrapper=True)
@@ -22,3 +24,19 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
                 said = f"no journal: {problem}"
             report.sections.append((f"journal of {machine.name}", said))
     return report
+
+
+@pytest.fixture(scope="session")
+def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Debian package of this tree."""
+    if why := unbuildable():
+        pytest.skip(why)
+    return packaged(shared_directory(tmp_path_factory))
+
+
+@pytest.fixture(scope="session")
+def newer_deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a later version."""
+    if why := unbuildable():
+        pytest.skip(why)
+    return packaged(shared_directory(tmp_path_factory), NEWER)
