@@ -23,6 +23,7 @@ from agentorch.text import demoted, one_line, printable
 
 PENDING = "pending"
 MAX_ATTEMPTS = 50  # what a result may say
+PEAKS = frozenset({"memory_peak_bytes", "tasks_peak"})
 
 # Where a job goes whose state is final. A status that is not here is not final.
 FINAL_STATES: Mapping[str, State] = {
@@ -45,7 +46,7 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class JobState:
-    """state.json as a value."""
+    """state.json as a value. `claimed_at` is None where its owner left it for the next to adopt."""
 
     job_id: str
     status: str
@@ -53,6 +54,7 @@ class JobState:
     started_at: str | None = None
     finished_at: str | None = None
     claimed_at: str | None = None
+    ends: int = 0  # how often the job ended, or stopped to ask
     records: Mapping[str, StepRecord] = field(default_factory=dict)
 
     def record(self, step_id: str, **changes: Any) -> JobState:
@@ -108,6 +110,10 @@ class JobArtifacts:
     def attempt_result(self, step_id: str, attempt: int) -> Document | None:
         """How an attempt ended, None while it has no result."""
         return read_json(self.paths.step(step_id).attempt(attempt).result)
+
+    def attempt_end(self, step_id: str, attempt: int) -> Document | None:
+        """How an attempt's unit ended; None where it had none, or nobody could record it."""
+        return read_json(self.paths.step(step_id).attempt(attempt).end)
 
     def step_results(self, job: Job) -> list[Document]:
         """The published results of the job's steps, in their order."""
@@ -255,12 +261,13 @@ def job_result(
 
 
 def summed(steps: list[Document]) -> Document:
-    """The metrics of several results added up; what no step knows is left out."""
+    """The metrics of several results: of peaks the highest, else the sum of what is known."""
     total: Document = {}
     for step in steps:
         for name, value in step.get("metrics", {}).items():
             if isinstance(value, int | float) and not isinstance(value, bool):
-                total[name] = total.get(name, 0) + value
+                known = total.get(name, 0)
+                total[name] = max(known, value) if name in PEAKS else known + value
     return total
 
 
@@ -276,6 +283,7 @@ def state_document(job: Job, state: JobState) -> Document:
         "started_at": state.started_at,
         "finished_at": state.finished_at,
         "claimed_at": state.claimed_at,
+        "ends": state.ends,
         "current_step": state.progress.current,
         "steps": dict(_step_documents(job, state)),
     }
@@ -324,6 +332,7 @@ def state_of(document: Document) -> JobState:
         document["started_at"],
         document["finished_at"],
         document["claimed_at"],
+        document["ends"],
         records,
     )
 

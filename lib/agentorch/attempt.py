@@ -22,7 +22,7 @@ from agentorch.sandbox import vacate
 from agentorch.settings import Settings
 from agentorch.signals import Signals
 from agentorch.states import Status
-from agentorch.step import StepRun
+from agentorch.step import NO_UNIT, StepRun, Unit
 from agentorch.wayout import forget_all
 from agentorch.workspace import Source, Workspace, WorkspaceTrouble, source_of
 
@@ -36,7 +36,11 @@ CODES = {
 
 
 def run_queued(
-    settings: Settings, agents: Registry, attempt: Attempt, alive_fd: int
+    settings: Settings,
+    agents: Registry,
+    attempt: Attempt,
+    alive_fd: int,
+    unit: Unit = NO_UNIT,
 ) -> Document | None:
     """Runs an attempt of a queued job; None where it was started before."""
     roots = settings.roots
@@ -62,6 +66,7 @@ def run_queued(
             latest_success=latest_success(artifacts, attempt.job, attempt.step),
             stops=Stops(signals),
             alive_fd=alive_fd,
+            unit=unit,
         ).run()
 
 

@@ -21,7 +21,7 @@ from agentorch.inspect import Found, find
 from agentorch.job import Job, Key
 from agentorch.jobqueue import Queue
 from agentorch.pipeline import Finish, begin, decided
-from agentorch.reclaim import reclaim, settle
+from agentorch.reclaim import outlives, reclaim, settle
 from agentorch.slots import COMMANDS, Slot, hold, hold_dead
 from agentorch.states import TRANSITIONS, Event, State, Status
 
@@ -76,10 +76,13 @@ def cancel(queue: Queue, word: str, comment: str = "") -> Job:
 
 
 def _end_cancelled(queue: Queue, found: Found) -> None:
-    """Ends a marked job that no runner has; a runner that is quicker meets the marker itself."""
+    """Ends a marked job that no runner has; a runner that is quicker meets the marker itself.
+
+    So does the one that adopts a step which runs without an owner: it has that ended first.
+    """
     while (place := queue.find(found.job)) is not None:
         state, key, _ = place
-        if state not in (State.PENDING, State.AWAITING_APPROVAL):
+        if state not in (State.PENDING, State.AWAITING_APPROVAL) or _step_runs(queue, found):
             return
         with hold(queue, COMMANDS, wait=True) as slot:
             if slot is not None and slot.take(state, key):
@@ -99,6 +102,8 @@ def unlock(queue: Queue, word: str) -> Job:
                     f"job {found.job.job_id} runs in slot {found.slot!r}, whose owner is alive: "
                     "use agentorch-cancel"
                 )
+            if _step_runs(queue, found):
+                raise Refused(f"the step of job {found.job.job_id} runs on: use agentorch-cancel")
             record(queue.roots.artifacts(found.job.job_id), "unlock", _now())
             if _ended_already(queue, found):
                 settle(slot, found.key)
@@ -106,6 +111,12 @@ def unlock(queue: Queue, word: str) -> Job:
                 end = Finish(Status.FAILED, "unlocked", "unlocked: its owner had died")
                 finish(slot, found.key, found.job, end, _now())
     return found.job
+
+
+def _step_runs(queue: Queue, found: Found) -> bool:
+    """Whether a step of the job runs on, in a unit of its own."""
+    state = JobArtifacts(queue.roots.artifacts(found.job.job_id)).read_state()
+    return state is not None and outlives(queue.roots, state)
 
 
 def _ended_already(queue: Queue, found: Found) -> bool:

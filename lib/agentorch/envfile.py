@@ -67,3 +67,10 @@ def _unquoted(value: str) -> str:
             unescaped = re.sub(r'\\(["\\`$])', r"\1", double).replace("\\\n", "")
             pieces.append(single or unescaped or plain)
     return "".join(pieces)
+
+
+def quoted(environment: Mapping[str, str]) -> bytes:
+    """NAME="value" lines, as systemd.exec(5) reads an EnvironmentFile=. Pure."""
+    special = str.maketrans({character: f"\\{character}" for character in '\\"$`'})
+    lines = (f'{name}="{value.translate(special)}"\n' for name, value in environment.items())
+    return "".join(lines).encode(errors="surrogateescape")

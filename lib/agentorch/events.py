@@ -8,6 +8,7 @@ from __future__ import annotations
 import select
 from pathlib import Path
 
+from agentorch import sd_daemon
 from agentorch.backlog import Backlog, names_in
 from agentorch.inotify import Event, Inotify, Mask
 from agentorch.job import Key
@@ -17,6 +18,20 @@ from agentorch.states import State
 
 LOCK = ".lock"
 _CHANGED = Mask.CREATE | Mask.MOVED_TO | Mask.CLOSE_WRITE
+
+
+class Pulse:
+    """Tells the service manager that we live, at every wait, and keeps every wait short enough."""
+
+    def __init__(self) -> None:
+        self._period_s = sd_daemon.watchdog_s()
+
+    def limit(self, timeout_s: float | None) -> float | None:
+        """How long to wait when `timeout_s` was asked for; None: for ever."""
+        if self._period_s is None:
+            return timeout_s
+        sd_daemon.notify("WATCHDOG=1")
+        return self._period_s if timeout_s is None else min(self._period_s, timeout_s)
 
 
 class SecondLooks:
@@ -58,6 +73,7 @@ class Events:
         self._running = self._inotify.watch(paths.running, Mask.CREATE)
         self._slots: dict[int, str] = {}
         self._looks = SecondLooks()
+        self._pulse = Pulse()
 
     def next_pending(self) -> Key | None:
         """The first job to claim, as far as is known; lists pending/ when that is due."""
@@ -70,6 +86,13 @@ class Events:
                 return None
             if name is None:
                 self.backlog.listed(names_in(self._paths.state(State.PENDING)))
+
+    def nothing_pending(self) -> bool:
+        """The last look of one who wants to leave; False: pending/ is to be listed again."""
+        if any(map(Key.parse, names_in(self._paths.state(State.PENDING)))):
+            self.backlog.lost_events()
+            return False
+        return True
 
     def watch_slots(self, names: list[str]) -> None:
         """Watches for the close of every slot's lock: its owner's death is an event."""
@@ -86,7 +109,7 @@ class Events:
 
     def wait(self, timeout_s: float | None) -> None:
         """Waits until something happened, or so many seconds; may return for no reason."""
-        timeout_s = self._looks.limit(timeout_s)
+        timeout_s = self._pulse.limit(self._looks.limit(timeout_s))
         poll = select.poll()
         poll.register(self._inotify, select.POLLIN)
         poll.register(self.signals, select.POLLIN)

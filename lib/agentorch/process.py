@@ -35,6 +35,8 @@ __all__ = ["Launch", "Limits", "Stops", "code_and_signal", "exit_of", "run"]
 
 # A program that ends the sandbox's way (podman kill) talks to a daemon: not forever.
 _STOP_ARGV_S = 30.0
+# Above that of a user's services (systemd: 200), below "always first" (1000).
+OOM_SCORE = b"500"
 # Not the program's fault.
 _SHORTAGE = DISK_TROUBLE | {errno.EAGAIN, errno.ENOMEM}
 
@@ -152,6 +154,14 @@ def exit_of(
     return Exit(Ending.SIGNALLED, None, number, duration_s, oom and number == signal.SIGKILL)
 
 
+def _prefer_for_oom() -> None:
+    """Where memory runs out the kernel takes the program, and not us who tell of it (proc(5))."""
+    with contextlib.suppress(OSError):  # a /proc that can't be written
+        descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(descriptor, OOM_SCORE)
+        os.close(descriptor)
+
+
 # ---- files ------------------------------------------------------------------------------------
 
 
@@ -202,6 +212,7 @@ def _started(launch: Launch, streams: _Streams) -> subprocess.Popen[bytes]:
         die_with_parent()
         if os.getppid() != parent:  # it ended before the line above: nobody would tell us
             os.kill(os.getpid(), signal.SIGKILL)
+        _prefer_for_oom()
         # What the caller blocks or ignores for itself is not meant for the program.
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):

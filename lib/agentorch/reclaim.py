@@ -16,7 +16,8 @@ from agentorch.approvals import decisions
 from agentorch.artifacts import FINAL_STATES, PENDING, JobArtifacts, JobState
 from agentorch.finish import finish, give_back, sweep
 from agentorch.job import MAX_TAKEN, Job, Key
-from agentorch.jobqueue import Queue, first_state, read_job
+from agentorch.jobqueue import Queue, first_state, flocked, read_job
+from agentorch.paths import Roots
 from agentorch.pipeline import Finish, Phase, begin, interrupted
 from agentorch.slots import Slot, hold_dead
 from agentorch.states import State, Status
@@ -51,13 +52,36 @@ def settle(slot: Slot, key: Key, *, least_age_s: float = 0) -> bool:
         slot.give(key, State.AWAITING_APPROVAL)
     elif state.status in FINAL_STATES:
         slot.give(key, FINAL_STATES[state.status])
-    elif key.taken + 1 >= MAX_TAKEN:
+    elif (counted := recounted(slot.queue.roots, key, state)).taken >= MAX_TAKEN:
         end_as_lost(slot, key, job)
     else:
-        give_back(
-            slot, key, job, left_behind(artifacts, state), as_=replace(key, taken=key.taken + 1)
-        )
+        give_back(slot, key, job, left_behind(slot.queue.roots, state), as_=counted)
     return True
+
+
+def recounted(roots: Roots, key: Key, state: JobState | None) -> Key:
+    """The key, with one more dead owner unless its step needs none, or its owner left on purpose.
+
+    A runner that is stopped while its step runs on is no reason to give the job up, however often.
+    """
+    if state is not None and (left_on_purpose(state) or outlives(roots, state)):
+        return key
+    return replace(key, taken=key.taken + 1)
+
+
+def left_on_purpose(state: JobState) -> bool:
+    """Whether its last owner left it, with its step, for the next one to adopt."""
+    running = state.progress.of(state.progress.current).status is Phase.RUNNING
+    return running and state.claimed_at is None
+
+
+def outlives(roots: Roots, state: JobState) -> bool:
+    """Whether the job's step runs on in a unit of its own, whatever became of its owner."""
+    step_id = state.progress.current
+    if not roots.workspace(state.job_id).unit(step_id).directory.exists():
+        return False
+    with flocked(roots.artifacts(state.job_id).step(step_id).lock, wait=False, owning=False) as it:
+        return it is None
 
 
 def _waits_for_approval(artifacts: JobArtifacts, job: Job) -> bool:
@@ -75,11 +99,13 @@ def end_as_lost(slot: Slot, key: Key, job: Job) -> None:
     finish(slot, key, job, Finish(Status.FAILED, "infra", reason), datetime.now(UTC))
 
 
-def left_behind(artifacts: JobArtifacts, state: JobState) -> JobState:
-    """The state with a running attempt that left no result marked as interrupted."""
-    step = state.progress.of(state.progress.current)
-    ended = artifacts.attempt_result(state.progress.current, step.attempt) is not None
-    if step.status is not Phase.RUNNING or ended:
+def left_behind(roots: Roots, state: JobState) -> JobState:
+    """The state with a running attempt that left nothing, and is no more, marked as interrupted."""
+    step_id = state.progress.current
+    step = state.progress.of(step_id)
+    left = roots.artifacts(state.job_id).step(step_id).attempt(step.attempt)
+    ended = left.result.exists() or left.end.exists()
+    if step.status is not Phase.RUNNING or ended or outlives(roots, state):
         return state
     return replace(state, progress=interrupted(state.progress))
 

@@ -9,25 +9,29 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 
-from agentorch import atomic
+from agentorch import atomic, sd_daemon
 from agentorch.agents.registry import Registry
+from agentorch.artifacts import JobArtifacts
 from agentorch.documents import Document
 from agentorch.errors import Exit, Misconfigured, TryAgain
-from agentorch.events import Events, SecondLooks
+from agentorch.events import Events, Pulse, SecondLooks
 from agentorch.filesystem import power_cut_doubt, refusal
 from agentorch.inotify import Inotify, Mask
 from agentorch.job import MAX_TAKEN, Job, Key
 from agentorch.jobqueue import Queue, lock, read_job, refuse_below
 from agentorch.jobrun import JobRun, Left, Means
 from agentorch.journal import Journal
-from agentorch.launch.base import Attempt
+from agentorch.launch.base import Attempt, Launcher
 from agentorch.launch.fork import Fork
+from agentorch.launch.systemd import Systemd
 from agentorch.messages import Message
-from agentorch.reclaim import end_as_lost, reclaim
+from agentorch.place import policy_of
+from agentorch.reclaim import end_as_lost, reclaim, recounted
 from agentorch.settings import Settings
 from agentorch.signals import Signals
 from agentorch.slots import Slot
@@ -46,7 +50,11 @@ class Until(StrEnum):
 
 
 class Runner:
-    """One runner process. `run_step` is what a forked attempt does; it returns an exit code."""
+    """One runner process. `run_step` is what a forked attempt does; it returns an exit code.
+
+    `program` is the agentorch-step that units run. With `idle_s` it leaves when it had nothing to
+    do for so long.
+    """
 
     def __init__(
         self,
@@ -57,6 +65,8 @@ class Runner:
         run_step: Callable[[Attempt, int], int],
         job_patch: Callable[[Job], bytes],
         without_secrets: Callable[[Document], Document],
+        program: Sequence[str],
+        idle_s: float | None = None,
     ) -> None:
         self.settings = settings
         self.agents = agents
@@ -65,21 +75,32 @@ class Runner:
         self.run_step = run_step
         self.job_patch = job_patch
         self.without_secrets = without_secrets
+        self.program = program
+        self.idle_s = idle_s
         self.queue = Queue(settings.roots)
+        self.pulse = Pulse()
         self.jobs = 0
         self.waiting = False
 
     def run(self, slot_name: str) -> Exit:
-        """Works until told to leave, or as `until` says. What the disk can't take it waits for."""
+        """Works until told to leave, or as `until` says. What the disk can't take it waits for.
+
+        The service manager hears that we are ready before anything else: what makes a runner wait
+        is told in its status, and is no failed start.
+        """
         with Signals((*LEAVE_NOW, *LEAVE_AFTER_JOB)) as signals:
-            while not signals.came(*LEAVE_NOW, *LEAVE_AFTER_JOB):
-                try:
-                    with atomic.disk_trouble(self.queue.paths.root):
-                        return self._hold_and_serve(slot_name, signals)
-                except TryAgain as problem:
-                    self._say_waiting(problem)
-                    select.select([signals], [], [], self.settings.runner_poll_interval_s)
-                    signals.clear()
+            sd_daemon.notify("READY=1", f"STATUS=looking for work in slot {slot_name}")
+            code = self._run(slot_name, signals)
+        sd_daemon.notify("STOPPING=1")
+        return code
+
+    def _run(self, slot_name: str, signals: Signals) -> Exit:
+        while not signals.came(*LEAVE_NOW, *LEAVE_AFTER_JOB):
+            try:
+                with atomic.disk_trouble(self.queue.paths.root):
+                    return self._hold_and_serve(slot_name, signals)
+            except TryAgain as problem:
+                self._wait_out(problem, signals)
         return Exit.DONE
 
     def _hold_and_serve(self, slot_name: str, signals: Signals) -> Exit:
@@ -125,15 +146,15 @@ class Runner:
             if self.until is not Until.TOLD:
                 self.journal.error(f"slot {name!r} has a live owner: choose another --slot")
                 return False
-            self.journal.warning(
-                f"slot {name!r} has a live owner: waiting for its end", Message.WAITING
-            )
+            words = f"slot {name!r} has a live owner: waiting for its end"
+            sd_daemon.notify(f"STATUS={words}")
+            self.journal.warning(words, Message.WAITING)
             poll = select.poll()
             poll.register(closes, select.POLLIN)
             poll.register(signals, select.POLLIN)
             looks = SecondLooks()
             while not lock(descriptor, wait=False):
-                limit_s = looks.limit(None)
+                limit_s = self.pulse.limit(looks.limit(None))
                 poll.poll(None if limit_s is None else limit_s * 1000)
                 if list(closes.read()):
                     looks.closed()
@@ -145,7 +166,8 @@ class Runner:
     # ---- the work -----------------------------------------------------------------------------
 
     def _serve(self, slot: Slot, events: Events) -> None:
-        launcher = Fork(self.settings.roots, self.run_step, lambda: _leave(slot, events))
+        launcher = self._launcher(slot, events)
+        idle = Idle(self.idle_s)
         self.queue.recover_incoming()
         for key in slot.held():
             self._carry_on(slot, key, launcher, events)
@@ -154,34 +176,49 @@ class Runner:
             coming = events.next_pending()
             if coming is not None:
                 self._claim(slot, coming, launcher, events)
-            elif self.until is Until.TOLD:
-                events.wait(None)
-            else:
+                idle = Idle(self.idle_s)
+            elif self.until is not Until.TOLD or (idle.is_over() and events.nothing_pending()):
                 return
+            else:
+                sd_daemon.notify("STATUS=nothing to do")
+                events.wait(idle.left_s())
+
+    def _launcher(self, slot: Slot, events: Events) -> Launcher:
+        roots = self.settings.roots
+        if self.settings.launcher == "fork":
+            return Fork(roots, self.run_step, lambda: _leave(slot, events))
+        return Systemd(
+            roots,
+            self.settings.environment,
+            self.program,
+            lambda attempt: policy_of(self.settings, attempt.job.policy).resources,
+        )
 
     def _leaving(self, events: Events) -> bool:
         enough = self.until is Until.ONE and self.jobs > 0
         return enough or events.signals.came(*LEAVE_NOW, *LEAVE_AFTER_JOB)
 
-    def _claim(self, slot: Slot, key: Key, launcher: Fork, events: Events) -> None:
+    def _claim(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
         try:
             with atomic.disk_trouble(slot.directory):
                 claimed = slot.take(State.PENDING, key)
         except TryAgain as problem:
-            self._wait_for_disk(problem, key, events)
+            self._wait_out(problem, events.signals, job=key.job_id)
             claimed = slot.path(key).exists()  # moved, and only its sync failed
             if not claimed:
                 events.backlog.arrived(str(key))
         if claimed:
             self._work(slot, key, launcher, events)
 
-    def _wait_for_disk(self, problem: TryAgain, key: Key, events: Events) -> None:
+    def _wait_out(self, problem: TryAgain, signals: Signals, **fields: str) -> None:
         """The whole interval, unless it is told something: our own moves are events, too."""
-        self._say_waiting(problem, job=key.job_id)
-        select.select([events.signals], [], [], self.settings.runner_poll_interval_s)
-        events.signals.clear()
+        self._say_waiting(problem, **fields)
+        limit_s = self.pulse.limit(self.settings.runner_poll_interval_s)
+        select.select([signals], [], [], limit_s)
+        signals.clear()
 
     def _say_waiting(self, problem: TryAgain, **fields: str) -> None:
+        sd_daemon.notify(f"STATUS=waiting: {' '.join(problem.problems)}")
         if not self.waiting:
             self.journal.error(f"waiting: {problem}", Message.WAITING, **fields)
         self.waiting = True
@@ -194,22 +231,27 @@ class Runner:
         for job_id in reclaim(self.queue, own=slot.name):
             self.journal.warning("taken back from a dead owner", Message.RECLAIMED, job=job_id)
 
-    def _carry_on(self, slot: Slot, key: Key, launcher: Fork, events: Events) -> None:
-        """A job that our predecessor in this slot left behind when it died."""
-        if key.taken + 1 >= MAX_TAKEN:
+    def _carry_on(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
+        """A job that our predecessor in this slot left behind."""
+        roots = self.settings.roots
+        counted = recounted(roots, key, JobArtifacts(roots.artifacts(key.job_id)).read_state())
+        if counted.taken >= MAX_TAKEN:
             end_as_lost(slot, key, read_job(slot.path(key)))
             return
-        self._work(slot, slot.recount(key), launcher, events)
+        if counted != key:
+            slot.recount(key, counted)
+        self._work(slot, counted, launcher, events)
 
-    def _work(self, slot: Slot, key: Key, launcher: Fork, events: Events) -> None:
+    def _work(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
         """Works on a job of ours until it left the slot; a full disk is waited out."""
         self.jobs += 1
         while slot.path(key).exists():
             try:
                 self._check_room()
-                self._run_job(slot, key, launcher, events)
+                if self._run_job(slot, key, launcher, events) is Left.TO_BE_ADOPTED:
+                    return
             except TryAgain as problem:
-                self._wait_for_disk(problem, key, events)
+                self._wait_out(problem, events.signals, job=key.job_id)
                 if events.signals.came(*LEAVE_NOW):
                     return
             else:
@@ -220,7 +262,7 @@ class Runner:
         for directory in (roots.queue_root, roots.workspaces_root):
             refuse_below(directory, self.settings.min_free_disk_bytes)
 
-    def _run_job(self, slot: Slot, key: Key, launcher: Fork, events: Events) -> Left:
+    def _run_job(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> Left:
         with atomic.disk_trouble(slot.directory):
             means = Means(
                 launcher=launcher,
@@ -236,8 +278,24 @@ class Runner:
             return JobRun(slot, key, means).run()
 
 
+class Idle:
+    """How long there was nothing to do; with a limit of None that is never too long."""
+
+    def __init__(self, limit_s: float | None) -> None:
+        self._until = None if limit_s is None else time.monotonic() + limit_s
+
+    def left_s(self) -> float | None:
+        """How long it may go on; None: for ever."""
+        return None if self._until is None else max(0.0, self._until - time.monotonic())
+
+    def is_over(self) -> bool:
+        """Whether there was nothing to do for long enough."""
+        return self._until is not None and time.monotonic() >= self._until
+
+
 def _leave(slot: Slot, events: Events) -> None:
-    """What a forked step must not keep: the proof that its runner lives, and its ears."""
+    """What a forked step must not keep: the proof that its runner lives, its ears, its mouth."""
+    os.environ.pop("NOTIFY_SOCKET", None)
     os.close(slot.descriptor)
     events.close()
     events.signals.close()

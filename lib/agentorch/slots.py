@@ -14,7 +14,6 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from agentorch import atomic
@@ -57,14 +56,12 @@ class Slot:
         """Puts a job of ours where it belongs; durable when it returns."""
         self.queue.move(self.path(key), self.queue.paths.file(state, as_ or key))
 
-    def recount(self, key: Key) -> Key:
+    def recount(self, key: Key, counted: Key) -> None:
         """Counts, in one rename, that this job was taken from a dead owner.
 
         Not synced: a power cut is not the job's doing, and what failed would be counted twice.
         """
-        again = replace(key, taken=key.taken + 1)
-        os.rename(self.path(key), self.path(again))
-        return again
+        os.rename(self.path(key), self.path(counted))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 from agentorch import atomic, beneath, pipeline, prompt, roles, selftest
 from agentorch.agents.base import SESSION, Agent, Endpoint, Request
 from agentorch.broker.client import new_token
+from agentorch.death import usage_of, with_memory
 from agentorch.documents import Document, read_json
 from agentorch.errors import Invalid, Misconfigured
 from agentorch.execution import Execution, Stops
@@ -46,6 +47,16 @@ from agentorch.workspace import Change, PatchRefused, Snapshot, WorkspaceTrouble
 MAX_PATCH_BYTES = 512 * 1024 * 1024
 
 
+@dataclass(frozen=True)
+class Unit:
+    """The unit that an attempt has to itself: whom to tell that it is claimed, and what it used."""
+
+    claimed: Callable[[], None]
+    figures: Callable[[], Mapping[str, float | None]]
+
+
+NO_UNIT = Unit(lambda: None, dict)
+
 # The session to go on with, of which attempt, and how that one ended.
 Resumed = tuple[str, int, str]
 
@@ -64,6 +75,7 @@ class StepRun:
         latest_success: str | None,
         stops: Stops,
         alive_fd: int | None,
+        unit: Unit = NO_UNIT,
     ) -> None:
         self.attempt = attempt
         self.job = attempt.job
@@ -75,6 +87,7 @@ class StepRun:
         self.latest_success = latest_success
         self.stops = stops
         self.alive_fd = alive_fd
+        self.unit = unit
         self.paths: AttemptPaths = place.step.attempt(attempt.number)
         self.token = new_token()
         self.redactor = Redactor(secret_values(settings), worthless=[self.token])
@@ -85,14 +98,17 @@ class StepRun:
         with atomic.disk_trouble(self.paths.directory):
             if not self._claimed():
                 return None
+            self.unit.claimed()
             started_at, began = datetime.now(UTC), time.monotonic()
             logs = Logbook(
                 self.paths.logs, self.redactor, self.settings.max_subprocess_output_chars
             )
             logs.note(f"step {self.step.step_id}, attempt {self.attempt.number}, {self.step.agent}")
             outcome = self._outcome(logs)
-            metrics = {"duration_ms": round((time.monotonic() - began) * 1000)}
-            outcome = replace(outcome, metrics={**metrics, **outcome.metrics})
+            figures = self.unit.figures()
+            duration_ms = round((time.monotonic() - began) * 1000)
+            metrics = {"duration_ms": duration_ms, **usage_of(figures), **outcome.metrics}
+            outcome = replace(with_memory(outcome, figures), metrics=metrics)
             return record(
                 self.attempt,
                 self.place.step,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agentorch import envfile
 from agentorch.errors import Misconfigured
 from agentorch.job import Network
 from agentorch.sandbox import (
@@ -294,7 +295,7 @@ def test_variables_of_several_lines() -> None:
     assert spelling.environment_lines({"A": "1", "B": "#x=y"}, "docker") == b"A=1\nB=#x=y\n"
     with pytest.raises(Misconfigured, match="several lines: B"):
         spelling.environment_lines({"A": "1", "B": "x\ny"}, "docker")
-    quoted = spelling.environment_quoted({"A": 'a"b\\c$d`e\nf'})
+    quoted = envfile.quoted({"A": 'a"b\\c$d`e\nf'})
     assert quoted == b'A="a\\"b\\\\c\\$d\\`e\nf"\n'
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import sys
 from functools import partial
+from pathlib import Path
 
 import click
 
@@ -32,16 +35,24 @@ from agentorch.slots import RESERVED, SLOT
 )
 @click.option("--drain", is_flag=True, help="Leave when pending/ is empty.")
 @click.option("--once", is_flag=True, help="Leave after one job.")
-def main(slot: str, *, drain: bool, once: bool) -> None:
+@click.option(
+    "--idle-s",
+    type=click.FloatRange(min=0),
+    metavar="N",
+    help="Leave after N seconds with nothing to do; default: stay.",
+)
+def main(slot: str, *, drain: bool, once: bool, idle_s: float | None) -> None:
     """Claims jobs and works on them, one at a time, until it is told to leave.
 
-    TERM or INT ends the step at hand and gives its job back; HUP finishes the job first.
+    TERM or INT ends the step at hand and gives its job back; a step in a unit of its own goes on,
+    and the next runner waits for it. HUP finishes the job first.
     """
     if not SLOT.fullmatch(slot) or slot in RESERVED:
         raise click.BadParameter(f"{slot!r} is not a slot's name", param_hint="--slot")
     settings = configured()
     agents = load_agents(settings)
-    _warm(settings, agents)
+    if settings.launcher == "fork":
+        _warm(settings, agents)
     until = Until.ONE if once else Until.EMPTY if drain else Until.TOLD
     runner = Runner(
         settings,
@@ -51,8 +62,17 @@ def main(slot: str, *, drain: bool, once: bool) -> None:
         run_step=partial(attempt.forked, settings, agents),
         job_patch=partial(attempt.job_patch, settings, agents),
         without_secrets=partial(without_secrets, redactor=Redactor(secret_values(settings))),
+        program=step_program(),
+        idle_s=idle_s,
     )
     click.get_current_context().exit(runner.run(slot))
+
+
+def step_program() -> tuple[str, ...]:
+    """The agentorch-step that belongs to this program, with its interpreter."""
+    beside = Path(sys.argv[0]).resolve().with_name("agentorch-step")
+    path = str(beside) if beside.exists() else shutil.which("agentorch-step")
+    return (sys.executable, path or "agentorch-step")
 
 
 def _warm(settings: Settings, agents: Registry) -> None:

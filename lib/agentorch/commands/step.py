@@ -7,11 +7,12 @@ import json
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import click
 
-from agentorch import atomic, attempt
+from agentorch import atomic, attempt, sd_daemon
 from agentorch.agents.registry import Registry
 from agentorch.agents.registry import load as load_agents
 from agentorch.artifacts import JobArtifacts
@@ -22,11 +23,14 @@ from agentorch.documents import Document
 from agentorch.errors import Exit, Invalid, Refused, UnknownJob
 from agentorch.inspect import find
 from agentorch.job import Job, Step
-from agentorch.jobqueue import Queue, flocked, lock
+from agentorch.jobqueue import Queue, flocked, lock, read_job
+from agentorch.launch import recorder
 from agentorch.launch.base import Attempt
+from agentorch.paths import UnitPaths
 from agentorch.settings import Settings
 from agentorch.slots import STEPS, hold
 from agentorch.states import State
+from agentorch.step import Unit
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
@@ -38,6 +42,8 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 @click.option("--step", "of_file", metavar="STEP", help="The step of that file.")
 @click.option("--workdir", type=_DIRECTORY, help="Where its agent works: this very directory.")
 @click.option("--output", type=_DIRECTORY, help="Where the step's files go; steps can share it.")
+@click.option("--attempt", "number", type=click.IntRange(min=1), hidden=True)
+@click.option("--base", type=click.IntRange(min=1), hidden=True)
 def main(
     job_id: str | None,
     step_id: str | None,
@@ -45,6 +51,8 @@ def main(
     of_file: str | None,
     workdir: Path | None,
     output: Path | None,
+    number: int | None,
+    base: int | None,
 ) -> None:
     """Runs STEP of the JOB in the queue (not while a runner has it), in the job's workspace.
 
@@ -54,6 +62,9 @@ def main(
     """
     settings = configured()
     agents = load_agents(settings)
+    if job_id and step_id and number and base:
+        _in_unit(settings, agents, (job_id, step_id), number, base)
+        return
     if job_id and step_id and not (file or of_file or workdir or output):
         result = _queued(settings, agents, job_id, step_id)
     elif file and of_file and workdir and output and not job_id:
@@ -62,6 +73,31 @@ def main(
         raise click.UsageError("give JOB STEP, or --job, --step, --workdir and --output")
     click.echo(json.dumps(result, ensure_ascii=False, indent=2))
     click.get_current_context().exit(Exit.BUG if result is None else attempt.exit_code(result))
+
+
+def _in_unit(
+    settings: Settings, agents: Registry, what: tuple[str, str], number: int, base: int
+) -> None:
+    """What a transient unit runs: an attempt that the job's runner decided on.
+
+    Ends well when the attempt has a result, whatever it says.
+    """
+    job_id, step_id = what
+    roots = settings.roots
+    job = read_job(roots.artifacts(job_id).job)
+    unit = roots.workspace(job_id).unit(step_id)
+    this = Attempt(job, job.step(step_id), number, base)
+    with flocked(roots.artifacts(job_id).step(step_id).lock, wait=True) as descriptor:
+        assert descriptor is not None
+        told = Unit(partial(_ready, unit), recorder.figures)
+        attempt.run_queued(settings, agents, this, descriptor, told)
+
+
+def _ready(unit: UnitPaths) -> None:
+    """The step holds its lock and its claim; what it starts is nobody that systemd listens to."""
+    unit.environment.unlink(missing_ok=True)
+    sd_daemon.notify("READY=1")
+    os.environ.pop("NOTIFY_SOCKET", None)
 
 
 def _queued(settings: Settings, agents: Registry, word: str, step_id: str) -> Document | None:

@@ -14,6 +14,8 @@ from typing import Protocol
 
 from agentorch.job import Job, Outcome, Step
 
+PREFIX = "agentorch-step-"
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -26,8 +28,14 @@ class Attempt:
 
     @property
     def name(self) -> str:
-        """What a launcher calls it."""
-        return f"agentorch-step:{self.job.job_id}:{self.step.step_id}:a{self.number}"
+        """What a launcher calls it; neither a job's nor a step's id has a colon in it."""
+        return f"{PREFIX}{self.job.job_id}:{self.step.step_id}:a{self.number}"
+
+
+def identity(name: str) -> tuple[str, str, int]:
+    """The job's id, the step's id and the number that an attempt's name is made of. Pure."""
+    job_id, step_id, number = name.removeprefix(PREFIX).split(":")
+    return job_id, step_id, int(number.removeprefix("a"))
 
 
 class StepEnded(Exception):
@@ -38,6 +46,10 @@ class StepEnded(Exception):
         self.outcome = outcome
 
 
+class Busy(Exception):
+    """The step's lock is taken: an earlier attempt still runs."""
+
+
 class Stop(StrEnum):
     """Why an attempt is to end before its time."""
 
@@ -46,10 +58,17 @@ class Stop(StrEnum):
 
 
 class Launcher(Protocol):
-    """Starts attempts somewhere."""
+    """Starts attempts somewhere. `outlives`: they go on when their runner leaves or dies."""
+
+    @property
+    def outlives(self) -> bool: ...
 
     def submit(self, attempt: Attempt) -> str:
-        """Starts an attempt and returns its name; the same attempt again starts nothing."""
+        """Starts an attempt and returns its name; the same attempt again starts nothing.
+
+        The step's lock is taken when it returns. Raises Busy while an earlier attempt has it, and
+        TryAgain where nothing can be started now, and nothing was.
+        """
 
     def list(self) -> Mapping[str, str]:
         """The attempts it knows: name to `running`, or in words how the process ended."""
@@ -58,4 +77,7 @@ class Launcher(Protocol):
         """Asks an attempt to end; it records why. No harm where it has ended."""
 
     def usage(self, name: str) -> Mapping[str, float]:
-        """What an attempt used whose lock is free: cpu_s, and what else this launcher can say."""
+        """What an attempt used whose lock is free: cpu_s, and what else this launcher can say.
+
+        Nothing of the attempt runs any more when it returns.
+        """

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from agentorch.errors import Exit
 from agentorch.jobqueue import lock
-from agentorch.launch.base import Attempt, Stop
+from agentorch.launch.base import Attempt, Busy, Stop
 from agentorch.paths import Roots
 
 PR_SET_PDEATHSIG = 1
@@ -25,15 +25,13 @@ SIGNALS = {Stop.CANCEL: signal.SIGTERM, Stop.GIVE_BACK: signal.SIGINT}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Busy(Exception):
-    """The step's lock is taken: an earlier attempt still runs."""
-
-
 class Fork:
     """Runs attempts in children. `run` is given the attempt and the lock's descriptor.
 
     `leave` closes, in the child, what only the runner may hold.
     """
+
+    outlives = False
 
     def __init__(
         self, roots: Roots, run: Callable[[Attempt, int], int], leave: Callable[[], None]

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from agentorch import envfile
 from agentorch.errors import Misconfigured
 from agentorch.sandbox import (
     bubblewrap,
@@ -158,7 +159,7 @@ def _container(
 def _unit(
     opened: contextlib.ExitStack, wrapper: Wrapper, confinement: Confinement, argv: Sequence[str]
 ) -> Confined:
-    lines = spelling.environment_quoted(confinement.environment)
+    lines = envfile.quoted(confinement.environment)
     variables_fd = _memory(opened, "variables", lines)
     around = host(confinement, {})
     command = systemd_run.run_argv(

@@ -35,10 +35,3 @@ def environment_lines(environment: Mapping[str, str], wrapper: str) -> bytes:
     return "".join(f"{name}={value}\n" for name, value in environment.items()).encode(
         errors="surrogateescape"
     )
-
-
-def environment_quoted(environment: Mapping[str, str]) -> bytes:
-    """NAME="value" lines, as systemd.exec(5) reads an EnvironmentFile=."""
-    special = str.maketrans({character: f"\\{character}" for character in '\\"$`'})
-    lines = (f'{name}="{value.translate(special)}"\n' for name, value in environment.items())
-    return "".join(lines).encode(errors="surrogateescape")
