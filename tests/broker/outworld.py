@@ -22,10 +22,12 @@ from typing import Any
 
 from aiohttp import web
 
+from agentorch import journal
 from agentorch.broker.account import Account, document
 from agentorch.broker.connect import Limits, Tunnels
 from agentorch.broker.frontdoor import FrontDoor
 from agentorch.broker.grants import Grant, Grants, digest, write_grant
+from agentorch.messages import Message
 
 PATIENCE_S = 30
 TOKEN = "token-of-the-step"
@@ -253,7 +255,11 @@ async def serve(directory: Path, limits: Limits) -> None:
         return web.json_response({**document(found), **said})
 
     lines: list[str] = []
-    tunnels = Tunnels(Grants(directory / "grants"), account, lines.append, limits)
+
+    def log(text: str, _: Message, **fields: object) -> None:
+        lines.append(journal.said(text, fields))
+
+    tunnels = Tunnels(Grants(directory / "grants"), account, log, limits)
     requests = web.Server(tell)
     loop = asyncio.get_running_loop()
     await loop.create_unix_server(

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from agentorch import journal
 from agentorch.agentlines import BURST, MOST_CHARS, RATE_PER_S, AgentLines, Bucket
 from agentorch.agents.base import Line
+from agentorch.commands.logs import journal_argv
 from agentorch.job import Job, Step
 from agentorch.journal import MOST_FIELD_BYTES, MOST_MESSAGE_BYTES, Journal, Journald
 from agentorch.launch.base import Attempt
@@ -338,6 +339,31 @@ def test_a_bucket_passes_no_more_than_its_rate(taken: list[tuple[float, float]])
             passed += cost
         assert passed <= 2000 + 200 * now + 3000
         assert bucket.closed_until_s <= now + 2000 / 200 + 3000 / 200
+
+
+# ---- agentorch-logs --journal -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("jobs", "step_id", "follow", "argv"),
+    [
+        (["a"], None, False, "journalctl AGENTORCH_JOB=a"),
+        (
+            ["a", "b", "a"],
+            "s",
+            False,
+            "journalctl AGENTORCH_JOB=a AGENTORCH_JOB=b AGENTORCH_STEP=s",
+        ),
+        (["a"], None, True, "journalctl --follow --lines=all AGENTORCH_JOB=a"),
+    ],
+)
+def test_journalctl_is_asked_for_the_jobs(
+    jobs: list[str],
+    step_id: str | None,
+    follow: bool,
+    argv: str,  # noqa: FBT001  (a case's column)
+) -> None:
+    assert " ".join(journal_argv(jobs, step_id, follow=follow)) == argv
 
 
 # ---- the catalog ------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from agentorch.broker import failing, limits, wires
 from agentorch.broker.account import Account, End, document
 from agentorch.broker.billing import Bill
 from agentorch.broker.bodies import Bodies, Incomplete, TooLarge
-from agentorch.broker.grants import Grant, Grants
+from agentorch.broker.grants import Grant, Grants, whose
 from agentorch.broker.judging import Call, Judge, Refusal
 from agentorch.broker.keys import Keys
 from agentorch.broker.mask import Mask
@@ -33,6 +33,7 @@ from agentorch.broker.upstream import Asking, Unanswered, Upstream
 from agentorch.broker.wires import Wire
 from agentorch.errors import Misconfigured
 from agentorch.journal import Journal
+from agentorch.messages import Message
 from agentorch.text import one_line
 
 ACCOUNT = f"/{OURS}/account"
@@ -79,7 +80,7 @@ class Calls:
         try:
             key = self.keys.find(variable, call.grant.agent, call.grant.project_id)
         except Misconfigured as problem:
-            self.journal.error(str(problem))
+            self.journal.error(str(problem), Message.MISCONFIGURED, **whose(call.grant))
             key = None
         if key is None:
             words = f"the broker has no key for {call.provider.name} ({variable})"
@@ -213,8 +214,8 @@ class Calls:
         what = one_line(f"{request.method} {request.path}", 200)
         if grant is not None:
             self._ended(self.judge.accounts.of(grant), refusal, what)
-        said = {} if grant is None else _whose(grant)
-        self.journal.info(f"{what}: refused: {refusal.kind}: {refusal.words}", **said)
+        words = f"{what}: refused: {refusal.kind}: {refusal.words}"
+        self.journal.info(words, Message.BROKER_REFUSED, **whose(grant))
         wire = call.wire if call else Wire.MESSAGES if "messages" in request.path else Wire.CHAT
         message = f"{OURS}: {refusal.kind}: {wires.without_numbers(refusal.words)}"
         body = wires.refusal(wire, refusal.status, message)
@@ -229,16 +230,21 @@ class Calls:
     def _unpriced(self, model: str) -> None:
         if model not in self._warned and len(self._warned) < _MOST_WARNED:
             self._warned.add(model)
-            self.journal.warning(f"{model}: no price is known, or no usage was told")
+            self.journal.warning(
+                f"{model!r}: no price is known, or no usage was told: its cost is not counted "
+                "(prices.toml)"
+            )
 
     def _log(self, call: Call) -> None:
         fields: dict[str, Any] = {"status": call.status, "first_ms": call.first_ms}
         if call.bill is not None:
             usage, cost = call.bill.usage, call.bill.cost_usd
-            fields |= {"model": call.bill.model, "in": usage.tokens_in, "out": usage.tokens_out}
+            fields |= {"model": call.bill.model}
+            fields |= {"tokens_in": usage.tokens_in, "tokens_out": usage.tokens_out}
             fields["cost_usd"] = None if cost is None else round(cost, 6)
         message = f"{call.provider.name}/{call.rest}" + (f": {call.words}" if call.words else "")
-        self.journal.info(message, **_whose(call.grant), **fields, ms=_ms_since(call.began))
+        fields |= {**whose(call.grant), "ms": _ms_since(call.began)}
+        self.journal.info(message, Message.BROKER_CALLED, **fields)
 
 
 def _asked(body: bytes, wire: Wire) -> headers_of.Asked:
@@ -297,15 +303,6 @@ def _json(status: int, found: Any) -> web.Response:
     return web.Response(
         status=status, body=json.dumps(found).encode(), content_type="application/json"
     )
-
-
-def _whose(grant: Grant) -> dict[str, Any]:
-    return {
-        "job": grant.job_id,
-        "step": grant.step_id,
-        "attempt": grant.attempt,
-        "agent": grant.agent,
-    }
 
 
 def _ms_since(began: float) -> int:

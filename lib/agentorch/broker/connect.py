@@ -19,9 +19,10 @@ from typing import cast
 
 from agentorch import hosts
 from agentorch.broker.account import Account
-from agentorch.broker.grants import Grant, Grants
+from agentorch.broker.grants import Grant, Grants, whose
 from agentorch.broker.reach import Refused, connected, lookup
 from agentorch.broker.tunnel import Tunnel
+from agentorch.messages import Message
 
 MOST_HEAD_BYTES = 16 << 10
 # What a client sends before it was answered: a TLS hello, no more.
@@ -129,11 +130,11 @@ class Use:
 
 @dataclass
 class Tunnels:
-    """The tunnels that are open, and what they need: a grant's account, and who logs a line."""
+    """The tunnels that are open, and what they need: a grant's account, and a Journal's `info`."""
 
     grants: Grants
     account: Callable[[Grant], Account]
-    log: Callable[[str], None]
+    log: Callable[..., None]
     limits: Limits = Limits()
     open: set[Tunnel] = field(default_factory=set)
     _uses: dict[str, Use] = field(default_factory=dict)
@@ -192,7 +193,8 @@ class Tunnels:
             self.open.discard(tunnel)
             self.give_back(grant)
             counts = f"{sent_bytes} bytes out, {received_bytes} in"
-            self.log(f"{_who(grant)}: CONNECT {host}: {counts}{f': {why}' if why else ''}")
+            words = f"CONNECT {host}: {counts}{f': {why}' if why else ''}"
+            self.log(words, Message.BROKER_CALLED, **whose(grant))
 
         limits = self.limits
         may_be = functools.partial(self._may_be, token)
@@ -201,10 +203,6 @@ class Tunnels:
 
     def _may_be(self, token: str) -> bool:
         return self.grants.find(token) is not None
-
-
-def _who(grant: Grant | None) -> str:
-    return "no step" if grant is None else f"{grant.job_id}/{grant.step_id}"
 
 
 class Connect(asyncio.Protocol):
@@ -282,6 +280,7 @@ class Connect(asyncio.Protocol):
         self._deadline.cancel()
         if grant is not None and refused.note:
             self._tunnels.account(grant).refused("CONNECT", refused.words)
-        self._tunnels.log(f"{_who(grant)}: CONNECT: {refused.status} {refused.words}")
+        words = f"CONNECT: {refused.status} {refused.words}"
+        self._tunnels.log(words, Message.BROKER_REFUSED, **whose(grant))
         self._transport.write(answer(refused))
         self._transport.close()

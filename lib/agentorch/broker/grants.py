@@ -85,6 +85,19 @@ def grant_of(found: Mapping[str, Any], name: str) -> Grant:
         raise ValueError(f"no grant: {problem}") from problem
 
 
+def whose(grant: Grant | None) -> dict[str, Any]:
+    """The fields of an entry about a grant; none where there is none. Pure."""
+    if grant is None:
+        return {}
+    return {
+        "job": grant.job_id,
+        "step": grant.step_id,
+        "attempt": grant.attempt,
+        "agent": grant.agent,
+        "project": grant.project_id,
+    }
+
+
 def write_grant(directory: Path, grant: Grant, token: str) -> Path:
     """Makes a grant valid, until the file is removed or it expires. Raises TryAgain.
 

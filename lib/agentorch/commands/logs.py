@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from agentorch.artifacts import JobArtifacts
 from agentorch.commands.shape import ids, opened, program, with_ids
-from agentorch.errors import UnknownJob
+from agentorch.errors import Misconfigured, UnknownJob
 from agentorch.inotify import Inotify, Mask
 from agentorch.inspect import Found, find
 from agentorch.jobqueue import Queue
@@ -24,20 +26,58 @@ from agentorch.text import printable
 @with_ids
 @click.option("--step", "step_id", metavar="STEP", help="The logs of this step alone.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+@click.option("--journal", is_flag=True, help="Show what all programs said of them: the journal.")
 def main(
-    words: tuple[str, ...], jobs: tuple[str, ...], step_id: str | None, *, follow: bool
+    words: tuple[str, ...],
+    jobs: tuple[str, ...],
+    step_id: str | None,
+    *,
+    follow: bool,
+    journal: bool,
 ) -> None:
-    """Prints the logs of jobs, step by step, redacted; of each step its latest attempt."""
+    """Prints the logs of jobs, step by step, redacted; of each step its latest attempt.
+
+    With --journal it becomes journalctl(1), which goes on until it is interrupted when it follows.
+    """
     queue = opened()
-    for word in ids(words, jobs):
-        found = find(queue, word)
-        if step_id is not None and step_id not in {step.step_id for step in found.job.steps}:
-            raise UnknownJob(f"job {found.job.job_id} has no step {step_id!r}")
+    wanted = [_wanted(queue, word, step_id) for word in ids(words, jobs)]
+    if journal:
+        _become(journal_argv([found.job.job_id for found in wanted], step_id, follow=follow))
+    for found in wanted:
         if follow:
             Follower(queue, found, step_id).run()
         else:
             for path in _attempts(queue, found, step_id):
                 _show(path.read_bytes())
+
+
+def _wanted(queue: Queue, word: str, step_id: str | None) -> Found:
+    found = find(queue, word)
+    if step_id is not None and step_id not in {step.step_id for step in found.job.steps}:
+        raise UnknownJob(f"job {found.job.job_id} has no step {step_id!r}")
+    return found
+
+
+def journal_argv(jobs: Sequence[str], step_id: str | None, *, follow: bool) -> tuple[str, ...]:
+    """The command line that shows the journal's entries of jobs. Pure.
+
+    Matches of one field are alternatives, of two fields both must hold (journalctl(1)).
+    """
+    return (
+        "journalctl",
+        *(("--follow", "--lines=all") if follow else ()),
+        *(f"AGENTORCH_JOB={job_id}" for job_id in dict.fromkeys(jobs)),
+        *(() if step_id is None else (f"AGENTORCH_STEP={step_id}",)),
+    )
+
+
+def _become(argv: Sequence[str]) -> NoReturn:
+    """Becomes another program. Raises Misconfigured where there is none."""
+    try:
+        os.execvp(argv[0], argv)
+    except OSError as problem:
+        words = f"{argv[0]}: {problem.strerror}: without --journal the artifacts are shown"
+        raise Misconfigured(words) from problem
 
 
 def _attempts(queue: Queue, found: Found, step_id: str | None) -> Iterator[Path]:

@@ -98,24 +98,23 @@ def complain(problem: AgentorchError) -> None:
     if len(problem.problems) > MOST_PROBLEMS:
         lines.append(f"and {len(problem.problems) - MOST_PROBLEMS} more problems")
     for line in lines:
-        if isinstance(problem, Misconfigured) and _stderr_is_journal():
-            note(line, Message.MISCONFIGURED, "ERROR")
-        else:
+        is_entry = isinstance(problem, Misconfigured) and _stderr_is_journal()
+        if not (is_entry and note(line, Message.MISCONFIGURED, "ERROR")):
             say(line)
 
 
 def tell(text: str, message: Message, **fields: Any) -> None:
     """A line on stderr, and an entry beside it; the entry alone where stderr is the journal."""
-    note(text, message, **fields)
-    if not _stderr_is_journal():
+    taken = note(text, message, **fields)
+    if not (taken and _stderr_is_journal()):
         say(f"{fields['job']}: {text}")
 
 
-def note(text: str, message: Message, level: str = "INFO", **fields: Any) -> None:
-    """Leaves an entry in the journal beside what was answered; nothing where no journald is."""
+def note(text: str, message: Message, level: str = "INFO", **fields: Any) -> bool:
+    """Leaves an entry in the journal beside what was answered; False where no journald took it."""
     from agentorch import journal  # noqa: PLC0415  (most commands leave none)
 
-    journal.note(program_name(), text, message, level, **fields)
+    return journal.note(program_name(), text, message, level, **fields)
 
 
 def _stderr_is_journal() -> bool:
