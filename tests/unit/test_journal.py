@@ -345,25 +345,19 @@ def test_a_bucket_passes_no_more_than_its_rate(taken: list[tuple[float, float]])
 
 
 @pytest.mark.parametrize(
-    ("jobs", "step_id", "follow", "argv"),
+    ("jobs", "step_id", "argv"),
     [
-        (["a"], None, False, "journalctl AGENTORCH_JOB=a"),
-        (
-            ["a", "b", "a"],
-            "s",
-            False,
-            "journalctl AGENTORCH_JOB=a AGENTORCH_JOB=b AGENTORCH_STEP=s",
-        ),
-        (["a"], None, True, "journalctl --follow --lines=all AGENTORCH_JOB=a"),
+        (["a"], None, "journalctl AGENTORCH_JOB=a"),
+        (["a", "b", "a"], "s", "journalctl AGENTORCH_JOB=a AGENTORCH_JOB=b AGENTORCH_STEP=s"),
     ],
 )
-def test_journalctl_is_asked_for_the_jobs(
-    jobs: list[str],
-    step_id: str | None,
-    follow: bool,
-    argv: str,  # noqa: FBT001  (a case's column)
-) -> None:
-    assert " ".join(journal_argv(jobs, step_id, follow=follow)) == argv
+def test_journalctl_is_asked_for_the_jobs(jobs: list[str], step_id: str | None, argv: str) -> None:
+    assert " ".join(journal_argv(jobs, step_id, follow=False)) == argv
+
+
+def test_journalctl_is_asked_for_what_comes_behind_all_that_came() -> None:
+    argv = ("journalctl", "--follow", "--lines=all", "AGENTORCH_JOB=a")
+    assert journal_argv(["a"], None, follow=True) == argv
 
 
 # ---- the catalog ------------------------------------------------------------------------------

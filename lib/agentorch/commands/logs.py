@@ -18,6 +18,7 @@ from agentorch.inotify import Inotify, Mask
 from agentorch.inspect import Found, find
 from agentorch.jobqueue import Queue
 from agentorch.paths import AttemptPaths
+from agentorch.settings import load
 from agentorch.states import State
 from agentorch.text import printable
 
@@ -39,7 +40,8 @@ def main(
 
     With --journal it becomes journalctl(1), which goes on until it is interrupted when it follows.
     """
-    queue = opened()
+    # the service user may not read the journal: root stays root for it
+    queue = Queue(load().roots) if journal else opened()
     wanted = [_wanted(queue, word, step_id) for word in ids(words, jobs)]
     if journal:
         _become(journal_argv([found.job.job_id for found in wanted], step_id, follow=follow))
@@ -71,7 +73,7 @@ def journal_argv(jobs: Sequence[str], step_id: str | None, *, follow: bool) -> t
     )
 
 
-def _become(argv: Sequence[str]) -> NoReturn:
+def _become(argv: tuple[str, ...]) -> NoReturn:
     """Becomes another program. Raises Misconfigured where there is none."""
     try:
         os.execvp(argv[0], argv)
