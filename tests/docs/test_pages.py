@@ -94,10 +94,19 @@ def test_the_first_page_names_all_others() -> None:
     assert told == set(pages()) - {first.title}
 
 
+def files_of_ours(text: str) -> set[str]:
+    found = re.findall(r"(?<![/a-z])((?:examples|contracts)/[\w./-]*\w)", text)
+    return {path.rstrip("_") for path in found}
+
+
 @EVERY
 def test_files_of_ours_that_it_names_exist(page: Page) -> None:
-    told = set(re.findall(r"(?<![/\w])((?:examples|contracts)/[\w./-]*\w)", page.text))
-    assert [path for path in told if not (ROOT / path.rstrip("_")).exists()] == []
+    assert [path for path in files_of_ours(page.text) if not (ROOT / path).exists()] == []
+
+
+def test_files_are_found_in_a_text() -> None:
+    text = "_contracts/job.schema.json_ (_examples/agents/mistral/_), /usr/share/examples/x"
+    assert files_of_ours(text) == {"contracts/job.schema.json", "examples/agents/mistral/"}
 
 
 def test_the_parser_sees_what_scdoc_sees() -> None:
