@@ -1,0 +1,73 @@
+"""Runs commands for the test that started this virtual machine; baked into its disk.
+
+They come by a virtio port, as messages: a length of four bytes, then JSON. One at a time: argv,
+environment, stdin; back go the exit code, stdout and stderr, bytes as base64.
+"""
+
+import base64
+import io
+import json
+import os
+import subprocess
+from typing import Any
+
+PORT = "/dev/virtio-ports/agentorch"
+
+
+def read(port: io.RawIOBase) -> dict[str, Any]:
+    """The next message; whole, however slowly it comes."""
+    length = int.from_bytes(_exactly(port, 4), "big")
+    message: dict[str, Any] = json.loads(_exactly(port, length))
+    return message
+
+
+def _exactly(port: io.RawIOBase, length: int) -> bytes:
+    content = b""
+    while len(content) < length:
+        more = port.read(length - len(content))
+        if not more:
+            raise EOFError
+        content += more
+    return content
+
+
+def write(port: io.RawIOBase, message: dict[str, Any]) -> None:
+    """Sends a message."""
+    content = json.dumps(message).encode()
+    rest = memoryview(len(content).to_bytes(4, "big") + content)
+    while rest:
+        rest = rest[port.write(rest) or 0 :]
+
+
+def answer(asked: dict[str, Any]) -> dict[str, Any]:
+    """Runs what was asked."""
+    try:
+        ran = subprocess.run(
+            asked["argv"],
+            input=base64.b64decode(asked["stdin"]),
+            env=asked["environment"],
+            capture_output=True,
+            cwd="/",
+            check=False,
+            timeout=asked["timeout_s"],
+        )
+    except subprocess.TimeoutExpired:
+        return {"timeout": True}
+    except OSError as problem:
+        return {
+            "code": 127,
+            "stdout": "",
+            "stderr": base64.b64encode(str(problem).encode()).decode(),
+        }
+    return {
+        "code": ran.returncode,
+        "stdout": base64.b64encode(ran.stdout).decode(),
+        "stderr": base64.b64encode(ran.stderr).decode(),
+    }
+
+
+if __name__ == "__main__":
+    with os.fdopen(os.open(PORT, os.O_RDWR | os.O_CLOEXEC), "r+b", buffering=0) as port:
+        write(port, {"up": True})
+        while True:
+            write(port, answer(read(port)))
