@@ -1,0 +1,187 @@
+"""The pure parts: routes, tokens, windows, clients, keys, cursors, what a bind means."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentorch.errors import Invalid, Misconfigured
+from agentorch.settings import DEV_TOKEN
+from agentorch.webhook import deliveries, tokens
+from agentorch.webhook.answers import Refusal
+from agentorch.webhook.clients import client, counted, networks
+from agentorch.webhook.listening import Bind, bind_of
+from agentorch.webhook.rate import Limit, Limiter, Window, admit
+from agentorch.webhook.routes import Endpoint, Found, NoMethod, find
+from agentorch.webhook.submitting import from_outside
+
+LIMIT = Limit(requests=3, window_s=60)
+
+
+# ---- routes -----------------------------------------------------------------------------------
+
+
+def test_a_path_leads_to_its_endpoint() -> None:
+    found = find("GET", "/jobs/some-id/artifacts/steps/01/report.md")
+    assert isinstance(found, Found)
+    assert found.route.endpoint is Endpoint.ARTIFACT
+    assert found.names == {"job_id": "some-id", "path": "steps/01/report.md"}
+    assert find("GET", "/jobs/a/b") is None
+    assert find("GET", "/jobs/") is None
+    assert find("GET", "") is None
+    assert find("PUT", "/jobs") == NoMethod(("GET", "HEAD"))
+
+
+# ---- tokens -----------------------------------------------------------------------------------
+
+
+def test_a_token_is_its_own_and_no_beginning_of_it() -> None:
+    known = tokens.callers({"alpha": None, "beta": frozenset({"p"})})
+    found = tokens.identify("beta", known)
+    assert found is not None
+    assert found.projects == frozenset({"p"})
+    assert [found.may(project) for project in ("p", "q", None, ["p"], 5)] == [True, *[False] * 4]
+    for token in ("", "alph", "alphaa", "ALPHA", "alpha\0", "\udcff"):
+        assert tokens.identify(token, known) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "token"),
+    [("Bearer x", "x"), ("bearer  x ", "x"), ("Bearer", None), ("Basic x", None), (None, None)],
+)
+def test_a_bearer_header(header: str | None, token: str | None) -> None:
+    assert tokens.bearer(header) == token
+
+
+def test_the_token_that_everybody_knows_is_for_this_host() -> None:
+    tokens.refuse_dev_token({DEV_TOKEN: None}, local=True)
+    tokens.refuse_dev_token({"other": None}, local=False)
+    with pytest.raises(Misconfigured, match="WEBHOOK_TOKEN"):
+        tokens.refuse_dev_token({DEV_TOKEN: None}, local=False)
+
+
+# ---- windows ----------------------------------------------------------------------------------
+
+
+def test_a_window_begins_with_its_first_request() -> None:
+    window = None
+    for now_s in (100, 110, 120):
+        window, wait_s = admit(window, LIMIT, now_s)
+        assert wait_s is None
+    assert admit(window, LIMIT, 121) == (window, 39)
+    assert admit(window, LIMIT, 160) == (Window(160, 1), None)
+
+
+@given(st.lists(st.floats(0, 30), max_size=60))
+def test_no_window_holds_more_than_its_limit_and_waiting_helps(gaps: list[float]) -> None:
+    now_s, window = 0.0, None
+    for gap_s in gaps:
+        now_s += gap_s
+        window, wait_s = admit(window, LIMIT, now_s)
+        assert window.requests <= LIMIT.requests
+        if wait_s is not None:
+            assert 0 < wait_s <= LIMIT.window_s
+            assert admit(window, LIMIT, now_s + wait_s)[1] is None
+
+
+def test_a_flood_of_addresses_costs_no_memory_and_gains_nothing() -> None:
+    limiter = Limiter(LIMIT, most_clients=10)
+    first = [limiter.asks(f"a{n}", 0) for n in range(10)]
+    flood = [limiter.asks(f"b{n}", 1) for n in range(100)]
+    assert first == [None] * 10
+    assert flood == [None] * 3 + [60] * 97
+    assert limiter.clients == 11
+    assert limiter.asks("a3", 2) is None
+    assert limiter.over_in_s(2) == 59
+    assert limiter.asks("new", 61) is None
+    assert limiter.clients <= 11
+
+
+def test_one_client_that_never_stops_does_not_keep_the_others_windows() -> None:
+    limiter = Limiter(LIMIT, most_clients=10)
+    for now_s in range(0, 600, 5):
+        limiter.asks("constant", now_s)
+        limiter.asks(f"once-{now_s}", now_s)
+    # twelve seconds of windows are kept at a time, and one for all the others
+    assert limiter.clients <= 11
+    assert limiter.asks("fresh", 700) is None
+
+
+def test_no_limit() -> None:
+    limiter = Limiter(Limit(0, 60))
+    assert [limiter.asks("a", 0) for _ in range(100)] == [None] * 100
+    assert (limiter.clients, limiter.over_in_s(0)) == (0, 0)
+
+
+# ---- clients ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "is_client"),
+    [
+        ("192.0.2.1", None, "192.0.2.1"),
+        ("192.0.2.1", "198.51.100.7", "192.0.2.1"),
+        ("10.0.0.1", "198.51.100.7", "198.51.100.7"),
+        ("10.0.0.1", "203.0.113.9, 198.51.100.7", "198.51.100.7"),
+        ("10.0.0.1", "203.0.113.9, 10.0.0.2", "203.0.113.9"),
+        ("10.0.0.1", "10.0.0.3,10.0.0.2", "10.0.0.3"),
+        ("10.0.0.1", "garbage", "10.0.0.1"),
+        ("10.0.0.1", "203.0.113.9, garbage", "10.0.0.1"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("localhost", None, "127.0.0.1"),
+        ("::ffff:10.0.0.1", "2001:db8::1", "2001:db8::1"),
+    ],
+)
+def test_the_nearest_hop_that_is_no_proxy(peer: str, forwarded: str | None, is_client: str) -> None:
+    assert client(peer, forwarded, networks(["10.0.0.0/8"])) == is_client
+
+
+def test_an_ipv6_customer_is_counted_once() -> None:
+    assert counted("2001:db8::1") == counted("2001:db8::ffff:1") == "2001:db8::/64"
+    assert counted("192.0.2.1") == "192.0.2.1"
+
+
+# ---- keys -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", deliveries.HEADERS)
+def test_a_delivery_has_its_key(name: str) -> None:
+    assert deliveries.key({name.lower(): "72d3162e-cc78"}) == "72d3162e-cc78"
+
+
+def test_what_its_sender_says_outright_counts_first() -> None:
+    headers = {"x-github-delivery": "b", "idempotency-key": "a"}
+    assert deliveries.key(headers) == "a"
+    assert deliveries.key({"x-gitlab-event-uuid": "a", "x-request-id": "b"}) is None
+
+
+@pytest.mark.parametrize("given", ["", "x" * 256, "a\tb", "a\x01", "\xe9", "a\x7f"])
+def test_what_is_no_key_is_refused(given: str) -> None:
+    with pytest.raises(Refusal) as refused:
+        deliveries.key({"idempotency-key": given})
+    assert refused.value.answer.status == 400
+
+
+def test_a_key_belongs_to_its_token_and_project() -> None:
+    mine = deliveries.digest(b"t", "p", "k")
+    others = [(b"u", "p", "k"), (b"t", "q", "k"), (b"t", None, "k"), (b"t", "p", "l")]
+    assert mine not in [deliveries.digest(*one) for one in others]
+    assert len(mine) == 64
+
+
+def test_nobody_says_for_himself_which_key_he_came_with() -> None:
+    source = from_outside({"source": {"type": "cron", "meta": {"idempotency": "x", "a": 1}}})
+    assert source == {"source": {"type": "webhook", "meta": {"a": 1}}}
+
+
+# ---- binds ------------------------------------------------------------------------------------
+
+
+def test_what_a_bind_means() -> None:
+    assert bind_of("127.0.0.1:80") == Bind("127.0.0.1", 80)
+    assert bind_of("[::1]:0") == Bind("::1", 0)
+    assert str(bind_of("unix:/run/x.sock").path) == "/run/x.sock"
+    for text in ("", "80", ":80", "host:", "host:x", "host:65536", "unix:", "host:²"):
+        with pytest.raises(Invalid, match="--bind"):
+            bind_of(text)
