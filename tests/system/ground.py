@@ -144,9 +144,12 @@ class Ground:
 
     def left(self, job_id: str, path: str) -> dict[str, Any]:
         """A JSON file of the job's artifacts."""
-        text = self.machine.output("cat", f"{STATE}/artifacts/{job_id}/{path}")
-        document: dict[str, Any] = json.loads(text)
+        document: dict[str, Any] = json.loads(self.left_text(job_id, path))
         return document
+
+    def left_text(self, job_id: str, path: str) -> str:
+        """A file of the job's artifacts."""
+        return self.machine.output("cat", f"{STATE}/artifacts/{job_id}/{path}")
 
     def processes_of(self, word: str) -> str:
         """The processes inside whose command line has a word."""
