@@ -11,6 +11,7 @@ import pytest
 from tests.docs.pages import ROOT, bold, pages
 from tests.docs.test_pages import environment
 
+from agentorch.agentlines import BURST, RATE_PER_S
 from agentorch.broker import prices, providers
 from agentorch.errors import Exit
 from agentorch.families import FAMILIES
@@ -136,6 +137,18 @@ def test_metric_families() -> None:
 def test_units() -> None:
     told = pages()["agentorch-deployment(7)"].named("UNITS")
     assert set(told) == {path.name for path in (ROOT / "units/system").iterdir()}
+
+
+def test_fields_of_the_catalog_are_told() -> None:
+    catalog = (ROOT / "units/agentorch.catalog").read_text("utf-8")
+    named = set(re.findall(r"AGENTORCH_[A-Z]+", catalog))
+    assert named
+    assert named <= set(pages()["agentorch-journal(7)"].named("FIELDS"))
+
+
+def test_limits_of_an_agents_lines() -> None:
+    told = pages()["agentorch-journal(7)"].part("DESCRIPTION")
+    assert f"{RATE_PER_S} lines a second and {BURST} at once" in told
 
 
 def test_events_and_their_ids() -> None:
