@@ -4,13 +4,13 @@ The floors of this package. Imports go down; on one floor they go to the left:
 
     8  commands/                                    parse, call once, print
     7  inspect doctoragents agentprobe doctor       what owns or reads whole jobs
-       reclaim decide collect jobrun runner webhook/
+       reclaim decide collect notify attending jobrun runner webhook/
     6  place metering wayout selftest execution     one attempt of one step
        record step attempt
     5  broker/ launch/ sandbox/ agents/ output logbook  what runs programs
        versions preflight logins credentials descendants scripted/
        watch process agentlines
-    4  jobqueue slots artifacts approvals ledger    what keeps state on disk
+    4  jobqueue slots artifacts approvals ledger outbox  what keeps state on disk
        finish tree git treecopy history source workrecord workspace
     3  paths atomic documents filesystem beneath   how the disk, the kernel and the
        inotify signals procfs backlog events        environment are touched
@@ -18,7 +18,7 @@ The floors of this package. Imports go down; on one floor they go to the left:
        systemprompts tables database
     2  contracts                                    what is accepted at a door
     1  pipeline context prompt redact policy        pure decisions: no os, no time
-       roles verdict retention counts death
+       roles verdict retention callbacks counts death
     0  errors states messages abilities hosts       pure words
        resources job text times secretforms checks families
 """

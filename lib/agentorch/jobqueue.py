@@ -30,7 +30,7 @@ from agentorch import atomic
 from agentorch.contracts.values import Document, job_of
 from agentorch.errors import Duplicate, TryAgain
 from agentorch.job import MAX_TAKEN, Job, Key
-from agentorch.paths import Roots
+from agentorch.paths import NEW, REFUSED, WAITING, Roots
 from agentorch.states import State
 
 
@@ -71,6 +71,7 @@ class Queue:
         directories += [
             self.paths.incoming,
             self.paths.keys,
+            *(self.paths.outbox(where) for where in (NEW, WAITING, REFUSED)),
             self.roots.artifacts_root,
             self.roots.workspaces_root,
         ]

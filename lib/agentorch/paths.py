@@ -7,6 +7,7 @@
         running/SLOT/KEY.json           owned by that slot
         awaiting_approval/KEY.json      a human decides
         done/KEY.json  failed/KEY.json  ended
+        outbox/{new,waiting,failed}/    what is to be told about ended jobs (see outbox)
         idempotency/SHA256              symlink that spells the id which a key was first used for
     ARTIFACTS_ROOT/ID/
         job.json                        the queue file's other name (one inode for good)
@@ -61,6 +62,10 @@ STEP_FILES = (
 )
 
 
+# Where a callback lies: to be told now, again later, given up.
+NEW, WAITING, REFUSED = "new", "waiting", "failed"
+
+
 @dataclass(frozen=True)
 class QueuePaths:
     """The queue's directories."""
@@ -86,6 +91,14 @@ class QueuePaths:
     def state(self, state: State) -> Path:
         """The directory of a state; of `running`, the one that holds the slots."""
         return self.root / state.value
+
+    def outbox(self, where: str) -> Path:
+        """A directory of the outbox: new, waiting or failed."""
+        return self.root / "outbox" / where
+
+    @property
+    def outbox_lock(self) -> Path:
+        return self.root / "outbox" / ".lock"
 
     def slot(self, slot: str) -> Path:
         return self.running / slot

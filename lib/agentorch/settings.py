@@ -56,6 +56,8 @@ class Settings:
     webhook_rate_limit_max_requests: int = 30
     webhook_trusted_proxies: tuple[str, ...] = ()
     max_webhook_body_bytes: int = 262144
+    callback_secrets: tuple[bytes, ...] = field(default=(), repr=False)
+    callback_allowed_hosts: tuple[str, ...] = ()
     retention_interval_s: int = 300
     artifacts_ttl_s: int = 604800
     workspaces_ttl_s: int = 172800
@@ -162,6 +164,8 @@ VARIABLES: tuple[Variable, ...] = (
     ("WEBHOOK_RATE_LIMIT_MAX_REQUESTS", "webhook_rate_limit_max_requests", variables.whole(0)),
     ("WEBHOOK_TRUSTED_PROXIES", "webhook_trusted_proxies", variables.addresses),
     ("MAX_WEBHOOK_BODY_BYTES", "max_webhook_body_bytes", variables.whole(1)),
+    ("CALLBACK_SECRETS", "callback_secrets", variables.secrets),
+    ("CALLBACK_ALLOWED_HOSTS", "callback_allowed_hosts", variables.receivers),
     ("MAX_DAILY_API_CALLS", None, variables.whole(0)),
     ("MAX_DAILY_COST_USD", None, variables.amount),
     ("RETENTION_INTERVAL_SEC", "retention_interval_s", variables.whole(1)),
@@ -188,7 +192,7 @@ LIMITED = (
 )
 DEV_TOKEN = "dev-token"
 # Variables whose values are secrets.
-SECRET = frozenset({"WEBHOOK_TOKENS", "WEBHOOK_TOKEN"})
+SECRET = frozenset({"WEBHOOK_TOKENS", "WEBHOOK_TOKEN", "CALLBACK_SECRETS"})
 
 
 # ---- the whole --------------------------------------------------------------------------------

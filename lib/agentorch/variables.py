@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from agentorch.callbacks import secret_of
 from agentorch.hosts import is_listed_host
 
 Version = tuple[int, ...]
@@ -136,6 +137,19 @@ def version(text: str) -> Version:
 
 def versions(text: str) -> Mapping[str, Version]:
     return MappingProxyType({name: version(value) for name, value in pairs(text)})
+
+
+def receivers(text: str) -> tuple[str, ...]:
+    """Hosts by name or address, each with a port or without."""
+    for word in words(text):
+        if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(:\d{1,5})?", word):
+            raise ValueError(f"{word!r}: expected HOST or HOST:PORT")
+    return words(text)
+
+
+def secrets(text: str) -> tuple[bytes, ...]:
+    """Secrets to sign with, the first one the newest."""
+    return tuple(secret_of(word) for word in words(text))
 
 
 def addresses(text: str) -> tuple[str, ...]:

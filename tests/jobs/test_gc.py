@@ -19,7 +19,7 @@ ENDED_LONG_AGO = "2020-01-01T00:00:00.000000Z"
 
 
 def collected(here: Installation, *arguments: str, **variables: str) -> list[dict[str, Any]]:
-    done = here.run("gc", "--json", *arguments, **variables)
+    done = here.run("gc", "--json", *arguments, given="", code=0, **variables)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -156,5 +156,5 @@ def test_free_space(here: Installation, free: str) -> None:
 def test_a_line_a_removal(here: Installation, tmp_path: Path) -> None:
     job_id = here.submit(step("one", "true"))
     here.drain()
-    printed = here.run("gc", "--dry-run", **ALL).stdout
+    printed = here.run("gc", "--dry-run", given="", code=0, **ALL).stdout
     assert printed == f"{job_id}\tjob\tended jobs take more than 1 bytes\n"

@@ -20,6 +20,7 @@ COMMANDS = {
     "unlock": "fails jobs whose owner is dead",
     "reclaim": "gives back what dead owners left",
     "gc": "removes what was kept long enough of jobs that have ended",
+    "notify": "tells who wants to know about ended jobs",
     "doctor": "tries what jobs will need, for real",
     "login": "logs an agent in with an account of its own",
     "runner": "holds a slot and works on jobs",

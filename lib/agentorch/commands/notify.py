@@ -1,0 +1,67 @@
+"""agentorch-notify: tells who wants to know about ended jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import click
+
+from agentorch import outbox
+from agentorch.commands.shape import answer, configured, each, ids, program
+from agentorch.jobqueue import flocked
+from agentorch.journal import Journal
+from agentorch.paths import NEW, REFUSED, WAITING, QueuePaths
+from agentorch.settings import Settings
+from agentorch.times import rfc3339
+
+
+@program()
+@click.argument("words", metavar="[ID]...", nargs=-1)
+@click.option("--list", "listing", is_flag=True, help="Print what was not told yet, as JSON lines.")
+@click.option("--again", is_flag=True, help="Send what was given up for the jobs ID once more.")
+def main(words: tuple[str, ...], *, listing: bool, again: bool) -> None:
+    """Sends the callbacks that are due: a POST of the job's result to its callback_url.
+
+    What nobody takes is sent again for a day, more and more seldom, and then given up.
+    """
+    if words and not again:
+        raise click.UsageError("ids go with --again")
+    settings = configured()
+    paths = settings.roots.queue
+    if listing:
+        _print(paths)
+        return
+    if again:
+        now = datetime.now(UTC)
+        each(ids(words, ()), lambda word: click.echo(outbox.send_again(paths, word, now)))
+    _tell(paths, settings)
+
+
+def _tell(paths: QueuePaths, settings: Settings) -> None:
+    if next(outbox.due(paths, datetime.now(UTC)), None) is None:
+        return
+    # imported here: it speaks HTTP, and mostly there is nobody to tell
+    from agentorch.notify import Rules, tell  # noqa: PLC0415
+
+    rules = Rules(settings.callback_secrets, settings.callback_allowed_hosts)
+    with flocked(paths.outbox_lock, wait=True):
+        asyncio.run(tell(paths, rules, Journal("agentorch-notify", settings)))
+
+
+def _print(paths: QueuePaths) -> None:
+    for where in (NEW, WAITING, REFUSED):
+        for placed in outbox.listed(paths, where):
+            entry = placed.entry
+            until = rfc3339(outbox.until(placed.path)) if where == WAITING else None
+            answer(
+                {
+                    "job_id": entry.job_id,
+                    "status": entry.body["status"],
+                    "url": entry.url,
+                    "where": where,
+                    "until": until,
+                    "tries": entry.tries,
+                    "reason": entry.reason,
+                }
+            )

@@ -1,0 +1,246 @@
+"""Callbacks by the real programs: a receiver that is well, dies, hangs, lies and comes back."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.jobs.conftest import Installation, eventually, step
+
+from .receiver import receiving
+
+KEY = b"a secret of thirty-two bytes ..."
+SECRETS = {"CALLBACK_SECRETS": "whsec_" + base64.b64encode(KEY).decode()}
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Any:
+    installation = Installation(tmp_path)
+    installation.environment["CALLBACK_ALLOWED_HOSTS"] = "127.0.0.1"
+    installation.start_repository()
+    yield installation
+    installation.close()
+
+
+def ended(here: Installation, url: str, script: str = "true", **fields: Any) -> str:
+    """A job that has ended, whose end is to be told there."""
+    job_id = here.submit(step("one", script), callback_url=url, **fields)
+    here.drain()
+    return job_id
+
+
+def outbox(here: Installation) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in here.run("notify", "--list").stdout.splitlines()]
+
+
+def due_now(here: Installation) -> None:
+    """What waits has waited long enough."""
+    past = (datetime.now(UTC) - timedelta(seconds=1)).strftime("%Y%m%dT%H%M%SZ")
+    for path in (here.state / "queue/outbox/waiting").iterdir():
+        path.rename(path.with_name(past + path.name[len(past) :]))
+
+
+def first_told(here: Installation, moment: str) -> None:
+    """What waits has been known since then."""
+    for path in (here.state / "queue/outbox/waiting").iterdir():
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"created_at": moment}))
+
+
+def test_an_end_is_told_signed_and_once(here: Installation) -> None:
+    with receiving() as receiver:
+        job_id = ended(here, receiver.url)
+        said = here.run("notify", given="", code=0, **SECRETS)
+        here.run("notify", given="", code=0, **SECRETS)
+    (told,) = receiver.told
+    result = json.loads((here.artifacts(job_id) / "result.json").read_text())
+    assert json.loads(told.body) == result
+    assert told.headers["content-type"] == "application/json"
+    stamp = told.headers["webhook-timestamp"]
+    assert abs(int(stamp) - time.time()) < 60
+    signed = f"{told.headers['webhook-id']}.{stamp}.".encode() + told.body
+    mac = base64.b64encode(hmac.digest(KEY, signed, hashlib.sha256)).decode()
+    assert told.headers["webhook-signature"] == f"v1,{mac}"
+    assert outbox(here) == []
+    assert "hidden" not in said.stderr
+    assert "delivered" in said.stderr
+
+
+def test_every_end_is_told_and_that_a_human_is_needed(here: Installation) -> None:
+    with receiving() as receiver:
+        asks = ended(here, receiver.url, "exit 1", job_id="asks-a-human")
+        waits = here.submit(
+            {**step("one", "exit 1"), "on_failure": "ask_human"}, callback_url=receiver.url
+        )
+        here.drain()
+        here.run("notify")
+        here.run("retry", asks)
+        here.run("cancel", waits)
+        here.drain()
+        here.run("notify")
+    told = [json.loads(one.body) for one in receiver.told]
+    assert sorted((one["job_id"] == asks, one["status"]) for one in told) == [
+        (False, "cancelled"),
+        (False, "needs_human"),
+        (True, "failed"),
+        (True, "failed"),
+    ]
+    assert len({one.headers["webhook-id"] for one in receiver.told}) == 4
+
+
+def test_a_job_that_nobody_wants_to_hear_of_leaves_nothing(here: Installation) -> None:
+    here.submit(step("one", "true"))
+    here.drain()
+    assert outbox(here) == []
+    assert here.run("notify").stderr == ""
+
+
+def dies(handler: BaseHTTPRequestHandler) -> None:
+    handler.connection.close()
+
+
+def test_a_receiver_that_fails_and_comes_back(here: Installation) -> None:
+    with receiving() as receiver:
+        job_id = ended(here, receiver.url)
+        receiver.status = 500
+        here.run("notify")
+        (waiting,) = outbox(here)
+        assert waiting["where"] == "waiting"
+        assert (waiting["tries"], waiting["reason"]) == (1, "answered 500")
+        assert "hidden" in waiting["url"]
+        here.run("notify")  # it is not due yet
+        assert len(receiver.told) == 1
+        receiver.by_hand = dies
+        due_now(here)
+        here.run("notify")
+        (waiting,) = outbox(here)
+        assert waiting["tries"] == 2
+        assert waiting["reason"].startswith("can't be reached")
+        port = receiver.port
+    due_now(here)
+    here.run("notify")  # nobody is there
+    assert outbox(here)[0]["tries"] == 3
+    with receiving(port) as receiver:
+        due_now(here)
+        here.run("notify")
+        (told,) = receiver.told
+    assert json.loads(told.body)["job_id"] == job_id
+    assert outbox(here) == []
+
+
+def test_after_a_day_it_is_given_up_until_somebody_says_so(here: Installation) -> None:
+    with receiving() as receiver:
+        job_id = ended(here, receiver.url)
+        receiver.status = 503
+        here.run("notify")
+        first_told(here, "2020-01-01T00:00:00.000000Z")
+        due_now(here)
+        said = here.run("notify").stderr
+        assert f"agentorch-notify --again {job_id}" in said
+        (failed,) = outbox(here)
+        assert failed["where"] == "failed"
+        assert "answered 503, after 2 tries" in failed["reason"]
+        here.run("notify")
+        assert len(receiver.told) == 2
+        receiver.status = 200
+        assert here.run("notify", "--again", job_id).stdout == f"{job_id}\n"
+        assert len(receiver.told) == 3
+        assert len({one.headers["webhook-id"] for one in receiver.told}) == 1
+        assert outbox(here) == []
+        here.run("notify", "--again", job_id, code=2)
+
+
+def test_one_that_hangs_holds_up_nobody(here: Installation) -> None:
+    with receiving() as slow, receiving() as quick:
+        slow.by_hand = lambda handler: time.sleep(8)
+        for receiver in (slow, quick):
+            here.submit(step("one", "true"), callback_url=receiver.url)
+        here.drain()
+        notify = here.start("notify")
+        eventually(lambda: quick.told and slow.told)
+        assert notify.poll() is None
+        notify.kill()
+        notify.wait()
+    (left,) = outbox(here)
+    assert (left["where"], left["tries"]) == ("new", 0)
+    assert str(slow.port) in left["url"]
+
+
+def test_a_redirect_is_not_followed(here: Installation) -> None:
+    with receiving() as other, receiving() as receiver:
+        receiver.status, receiver.headers = 307, {"Location": other.url}
+        ended(here, receiver.url)
+        here.run("notify")
+        assert (len(receiver.told), len(other.told)) == (1, 0)
+    assert outbox(here)[0]["reason"] == "answered 307"
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("127.0.0.1", "loopback"),
+        # ways to spell it that the client itself refuses
+        ("127.1", "can't be reached"),
+        ("2130706433", "can't be reached"),
+        ("localhost", "loopback"),
+        ("[::1]", "loopback"),
+        ("[::ffff:127.0.0.1]", "loopback"),
+        ("10.1.2.3", "private"),
+        ("169.254.169.254", "metadata"),
+        ("[fe80::1]", "link-local"),
+        ("0.0.0.0", "unspecified"),
+    ],
+)
+def test_places_that_are_not_public_are_not_told(here: Installation, host: str, words: str) -> None:
+    with receiving() as receiver:
+        ended(here, f"http://{host}:{receiver.port}/")
+        here.run("notify", CALLBACK_ALLOWED_HOSTS="elsewhere.example")
+        assert receiver.told == []
+    assert words in outbox(here)[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("host", "listed"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("localhost", "localhost"),
+        ("localhost", "LOCALHOST:{port}"),
+        ("127.0.0.1", "127.0.0.1:{port}"),
+    ],
+)
+def test_but_where_the_server_lists_them(here: Installation, host: str, listed: str) -> None:
+    with receiving() as receiver:
+        ended(here, f"http://{host}:{receiver.port}/")
+        here.run("notify", CALLBACK_ALLOWED_HOSTS=listed.format(port=receiver.port))
+        assert len(receiver.told) == 1
+
+
+def test_another_port_is_another_place(here: Installation) -> None:
+    with receiving() as receiver:
+        ended(here, receiver.url)
+        here.run("notify", CALLBACK_ALLOWED_HOSTS=f"127.0.0.1:{receiver.port - 1}")
+        assert receiver.told == []
+
+
+def test_no_variable_of_a_proxy_leads_it_elsewhere(here: Installation) -> None:
+    with receiving() as proxy, receiving() as receiver:
+        ended(here, receiver.url)
+        here.run("notify", HTTP_PROXY=proxy.url, http_proxy=proxy.url)
+        assert (len(proxy.told), len(receiver.told)) == (0, 1)
+
+
+def test_many_at_once_are_all_told(here: Installation) -> None:
+    with receiving() as receiver:
+        document = {"goal": "g", "callback_url": receiver.url, "steps": [step("one", "true")]}
+        given = "\n".join(json.dumps(document) for _ in range(12))
+        ids = here.run("submit", "-", given=given).stdout.split()
+        here.drain(ENABLE_REAL_CLI="0")
+        here.run("notify")
+        assert sorted(json.loads(one.body)["job_id"] for one in receiver.told) == sorted(ids)
