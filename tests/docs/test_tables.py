@@ -16,6 +16,7 @@ from agentorch.broker import prices, providers
 from agentorch.errors import Exit
 from agentorch.families import FAMILIES
 from agentorch.messages import Message
+from agentorch.sandbox.wrappers import NEEDS_IMAGE, WRAPPERS
 from agentorch.settings import LIMITED, LIMITS, VARIABLES, Settings, load
 from agentorch.states import TRANSITIONS
 from agentorch.webhook.deliveries import HEADERS
@@ -137,6 +138,16 @@ def test_metric_families() -> None:
 def test_units() -> None:
     told = pages()["agentorch-deployment(7)"].named("UNITS")
     assert set(told) == {path.name for path in (ROOT / "units/system").iterdir()}
+
+
+def test_wrappers_and_what_they_enforce() -> None:
+    told = pages()["agentorch-security(7)"].named("SANDBOX")
+    assert set(told) - {"another command"} == set(WRAPPERS) - {"bwrap"}
+    for name in set(told) - {"another command"}:
+        can = WRAPPERS[name]
+        assert (can.network, can.filesystem, can.processes, can.broker) == (True, True, True, False)
+    assert "docker and podman need an image" in told["docker"].body
+    assert {"docker", "podman"} == NEEDS_IMAGE
 
 
 def test_fields_of_the_catalog_are_told() -> None:
