@@ -36,6 +36,18 @@ def command_pages() -> list[tuple[str, Page]]:
 # ---- their form -------------------------------------------------------------------------------
 
 
+def man(path: Path) -> subprocess.CompletedProcess[str]:
+    """What man(1) shows of a page, and what it warns of."""
+    return subprocess.run(
+        ["man", "--warnings", "-E", "UTF-8", "-l", str(path)],
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "MANWIDTH": "80", "MANPAGER": "cat"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+
 @EVERY
 @pytest.mark.needs("scdoc", "man", "groff")
 def test_a_page_is_read_without_a_warning(page: Page, tmp_path: Path) -> None:
@@ -45,16 +57,20 @@ def test_a_page_is_read_without_a_warning(page: Page, tmp_path: Path) -> None:
     assert made.stderr == ""
     path = tmp_path / f"{page.name}.{page.section}"
     path.write_text(made.stdout, "utf-8")
-    shown = subprocess.run(
-        ["man", "--warnings", "-E", "UTF-8", "-l", str(path)],
-        env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "MANWIDTH": "80", "MANPAGER": "cat"},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
+    shown = man(path)
     assert shown.stderr == ""
     assert f"{page.name}({page.section})" in shown.stdout.splitlines()[0]
+
+
+@pytest.mark.needs("scdoc", "man", "groff")
+def test_an_installed_page_breaks_no_name_of_a_command(tmp_path: Path) -> None:
+    place = {"DESTDIR": str(tmp_path), "PREFIX": "/usr", "PATH": os.environ["PATH"]}
+    subprocess.run(["packaging/install"], cwd=ROOT, env=place, check=True, timeout=120)
+    found = sorted(path.name for path in (tmp_path / "usr/share/man").glob("man*/*"))
+    assert found == sorted(one.path.name.removesuffix(".scd") for one in pages().values())
+    shown = man(tmp_path / "usr/share/man/man7/agentorch-deployment.7")
+    assert "agentorch.target" in shown.stdout
+    assert [line for line in shown.stdout.splitlines() if line.endswith("\N{HYPHEN}")] == []
 
 
 @EVERY
