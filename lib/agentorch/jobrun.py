@@ -8,42 +8,31 @@ its slot, or again by the same one after the disk was full.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum, auto
-from typing import Any
 
-from agentorch import atomic, context, counts, death, ledger, pipeline, sd_daemon
+from agentorch import context, counts, ledger, pipeline
 from agentorch.artifacts import (
     FINAL_STATES,
     PENDING,
     JobArtifacts,
     JobState,
-    step_result,
 )
+from agentorch.attending import INTERRUPTED, Attendance, Means, is_interrupted
 from agentorch.documents import Document
-from agentorch.errors import Exit, Misconfigured, TryAgain
-from agentorch.events import Events
+from agentorch.errors import Misconfigured, TryAgain
 from agentorch.finish import finish, give_back
-from agentorch.job import Job, Key, Outcome
-from agentorch.jobqueue import flocked, read_job
-from agentorch.journal import Journal
-from agentorch.launch.base import Attempt, Busy, Launcher, Stop
+from agentorch.job import Key
+from agentorch.jobqueue import read_job
+from agentorch.launch.base import Attempt
 from agentorch.messages import Message
 from agentorch.pipeline import AskHuman, Decision, Finish, Phase, RunStep
 from agentorch.reclaim import outlives
 from agentorch.slots import Slot
 from agentorch.states import OutcomeClass, Status
 from agentorch.times import rfc3339
-
-INTERRUPTED = "interrupted"
-# The close of a step's lock may have been told before it was watched for, and the lock dropped
-# after it was tried (events.SecondLooks): nothing else would wake us.
-LOOK_AGAIN_S = 2.0
-NOT_KNOWN = "it is not known how its process ended"
-# how a launcher says that a step's process ended because the disk can't take what it leaves
-DISK_TROUBLE = f"its process exited with {Exit.TRY_AGAIN:d}"
 
 
 class Left(Enum):
@@ -52,25 +41,6 @@ class Left(Enum):
     ENDED = auto()
     GIVEN_BACK = auto()
     TO_BE_ADOPTED = auto()
-
-
-@dataclass(frozen=True)
-class Means:
-    """What a runner gives a job to run with.
-
-    `job_patch` gives the whole change of a job's workspace; `check_room` raises TryAgain while too
-    little of the disk is free to start anything.
-    """
-
-    launcher: Launcher
-    events: Events
-    journal: Journal
-    agents: Collection[str]
-    stopping: Callable[[], bool]
-    job_patch: Callable[[Job], bytes]
-    max_attempts: int
-    check_room: Callable[[], None]
-    without_secrets: Callable[[Document], Document]
 
 
 class JobRun:
@@ -83,6 +53,7 @@ class JobRun:
         self.job = read_job(slot.path(key))
         self.artifacts = JobArtifacts(slot.queue.roots.artifacts(self.job.job_id))
         self.fields = {"job": self.job.job_id, "project": self.job.project_id}
+        self.attendance = Attendance(self.job, self.artifacts, means, self.fields)
         self.state = self.artifacts.read_state() or JobState(
             self.job.job_id, PENDING, pipeline.begin(self.job)
         )
@@ -110,9 +81,9 @@ class JobRun:
             claimed_at=now,
         )
         self.artifacts.write_state(self.job, self.state)
-        self.means.journal.info(
-            "claimed", Message.CLAIMED, **self.fields, slot=self.slot.name, taken=self.key.taken
-        )
+        slot, taken = self.slot.name, self.key.taken
+        words = f"claimed by slot {slot!r}" + (f"; it has lost {taken} owners" if taken else "")
+        self.means.journal.info(words, Message.CLAIMED, **self.fields, slot=slot, taken=taken)
 
     def _run_steps(self) -> Left:
         unknown = sorted({step.agent for step in self.job.steps} - set(self.means.agents))
@@ -123,7 +94,7 @@ class JobRun:
         while True:
             if decision is None:
                 return self._left_running()
-            if self._cancelled():
+            if self.attendance.cancelled():
                 return self._end(Finish(Status.CANCELLED, "cancelled", "cancelled"))
             match decision:
                 case Finish():
@@ -134,12 +105,14 @@ class JobRun:
                     self._pause(after_s)
             if self.means.stopping():
                 return self._given_back()
-            if not self._cancelled():
+            if not self.attendance.cancelled():
                 decision = self._attempt()
 
     def _given_back(self) -> Left:
         give_back(self.slot, self.key, self.job, self.state)
-        self.means.journal.info("given back", Message.GIVEN_BACK, **self.fields)
+        self.means.journal.info(
+            "given back to the queue: the runner leaves", Message.GIVEN_BACK, **self.fields
+        )
         return Left.GIVEN_BACK
 
     def _left_running(self) -> Left:
@@ -153,12 +126,9 @@ class JobRun:
     def _pause(self, delay_s: float) -> None:
         until = time.monotonic() + delay_s
         while (left := until - time.monotonic()) > 0:
-            if self.means.stopping() or self._cancelled():
+            if self.means.stopping() or self.attendance.cancelled():
                 return
             self.means.events.wait(left)
-
-    def _cancelled(self) -> bool:
-        return self.artifacts.paths.cancel.exists()
 
     # ---- an attempt ---------------------------------------------------------------------------
 
@@ -173,21 +143,33 @@ class JobRun:
         if current.status is not Phase.RUNNING:
             return RunStep()
         attempt = self._attempt_at(current.attempt)
-        self._tell(attempt)
+        self.attendance.tell(attempt)
         if outlives(self.slot.queue.roots, self.state):
-            self.means.journal.info("waits for its end", Message.ADOPTED, **self._fields(attempt))
+            self.means.journal.info(
+                "waits for its end", Message.ADOPTED, **self.attendance.fields_of(attempt)
+            )
         return self._awaited(attempt, is_ours=False)
 
     def _awaited(self, attempt: Attempt, *, is_ours: bool) -> Decision | None:
         """Waits for an attempt and takes in how it ended. None: told to leave before that."""
-        if not self._wait_for_step(attempt, is_ours=is_ours):
+        if not self.attendance.waited(attempt, is_ours=is_ours):
             return None
-        usage = self._settled(attempt, is_ours=is_ours)
+        began = self.state.records[attempt.step.step_id].started_at
+        usage = self.attendance.settled(attempt, began, is_ours=is_ours)
         decision = self._absorbed()
-        status = self.state.progress.of(attempt.step.step_id).status
-        fields = {**self._fields(attempt), "status": status, **usage}
-        self.means.journal.info("ended", Message.ENDED, **fields)
+        self._say_ended(attempt, usage)
         return decision
+
+    def _say_ended(self, attempt: Attempt, usage: Mapping[str, float]) -> None:
+        step_id = attempt.step.step_id
+        status = self.state.progress.of(step_id).status
+        result = self.artifacts.attempt_result(step_id, attempt.number) or {}
+        missing = (result.get("metrics") or {}).get("journal_missing_lines")
+        fields = {**self.attendance.fields_of(attempt), "status": status, **usage}
+        words = f"ended: {status}: {self.state.records[step_id].summary}"
+        if missing:
+            words += f" ({missing} lines that its agent printed are not in the journal)"
+        self.means.journal.info(words, Message.ENDED, **fields, missing_lines=missing)
 
     def _decided_already(self) -> Decision:
         """What follows the current step's end: its owner took it in, and died before it acted."""
@@ -211,131 +193,22 @@ class JobRun:
         )
         self.artifacts.write_state(self.job, self.state)
         attempt = self._attempt_at(number)
-        self._tell(attempt)
+        self.attendance.tell(attempt)
         try:
-            if not self._submitted(attempt):
+            if not self.attendance.submitted(attempt):
                 return None
         except (TryAgain, Misconfigured):  # nothing was started
             self.state = before
             self.artifacts.write_state(self.job, before)
             raise
-        self.means.journal.info("started", Message.STARTED, **self._fields(attempt))
+        words = f"started: attempt {attempt.number}, {attempt.step.agent} as {attempt.step.role}"
+        self.means.journal.info(words, Message.STARTED, **self.attendance.fields_of(attempt))
         return self._awaited(attempt, is_ours=True)
-
-    def _fields(self, attempt: Attempt) -> dict[str, Any]:
-        step = attempt.step
-        return {
-            **self.fields,
-            "step": step.step_id,
-            "attempt": attempt.number,
-            "agent": step.agent,
-        }
-
-    def _submitted(self, attempt: Attempt) -> bool:
-        """Starts an attempt when an earlier one is gone; False: told to leave before that."""
-        try:
-            self.means.launcher.submit(attempt)
-        except Busy:
-            if not self._wait_for_step(attempt, is_ours=False):
-                return False
-            self.means.launcher.submit(attempt)
-        return True
-
-    def _tell(self, attempt: Attempt) -> None:
-        step = attempt.step
-        words = f"step {step.step_id}, attempt {attempt.number} ({step.agent})"
-        sd_daemon.notify(f"STATUS=job {self.job.job_id}: {words}")
-
-    def _settled(self, attempt: Attempt, *, is_ours: bool) -> Mapping[str, float]:
-        """What an attempt used that has ended; where it left no end of its own, the cause is told.
-
-        Of one that another owner had started, and of which nobody knows, nothing is told.
-        """
-        usage = self.means.launcher.usage(attempt.name)
-        step_id, number = attempt.step.step_id, attempt.number
-        result = self.artifacts.attempt_result(step_id, number)
-        if result is not None and not _is_interrupted(result):
-            return usage
-        end = self.artifacts.attempt_end(step_id, number)
-        if end is not None:
-            self._told_by_unit(attempt, end, usage, is_ours=is_ours, is_told=result is not None)
-        elif result is None and is_ours and not self.means.stopping():
-            how = self.means.launcher.list().get(attempt.name, NOT_KNOWN)
-            if how == DISK_TROUBLE:
-                raise self._disk_trouble(attempt)
-            self._record(attempt, death.lost(how), usage)
-        return usage
-
-    def _told_by_unit(
-        self,
-        attempt: Attempt,
-        end: Document,
-        usage: Mapping[str, float],
-        *,
-        is_ours: bool,
-        is_told: bool,
-    ) -> None:
-        if not is_told and death.exited_with(end, Exit.TRY_AGAIN):
-            if is_ours:
-                raise self._disk_trouble(attempt)
-            return
-        outcome = death.outcome_of(end, attempt.step.timeout_s)
-        # one that was told to leave because its time was over says only that it was told to leave
-        if outcome is not None and (not is_told or outcome.kind is OutcomeClass.TIMEOUT):
-            self._record(attempt, outcome, usage)
-
-    def _disk_trouble(self, attempt: Attempt) -> TryAgain:
-        return TryAgain(f"step {attempt.step.step_id}: the disk can't take its result")
-
-    def _record(self, attempt: Attempt, outcome: Outcome, usage: Mapping[str, float]) -> None:
-        """The end of an attempt whose process left none: an outcome, so that it is counted."""
-        outcome = replace(outcome, metrics=usage)
-        started = self.state.records[attempt.step.step_id].started_at or _now()
-        result = step_result(
-            self.job, attempt.step, attempt.number, outcome, started_at=started, finished_at=_now()
-        )
-        paths = self.artifacts.paths.step(attempt.step.step_id).attempt(attempt.number)
-        paths.directory.mkdir(0o750, exist_ok=True)
-        atomic.replace_json(paths.result, result)
-        self.means.journal.warning(
-            outcome.summary, Message.LOST, **self.fields, step=attempt.step.step_id
-        )
 
     def _attempt_at(self, number: int) -> Attempt:
         step = self.job.step(self.state.progress.current)
         base = self.state.progress.of(step.step_id).base
         return Attempt(self.job, step, number, base)
-
-    def _wait_for_step(self, attempt: Attempt, *, is_ours: bool) -> bool:
-        """Waits until the step's lock is free, passing on a cancel or a stop meanwhile.
-
-        False: told to leave while an attempt still runs that is somebody else's, or outlives us.
-        """
-        stays = is_ours and not self.means.launcher.outlives
-        step = self.artifacts.paths.step(attempt.step.step_id)
-        step.attempts.mkdir(0o750, parents=True, exist_ok=True)
-        watch = self.means.events.watch(step.directory)
-        told: Stop | None = None
-        try:
-            while True:
-                with flocked(step.lock, wait=False, owning=False) as descriptor:
-                    if descriptor is not None:
-                        return True
-                if self.means.stopping() and not stays:
-                    return False
-                told = self._pass_on(attempt.name, told)
-                self.means.events.wait(LOOK_AGAIN_S)
-        finally:
-            self.means.events.forget(watch)
-
-    def _pass_on(self, name: str, told: Stop | None) -> Stop | None:
-        why = (
-            Stop.CANCEL if self._cancelled() else Stop.GIVE_BACK if self.means.stopping() else None
-        )
-        if why is not None and told is None:
-            self.means.launcher.cancel(name, why)
-            return why
-        return told
 
     # ---- what it came to ----------------------------------------------------------------------
 
@@ -346,7 +219,7 @@ class JobRun:
         result = self.artifacts.attempt_result(step_id, number)
         if result is not None:
             self._count(number, result)
-        if result is None or _is_interrupted(result):
+        if result is None or is_interrupted(result):
             return self._interrupted()
         kind = OutcomeClass(result["outcome"])
         progress, decision = pipeline.after(
@@ -408,10 +281,6 @@ class JobRun:
             f"{end.status}: {end.reason or 'done'}", Message.FINISHED, **self.fields, queue=state
         )
         return Left.ENDED
-
-
-def _is_interrupted(result: Document) -> bool:
-    return (result.get("error") or {}).get("code") == INTERRUPTED
 
 
 def _now() -> str:

@@ -17,6 +17,7 @@ from enum import StrEnum
 from agentorch import atomic, sd_daemon
 from agentorch.agents.registry import Registry
 from agentorch.artifacts import JobArtifacts
+from agentorch.attending import Means
 from agentorch.documents import Document
 from agentorch.errors import Exit, Misconfigured, TryAgain
 from agentorch.events import Events, Pulse, SecondLooks
@@ -24,7 +25,7 @@ from agentorch.filesystem import power_cut_doubt, refusal
 from agentorch.inotify import Inotify, Mask
 from agentorch.job import MAX_TAKEN, Job, Key
 from agentorch.jobqueue import Queue, lock, read_job, refuse_below
-from agentorch.jobrun import JobRun, Left, Means
+from agentorch.jobrun import JobRun, Left
 from agentorch.journal import Journal
 from agentorch.launch.base import Attempt, Launcher
 from agentorch.launch.fork import Fork

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,12 +91,21 @@ class Ground:
         """A runner is told to leave as soon as the job's step runs."""
         runner = self.start_runner()
         self.wait_for_file(job_id, "started")
-        self.machine.wait_for(partial(self.is_at, runner, job_id))
+        self.wait_until_at(runner, job_id)
         self.stop(runner)
 
-    def is_at(self, unit: str, job_id: str) -> bool:
-        """Whether a runner says that it is at a job."""
-        return f"job {job_id}:" in self.told(unit, "StatusText")
+    def wait_until_at(self, unit: str, job_id: str) -> None:
+        """Until a runner says that it is at a job."""
+
+        def is_there() -> bool:
+            return f"job {job_id}:" in self.told(unit, "StatusText")
+
+        self.machine.wait_for(is_there, why=f"{unit} is at job {job_id}")
+
+    def clear(self) -> None:
+        """Ends what a test left running."""
+        self.machine.run("systemctl", "stop", "runner-*.service", check=False)
+        self.systemctl("stop", PATTERN, check=False)
 
     def stop(self, unit: str) -> None:
         """SIGTERM, and its end."""

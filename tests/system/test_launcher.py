@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import partial
 
 import pytest
 
@@ -18,12 +17,18 @@ LONG = "echo x >> $HOME/runs; : > started; until test -e $HOME/go; do sleep 0.1;
 
 
 @pytest.fixture(scope="module", params=[SUITE, "trixie"])
-def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
+def place(request: pytest.FixtureRequest) -> Iterator[Ground]:
     wanted = request.param == SUITE or "CI" in os.environ
     if not wanted and not cached(request.param).is_dir():
         pytest.skip(f"no {request.param} in {CACHE}; not proved here (CI=1 makes it)")
     with booted(BINDS, request.param) as machine:
         yield Ground.on(machine)
+
+
+@pytest.fixture
+def ground(place: Ground) -> Iterator[Ground]:
+    yield place
+    place.clear()
 
 
 def test_a_job_end_to_end(ground: Ground) -> None:
@@ -74,7 +79,7 @@ def test_the_next_runner_adopts_the_step(ground: Ground, how: str) -> None:
     assert len(ground.units()) == 1
     assert ground.status(job_id)["queue_state"] == "running"
     next_runner = ground.start_runner("--drain")
-    ground.machine.wait_for(partial(ground.is_at, next_runner, job_id))
+    ground.wait_until_at(next_runner, job_id)
     ground.let_go(job_id)
     found = ground.ended(job_id)
     assert (found["status"], ground.lines(job_id, "runs")) == ("success", 2)
@@ -98,7 +103,7 @@ def test_twenty_upgrades_in_one_step_are_no_reason_to_fail(ground: Ground) -> No
     # nor are deaths while the step lives
     for _ in range(5):
         runner = ground.start_runner()
-        ground.machine.wait_for(partial(ground.is_at, runner, job_id))
+        ground.wait_until_at(runner, job_id)
         ground.kill(runner)
     ground.let_go(job_id)
     ground.start_runner("--drain")
@@ -110,7 +115,7 @@ def test_another_slot_adopts_it(ground: Ground) -> None:
     job_id = ground.submit(step("one", LONG))
     ground.stop_after_start(job_id)
     other = ground.start_runner("--slot", "other", "--drain")
-    ground.machine.wait_for(partial(ground.is_at, other, job_id))
+    ground.wait_until_at(other, job_id)
     ground.let_go(job_id)
     assert ground.ended(job_id)["status"] == "success"
     assert ground.lines(job_id, "runs") == 1
