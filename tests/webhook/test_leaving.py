@@ -38,7 +38,7 @@ def test_no_connection_is_lost_over_many_ends(site: Site) -> None:
 
         def client(number: int) -> list[int]:
             statuses = []
-            for turn in range(12):
+            for turn in range(8):
                 # pauses of every length about that of an idle end
                 time.sleep((number * 7 + turn * 13) % 40 / 1000)
                 statuses.append(post(port).status)
@@ -46,10 +46,10 @@ def test_no_connection_is_lost_over_many_ends(site: Site) -> None:
 
         with ThreadPoolExecutor(3) as pool:
             statuses = [status for found in pool.map(client, range(3)) for status in found]
-    assert statuses == [200] * 36
+    assert statuses == [200] * 24
     assert activator.starts > 3, "it hardly ever ended: nothing was tried"
     assert set(activator.codes) == {0}
-    assert sum(1 for _ in site.queue.list_state(State.PENDING)) == 36
+    assert sum(1 for _ in site.queue.list_state(State.PENDING)) == 24
 
 
 def test_it_stays_while_somebody_is_connected(site: Site) -> None:
@@ -125,7 +125,7 @@ def test_a_credential_is_where_the_tokens_are(site: Site) -> None:
         assert door.post({"goal": "x"}, TOKEN).status == 403
 
 
-@pytest.mark.parametrize("text", ["secret-of-mine", "secret-of-mine=", "a=*,a=*"])
+@pytest.mark.parametrize("text", ["secret-of-mine", "secret-of-mine=", "a=*,a=one"])
 def test_wrong_tokens_are_not_shown(site: Site, text: str) -> None:
     (site.top / "webhook-tokens").write_text(text)
     from_file = run(site, "--bind", "127.0.0.1:0", CREDENTIALS_DIRECTORY=str(site.top))

@@ -78,8 +78,7 @@ class Limiter:
                 for name, window in self._windows.items()
                 if now_s - window.began_s < self._limit.window_s
             }
-            return client
-        return THE_OTHERS
+        return client if len(self._windows) < self._most else THE_OTHERS
 
     def over_in_s(self, now_s: float) -> float:
         """After how many seconds nothing that is known here matters to anybody; 0: now."""
