@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from dataclasses import replace
@@ -109,6 +110,19 @@ def test_requests_of_the_webhook() -> None:
     told = {name for name in pages()["agentorch-webhook(8)"].named("REQUESTS") if " " in name}
     paths = {(one.method, one.path.replace("{path...}", "PATH")) for one in ROUTES}
     assert told == {f"{method} {path.replace('{job_id}', 'ID')}" for method, path in paths}
+
+
+def test_statuses_of_the_webhook() -> None:
+    told = {name for name in pages()["agentorch-webhook(8)"].named("REQUESTS") if name.isdigit()}
+    api = json.loads((ROOT / "contracts/openapi.json").read_text("utf-8"))
+    answers = {
+        status
+        for methods in api["paths"].values()
+        for operation in methods.values()
+        for status in operation["responses"]
+    }
+    # what never reaches an endpoint is in no path's list
+    assert answers - {"200"} <= told <= answers | {"404", "405", "431", "501"}
 
 
 def test_headers_that_carry_a_key() -> None:
