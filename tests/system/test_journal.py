@@ -161,6 +161,12 @@ def test_journalctl_explains_each_event(ground: Ground) -> None:
     for message in Message:
         text = ground.machine.output("journalctl", "--dump-catalog", message.value)
         assert "Defined-By: agentorch" in text, message.name
+    # no locale of the machine asks for the translations: they are at least taken in
+    path = "/var/lib/systemd/catalog/database"
+    database = ground.machine.run("cat", path).stdout.decode("utf-8", "replace")
+    for catalog in (ROOT / "units").glob("*.catalog"):
+        for subject in re.findall("(?m)^Subject: .*", catalog.read_text("utf-8")):
+            assert subject in database
     job_id = ground.submit(step("one", "true"))
     ground.start_runner("--drain")
     ground.ended(job_id)
