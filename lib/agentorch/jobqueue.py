@@ -22,6 +22,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,8 @@ from agentorch.errors import Duplicate, TryAgain
 from agentorch.job import MAX_TAKEN, Job, Key
 from agentorch.paths import NEW, REFUSED, WAITING, Roots
 from agentorch.states import State
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @contextlib.contextmanager
@@ -251,6 +254,16 @@ class Queue:
         self._sync(self.paths.incoming, artifacts.directory, self.roots.artifacts_root)
         atomic.sync_directory(self.paths.state(state))
         return True
+
+    def forget_key(self, job_id: str) -> None:
+        """Frees the idempotency key that a job came with: delivered again, it is a new job."""
+        digest = _key_of(self.roots.artifacts(job_id).job) or ""
+        if not _DIGEST.fullmatch(digest):  # anybody may write such a word into a job
+            return
+        path = self.paths.key(digest)
+        with contextlib.suppress(OSError):  # it never had one
+            if os.readlink(path) == job_id:
+                path.unlink()
 
     # ---- find ---------------------------------------------------------------------------------
 

@@ -7,11 +7,13 @@ again), and says what is wrong. What is true of every queue at rest is in `invar
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from agentorch.approvals import decisions
+from agentorch.paths import NEW
 from agentorch.slots import hold
 from agentorch.states import State
 
@@ -217,6 +219,23 @@ CARRY_ON = Scene("carry-on", ("runner", "--drain", "--slot", "dead"), abandoned,
 STEP = Scene("step", ("step", ID, "step1"), queued, ran, variables=REAL, every=8, repeats=True)
 
 
+def to_be_told(site: Site) -> None:
+    """A job whose end somebody wants to hear of."""
+    site.submit(job(ID, SCRIPT, callback_url="http://127.0.0.1:9/"))
+
+
+def announced(site: Site, _: list[str]) -> Iterator[str]:
+    """Its end is to be told, once."""
+    if places(site) != {ID: State.DONE}:
+        yield f"{places(site)}, not done"
+    names = os.listdir(site.queue.paths.outbox(NEW))
+    if names != [f"{ID}-1-success.json"]:
+        yield f"in the outbox: {names}"
+
+
+ANNOUNCE = Scene("announce", ("runner", "--drain"), to_be_told, announced, every=5)
+
+
 # ---- decide -----------------------------------------------------------------------------------
 
 
@@ -345,6 +364,7 @@ SCENES = (
     RUN_EXEC,
     RUN_ASKING,
     STEP,
+    ANNOUNCE,
     *DECISIONS,
     RECLAIM,
 )
