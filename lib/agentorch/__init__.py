@@ -13,9 +13,9 @@ The floors of this package. Imports go down; on one floor they go to the left:
     4  jobqueue slots artifacts approvals ledger outbox  what keeps state on disk
        finish tree git treecopy history source workrecord workspace
     3  paths atomic documents filesystem beneath   how the disk, the kernel and the
-       inotify signals procfs backlog events        environment are touched
-       variables envfile settings sd_daemon journal
-       systemprompts tables database
+       inotify signals procfs backlog sd_daemon     environment are touched
+       events variables envfile settings journal
+       systemprompts tables database generator
     2  contracts                                    what is accepted at a door
     1  pipeline context prompt redact policy        pure decisions: no os, no time
        roles verdict retention callbacks counts death

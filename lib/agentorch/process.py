@@ -149,6 +149,8 @@ def exit_of(
     """How it ended. `oom`: the kernel counted one meanwhile; that explains a SIGKILL only. Pure."""
     if ending is not Ending.EXITED:
         return Exit(ending, code, number, duration_s)
+    if number is None and oom and code == 128 + signal.SIGKILL:  # a shell that tells of its child
+        return Exit(Ending.SIGNALLED, None, signal.SIGKILL, duration_s, oom=True)
     if number is None:
         return Exit(Ending.EXITED, code, None, duration_s)
     return Exit(Ending.SIGNALLED, None, number, duration_s, oom and number == signal.SIGKILL)

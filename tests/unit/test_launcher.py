@@ -81,6 +81,8 @@ def test_what_a_unit_keeps_to() -> None:
     assert found["RuntimeMaxSec"] == "960"
     assert (found["KillSignal"], found["KillMode"]) == ("SIGINT", "mixed")
     assert found["OOMPolicy"] == "continue"
+    # no specifiers are looked for in what comes by the bus
+    assert found["EnvironmentFile"] == "-/w/100%/unit/01_a-b/environment"
     words = '"/usr/bin/python3" "-I" "-S" "/w/100%/unit/01_a-b/recorder.py"'
     assert found["ExecStopPost"].startswith(f'{words} "/a/a \\"b\\"/3/claim"')
     assert max(systemd.START_S, systemd.STOP_S) < systemd.CALL_S

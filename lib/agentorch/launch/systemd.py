@@ -165,7 +165,7 @@ def run_argv(
 def _properties(timeout_s: int, unit: UnitPaths) -> Iterator[str]:
     yield "NotifyAccess=main"
     # optional: it is read again for ExecStopPost=, and is gone by then
-    yield f"EnvironmentFile=-{_specified(unit.environment)}"
+    yield f"EnvironmentFile=-{unit.environment}"
     yield f"TimeoutStartSec={START_S}"
     yield f"RuntimeMaxSec={timeout_s + MARGIN_S}"
     yield f"TimeoutStopSec={STOP_S}"
@@ -210,11 +210,6 @@ def _quoted(word: str) -> str:
 def _literal(word: str) -> str:
     """A word in which nothing is a variable."""
     return word.replace("$", "$$")
-
-
-def _specified(path: Path) -> str:
-    """A path in which nothing is a specifier."""
-    return str(path).replace("%", "%%")
 
 
 def list_argv() -> list[str]:
