@@ -83,7 +83,7 @@ class Registry:
 
         agents: dict[str, Agent] = {}
         problems: list[str] = []
-        for path in sorted(self._settings.agents_directory.glob("*.toml")):
+        for path in _listed(self._settings.agents_directory):
             try:
                 agent = manifest.read(path)
             except Misconfigured as problem:
@@ -133,3 +133,10 @@ def _unknown(name: str, names: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(name, names, 1)
     guess = f"did you mean {close[0]!r}? " if close else ""
     return f"agent {name!r} is unknown ({guess}see agentorch-agent(5))"
+
+
+def _listed(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.glob("*.toml"))
+    except PermissionError:  # the service's; this user's own jobs don't have its agents
+        return []
