@@ -30,6 +30,7 @@ ROWS = {
     "three_steps": "three_steps",
     "command": "command_starts",
     "memory": "memory",
+    "webhook": "webhook",
     "idle": "idle",
     "broker": "broker",
     "agents": "agents",
