@@ -223,7 +223,7 @@ def test_a_model_without_a_price_is_counted_and_warned_of_once(start: Start) -> 
 
 def test_the_administrators_prices_come_first(start: Start) -> None:
     with provider(events(message())) as one:
-        site = start("--idle-s", "20", **at(one.url))
+        site = start("--silence-s", "20", **at(one.url))
         site.ask().read()
         own = start.top / "own"
         own.mkdir()
@@ -376,7 +376,7 @@ def test_a_provider_that_never_answers(start: Start) -> None:
     assert meant(words) == (OutcomeClass.INFRA, "provider_error")
 
 
-@pytest.mark.parametrize("option", ["--idle-s", "--total-s"])
+@pytest.mark.parametrize("option", ["--silence-s", "--total-s"])
 def test_a_stream_that_stands_still_is_cut(start: Start, option: str) -> None:
     def stalls(asked: Asked, connection: socket.socket) -> None:
         connection.sendall(head(Content_Type="text/event-stream") + message())

@@ -108,9 +108,17 @@ def log_through(journal: Journal) -> None:
 
 
 async def serve(
-    listening: socket.socket, grants: Grants, found: Tables, journal: Journal, patience: Patience
+    listening: socket.socket,
+    grants: Grants,
+    found: Tables,
+    journal: Journal,
+    patience: Patience,
+    leave_after_s: float | None = None,
 ) -> None:
-    """Answers on the socket until SIGTERM or SIGINT."""
+    """Answers on the socket until SIGTERM or SIGINT, or until nobody could ask for `leave_after_s`.
+
+    Who connects afterwards waits in the socket, for whoever is passed it next.
+    """
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -127,12 +135,24 @@ async def serve(
     )
     listener = await loop.create_server(door, sock=listening, backlog=_BACKLOG)
     sd_daemon.notify("READY=1")
-    await told.wait()
-    sd_daemon.notify("STOPPING=1")
+    while not await _within(leave_after_s, told):
+        # what is counted of a grant is in memory only
+        if not grants.living():
+            break
     listener.close()
+    sd_daemon.notify("STOPPING=1")
     tunnels.cut("the broker ends")
     await server.shutdown(_SHUTDOWN_S)
     await upstream.close()
+
+
+async def _within(limit_s: float | None, told: asyncio.Event) -> bool:
+    """Whether it happened before the time was over; None waits as long as it takes."""
+    try:
+        await asyncio.wait_for(told.wait(), limit_s)
+    except TimeoutError:
+        return False
+    return True
 
 
 def _new_account(grant: Grant, found: Tables) -> Account:

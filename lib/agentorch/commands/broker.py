@@ -25,13 +25,20 @@ _USUAL = Patience()
     type=click.Path(file_okay=False, path_type=Path),
     help="Where steps write what they may use.",
 )
+@click.option(
+    "--idle-s",
+    "leave_after_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Leave when no step has had a grant for so long; the next client starts it again.",
+)
 @click.option("--parent", type=int, hidden=True, help="Ends when this process ends.")
 @click.option("--connect-s", type=float, default=_USUAL.connect_s, hidden=True)
 @click.option("--first-byte-s", type=float, default=_USUAL.first_byte_s, hidden=True)
 @click.option("--whole-answer-s", type=float, default=_USUAL.whole_answer_s, hidden=True)
-@click.option("--idle-s", type=float, default=_USUAL.idle_s, hidden=True)
+@click.option("--silence-s", "idle_s", type=float, default=_USUAL.idle_s, hidden=True)
 @click.option("--total-s", type=float, default=_USUAL.total_s, hidden=True)
-def main(grants: Path, parent: int | None, **patience: float) -> None:
+def main(grants: Path, leave_after_s: float | None, parent: int | None, **patience: float) -> None:
     """Answers agents on a socket that it was passed, with the keys that they don't have.
 
     It puts in the provider's key, counts what is used, and lets through to the hosts that a step
@@ -44,4 +51,6 @@ def main(grants: Path, parent: int | None, **patience: float) -> None:
     listening = server.passed_socket()
     server.log_through(journal)
     found = server.tables(settings)
-    asyncio.run(server.serve(listening, Grants(grants), found, journal, Patience(**patience)))
+    asyncio.run(
+        server.serve(listening, Grants(grants), found, journal, Patience(**patience), leave_after_s)
+    )
