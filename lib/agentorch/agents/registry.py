@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from agentorch.abilities import ANYTHING, Abilities
