@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from agentorch import atomic
+from agentorch import atomic, counts, ledger, outbox
 from agentorch.artifacts import (
     FINAL_STATES,
     PENDING,
@@ -21,10 +21,10 @@ from agentorch.artifacts import (
 from agentorch.documents import Document
 from agentorch.job import Job, Key
 from agentorch.jobqueue import flocked
-from agentorch.paths import ArtifactPaths
+from agentorch.paths import ArtifactPaths, Roots
 from agentorch.pipeline import Finish, Phase, Progress, begin
 from agentorch.slots import Slot
-from agentorch.states import State, Status
+from agentorch.states import ENDED, State, Status
 from agentorch.times import rfc3339
 
 
@@ -45,6 +45,7 @@ def finish(
         progress=_at_rest(known.progress, steps),
         started_at=known.started_at or stamp,
         finished_at=stamp,
+        ends=known.ends + 1,
     )
     error = {"code": end.error, "message": end.reason, "details": {}} if end.error else None
     summary = end.reason or f"{len(steps)} of {len(job.steps)} steps ran"
@@ -53,10 +54,35 @@ def finish(
         sweep(artifacts.paths)
         kept = patch if patch is not None else artifacts.read_patch()
         artifacts.write_end(job, result, kept)
+        outbox.announce(slot.queue.paths, job, state.ends, result)
+        count_end(slot.queue.roots, artifacts, key, job, known, state)
         artifacts.write_state(job, state)
     target = FINAL_STATES[end.status]
     slot.give(key, target)
     return target
+
+
+def count_end(
+    roots: Roots, artifacts: JobArtifacts, key: Key, job: Job, known: JobState, state: JobState
+) -> None:
+    """Counts the end that `state` is about to tell, and the attempt that nobody took in.
+
+    A broken ledger stops no job: agentorch-metrics says what is wrong with it.
+    """
+    number = known.progress.of(known.progress.current).attempt
+    last = artifacts.attempt_result(known.progress.current, number)
+    place, began, ended = FINAL_STATES[state.status], known.started_at, state.finished_at or ""
+    end = counts.JobEnd(
+        job_id=job.job_id,
+        number=state.ends,
+        status=state.status,
+        place=place if place in ENDED else None,
+        taken=key.taken,
+        duration_s=None if began is None else counts.between_s(began, ended),
+        waited_s=None if began is None else counts.between_s(rfc3339(job.submitted_at), began),
+    )
+    attempt = None if last is None else counts.attempt_end(number, job.project_id, last)
+    ledger.count_job(roots, end, attempt)
 
 
 def _at_rest(progress: Progress, results: list[Document]) -> Progress:
@@ -83,5 +109,7 @@ def give_back(slot: Slot, key: Key, job: Job, state: JobState, *, as_: Key | Non
     """Puts a job of ours back to pending/, with a state that says so. Durable when it returns."""
     artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
     with atomic.disk_trouble(artifacts.paths.directory):
+        if FINAL_STATES.get(state.status) in ENDED:  # it is retried
+            ledger.no_longer_ended(slot.queue.roots, job.job_id)
         artifacts.write_state(job, replace(state, status=PENDING))
     slot.give(key, State.PENDING, as_=as_)

@@ -1,0 +1,174 @@
+"""What is measured: every metric family, with its HELP line, its labels and its buckets.
+
+Seconds, bytes and USD, as Prometheus wants them; `orchestrator_` families are those of the
+contract, whose unit is theirs. The manual is compared with this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """A family's type in the Prometheus text format."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+    SUMMARY = "summary"
+
+
+@dataclass(frozen=True)
+class Family:
+    """One metric family. `buckets` are a histogram's upper bounds; +Inf is understood."""
+
+    name: str
+    kind: Kind
+    words: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+STEP_S = (1, 5, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600)
+JOB_S = (1, 10, 60, 300, 900, 1800, 3600, 7200, 21600, 86400)
+WAIT_S = (0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 86400)
+MEMORY_BYTES = tuple(float(1 << power) for power in range(26, 36))
+MODEL = ("agent", "model")
+
+# ---- counted in the ledger: they never shrink, whatever retention removes ----------------------
+
+JOBS = Family(
+    "orchestrator_jobs_total",
+    Kind.COUNTER,
+    "Jobs that ended, or stopped to ask a human (needs_human), by the status of their result.",
+    ("status",),
+)
+STEPS = Family(
+    "orchestrator_steps_total",
+    Kind.COUNTER,
+    "Attempts of steps that ended, by the status of their result.",
+    ("status",),
+)
+JOB_MS = Family(
+    "orchestrator_job_duration_ms",
+    Kind.SUMMARY,
+    "Milliseconds from the first claim of a job to its end.",
+)
+ATTEMPTS = Family(
+    "agentorch_attempts_total",
+    Kind.COUNTER,
+    "Attempts of steps that ended, by agent, outcome class and status.",
+    ("agent", "outcome", "status"),
+)
+RETRIES = Family(
+    "agentorch_retries_total",
+    Kind.COUNTER,
+    "Attempts that were made because one before them failed.",
+    ("agent",),
+)
+ATTEMPT_S = Family(
+    "agentorch_attempt_duration_seconds",
+    Kind.HISTOGRAM,
+    "How long attempts of steps took.",
+    ("agent",),
+    STEP_S,
+)
+JOB_S_SEEN = Family(
+    "agentorch_job_duration_seconds",
+    Kind.HISTOGRAM,
+    "From the first claim of a job to its end.",
+    (),
+    JOB_S,
+)
+JOB_WAIT = Family(
+    "agentorch_job_wait_seconds",
+    Kind.HISTOGRAM,
+    "From the submission of a job to its first claim; observed when the job first ends or asks.",
+    (),
+    WAIT_S,
+)
+RECLAIMS = Family(
+    "agentorch_reclaims_total",
+    Kind.COUNTER,
+    "How often jobs were taken from a dead owner; counted when the job next ends or asks.",
+)
+TOKENS_IN = Family(
+    "agentorch_tokens_in_total",
+    Kind.COUNTER,
+    "Tokens that models read, the cached ones included.",
+    MODEL,
+)
+TOKENS_OUT = Family("agentorch_tokens_out_total", Kind.COUNTER, "Tokens that models wrote.", MODEL)
+TOKENS_CACHED = Family(
+    "agentorch_tokens_cached_total",
+    Kind.COUNTER,
+    "Of the tokens that models read, those from the provider's cache.",
+    MODEL,
+)
+COST_USD = Family(
+    "agentorch_cost_usd_total", Kind.COUNTER, "What calls of models cost, in US dollars.", MODEL
+)
+MODEL_CALLS = Family(
+    "agentorch_model_calls_total", Kind.COUNTER, "Calls of models through the broker.", MODEL
+)
+UNPRICED_CALLS = Family(
+    "agentorch_unpriced_calls_total",
+    Kind.COUNTER,
+    "Calls of models that no price is known for, so that they are in no cost.",
+    MODEL,
+)
+CPU_S = Family(
+    "agentorch_cpu_seconds_total", Kind.COUNTER, "Processor time of attempts.", ("agent",)
+)
+MEMORY_PEAK = Family(
+    "agentorch_memory_peak_bytes",
+    Kind.HISTOGRAM,
+    "The most memory that an attempt's processes had at a time.",
+    ("agent",),
+    MEMORY_BYTES,
+)
+IO_BYTES = Family(
+    "agentorch_io_bytes_total",
+    Kind.COUNTER,
+    "What attempts read from disks and wrote to them.",
+    ("agent", "direction"),
+)
+
+COUNTED = (
+    *(JOBS, STEPS, JOB_MS),
+    *(ATTEMPTS, RETRIES, ATTEMPT_S, JOB_S_SEEN, JOB_WAIT, RECLAIMS),
+    *(TOKENS_IN, TOKENS_OUT, TOKENS_CACHED, COST_USD, MODEL_CALLS, UNPRICED_CALLS),
+    *(CPU_S, MEMORY_PEAK, IO_BYTES),
+)
+
+# ---- looked at when they are asked for ---------------------------------------------------------
+
+# done and failed are kept in the ledger as well: a listing of what has ended never gets shorter
+QUEUE_JOBS = Family(
+    "orchestrator_queue_jobs", Kind.GAUGE, "Jobs in each state of the queue.", ("state",)
+)
+QUEUE_OLDEST = Family(
+    "agentorch_queue_oldest_seconds",
+    Kind.GAUGE,
+    "How long ago the oldest job that is in this state was submitted; 0 where none is.",
+    ("state",),
+)
+SLOTS = Family("agentorch_slots", Kind.GAUGE, "Slots that are configured.")
+SLOTS_LIVE = Family("agentorch_slots_live", Kind.GAUGE, "Slots that have a live owner.")
+FREE_BYTES = Family(
+    "agentorch_free_bytes",
+    Kind.GAUGE,
+    "What is free on the filesystem of each root, for those who are not root.",
+    ("root",),
+)
+LEDGER_READABLE = Family(
+    "agentorch_ledger_readable",
+    Kind.GAUGE,
+    "1 where the ledger can be read; 0: all counters are missing, and nothing is counted.",
+)
+BUILD = Family("agentorch_build_info", Kind.GAUGE, "1, with the version.", ("version",))
+
+LOOKED_AT = (QUEUE_JOBS, QUEUE_OLDEST, SLOTS, SLOTS_LIVE, FREE_BYTES, LEDGER_READABLE, BUILD)
+
+FAMILIES = (*COUNTED, *LOOKED_AT)
