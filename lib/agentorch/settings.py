@@ -6,6 +6,7 @@ The environment wins over the environment file: `AGENTORCH_ENV_FILE`, else
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -289,12 +290,22 @@ def _places(environment: Mapping[str, str], problems: list[str]) -> dict[str, ob
 
 
 def default_state(environment: Mapping[str, str]) -> Path:
-    """The state directory where no variable names one: the system's for root and the service."""
+    """The state directory where no variable names one.
+
+    It is the system's for root, the service, and who may look at it: the members of its group.
+    """
     uid = os.geteuid()
-    if uid == 0 or _name_of(uid) == SERVICE_USER:
+    if uid == 0 or _name_of(uid) == SERVICE_USER or _is_member(SERVICE_USER):
         return SYSTEM_STATE
     home = environment.get("XDG_STATE_HOME") or f"{environment.get('HOME', '')}/.local/state"
     return Path(home) / "agentorch"
+
+
+def _is_member(group: str) -> bool:
+    try:
+        return grp.getgrnam(group).gr_gid in os.getgroups()
+    except KeyError:  # not installed as a service
+        return False
 
 
 def _name_of(uid: int) -> str | None:

@@ -54,10 +54,18 @@ def _unexpected(problem: Exception) -> Exit:
         # what could not be written would be tried again, and complained about, at the exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return Exit.TRY_AGAIN
+    if isinstance(problem, PermissionError) and _is_systems(problem.filename):
+        say(f"{problem.filename}: {problem.strerror}: only root and {SERVICE_USER} may change it")
+        return Exit.USAGE
     import traceback  # noqa: PLC0415  (nobody else needs it)
 
     traceback.print_exc()
     return Exit.BUG
+
+
+def _is_systems(path: object) -> bool:
+    """Whether this is the system's state, which is not ours: its group may read it."""
+    return os.geteuid() != 0 and str(path).startswith(f"{SYSTEM_STATE}/")
 
 
 def open_standard_streams() -> None:

@@ -24,6 +24,8 @@ CODES: Mapping[str, Exit] = {
     State.AWAITING_APPROVAL: Exit.NEEDS_HUMAN,
     Status.TIMEOUT: Exit.TIMED_OUT,
 }
+# A path unit starts a runner within some tenths of a second.
+WAKES_S = 2.0
 SETTLED = ENDED | {State.AWAITING_APPROVAL}
 
 
@@ -33,15 +35,20 @@ def wait_for(queue: Queue, ids: Sequence[str], timeout_s: float | None = None) -
     TIMED_OUT after `timeout_s`. On a terminal, a line on stderr shows where each is.
     """
     until = None if timeout_s is None else time.monotonic() + timeout_s
-    if ids and not live(queue) and _is_waiting(queue, ids[0]):
+    if ids and _is_left_alone(queue, ids[0], until):
         say("no runner is alive: start agentorch-runner")
     codes = [_wait_for_one(queue, job_id, until) for job_id in ids]
     failures = [code for code in codes if code is not Exit.DONE]
     return failures[0] if failures else Exit.DONE
 
 
-def _is_waiting(queue: Queue, word: str) -> bool:
-    return find(queue, word).state not in SETTLED
+def _is_left_alone(queue: Queue, word: str, until: float | None) -> bool:
+    """Whether nobody takes up a job: a slot that sleeps has some time to wake."""
+    if live(queue) or find(queue, word).state in SETTLED:
+        return False
+    soon = time.monotonic() + WAKES_S
+    _wait_for_one(queue, word, soon if until is None else min(soon, until))
+    return not live(queue) and find(queue, word).state not in SETTLED
 
 
 def _wait_for_one(queue: Queue, word: str, until: float | None) -> Exit:
