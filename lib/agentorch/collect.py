@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from agentorch import atomic
+from agentorch import atomic, ledger
 from agentorch.approvals import deciding
 from agentorch.documents import read_json
 from agentorch.errors import UnknownJob
@@ -87,9 +87,12 @@ def _moved(queue: Queue, removal: Removal) -> list[Path] | None:
             if not _is_whole(queued, artifacts.job):
                 return _forgotten(queued, artifacts.job)
             whole = removal.part is Part.JOB
+            if whole:
+                queue.forget_key(key.job_id)
             parts = (workspace.directory, *([artifacts.directory] if whole else []))
             moved = [path for path in map(_trashed, parts) if path is not None]
             if whole:
+                ledger.forget(queue.roots, key.job_id)
                 _drop(queued)
             return moved
     except UnknownJob:  # a collection was killed when it had moved the artifacts

@@ -158,3 +158,25 @@ def test_a_line_a_removal(here: Installation, tmp_path: Path) -> None:
     here.drain()
     printed = here.run("gc", "--dry-run", given="", code=0, **ALL).stdout
     assert printed == f"{job_id}\tjob\tended jobs take more than 1 bytes\n"
+
+
+def test_the_key_of_a_job_that_is_gone_is_free(here: Installation) -> None:
+    """And nobody else's is: what a job says of its key is anybody's word."""
+    digest = "ab" * 32
+    keys = here.state / "queue/idempotency"
+    meta = {"type": "manual", "meta": {"idempotency": digest}}
+    other, own = (here.submit(step("one", "true"), source=meta) for _ in range(2))
+    evil = here.submit(
+        step("one", "true"),
+        source={"type": "manual", "meta": {"idempotency": "../../artifacts/precious"}},
+    )
+    (keys / digest).symlink_to(own)
+    precious = here.state / "artifacts/precious"
+    precious.symlink_to(evil)
+    here.drain()
+    aged(here, other)
+    collected(here, ARTIFACTS_TTL_SEC="604800")
+    assert (keys / digest).is_symlink()
+    collected(here, **ALL)
+    assert not (keys / digest).is_symlink()
+    assert precious.is_symlink()
