@@ -88,7 +88,7 @@ def after(answer: Answer, tries: int, age_s: float) -> Delivered | Again | Given
     reason = answer.words if answer.status is None else f"answered {answer.status}"
     if answer.status == GONE:
         return GivenUp(f"{reason}: it wants no more")
-    delay_s = DELAYS_S[min(tries, len(DELAYS_S)) - 1]
+    delay_s: float = DELAYS_S[min(tries, len(DELAYS_S)) - 1]
     delay_s = max(delay_s, min(answer.retry_after_s, MOST_RETRY_AFTER_S))
     if age_s + delay_s > GIVE_UP_S:
         return GivenUp(f"{reason}, after {tries} tries in {int(age_s)} s")
