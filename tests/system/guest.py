@@ -9,9 +9,11 @@ import io
 import json
 import os
 import subprocess
+from pathlib import Path
 from typing import Any
 
-PORT = "/dev/virtio-ports/agentorch"
+PORT = "agentorch"
+PORTS = Path("/sys/class/virtio-ports")
 
 
 def read(port: io.RawIOBase) -> dict[str, Any]:
@@ -66,8 +68,14 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _device() -> str:
+    """The port of our name; udev, which would make a link for it, starts late."""
+    names = PORTS.glob("*/name")
+    return next(f"/dev/{name.parent.name}" for name in names if name.read_text().strip() == PORT)
+
+
 if __name__ == "__main__":
-    with os.fdopen(os.open(PORT, os.O_RDWR | os.O_CLOEXEC), "r+b", buffering=0) as port:
+    with os.fdopen(os.open(_device(), os.O_RDWR | os.O_CLOEXEC), "r+b", buffering=0) as port:
         write(port, {"up": True})
         while True:
             write(port, answer(read(port)))

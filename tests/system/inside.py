@@ -20,6 +20,8 @@ class Inside(ABC):
     """A booted Debian. It can be booted again, and keeps its disk over that."""
 
     name: str
+    # how many times longer than a container it may take for anything
+    patience: float = 1
 
     @abstractmethod
     def run(
@@ -77,7 +79,7 @@ class Inside(ABC):
         self, what: Callable[[], object] | str, timeout_s: float = 60, why: str = ""
     ) -> None:
         """Waits until a shell script succeeds inside, or until a function says something true."""
-        end = time.monotonic() + timeout_s
+        end = time.monotonic() + timeout_s * self.patience
         while not self._is(what):
             told = why or (what if isinstance(what, str) else what.__name__)
             assert time.monotonic() < end, f"not within {timeout_s:.0f} s: {told}"
