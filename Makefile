@@ -23,6 +23,7 @@ PACKAGES := bash-completion:/usr/share/bash-completion/bash_completion bubblewra
 	python3-click:/usr/lib/python3/dist-packages/click \
 	python3-httpx:/usr/lib/python3/dist-packages/httpx \
 	python3-jsonschema:/usr/lib/python3/dist-packages/jsonschema \
+	python3-prometheus-client:/usr/lib/python3/dist-packages/prometheus_client \
 	python3-rich:/usr/lib/python3/dist-packages/rich \
 	python3-waitress:/usr/lib/python3/dist-packages/waitress
 DEB_PACKAGES := debhelper:dh dh-python:dh_python3 dpkg-dev:dpkg-buildpackage scdoc:scdoc

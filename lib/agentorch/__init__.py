@@ -4,7 +4,7 @@ The floors of this package. Imports go down; on one floor they go to the left:
 
     8  commands/                                    parse, call once, print
     7  inspect doctoragents agentprobe doctor       what owns or reads whole jobs
-       reclaim decide collect notify attending jobrun runner webhook/
+       reclaim decide collect notify metrics attending jobrun runner webhook/
     6  place metering wayout selftest execution     one attempt of one step
        record step attempt
     5  broker/ launch/ sandbox/ agents/ output logbook  what runs programs

@@ -178,6 +178,6 @@ def some(family: Family, value: float, *labels: str) -> Iterator[Addition]:
 
 def observed(family: Family, value: float, *labels: str) -> Iterator[Addition]:
     """A value that a histogram saw: one more in its bucket, and the sum."""
-    bound = next((f"{bound:g}" for bound in family.buckets if value <= bound), ABOVE)
+    bound = next((str(float(bound)) for bound in family.buckets if value <= bound), ABOVE)
     yield Addition(family.name, labels, value, SUM)
     yield Addition(family.name, labels, 1, bound)

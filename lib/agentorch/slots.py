@@ -91,10 +91,15 @@ def hold_dead(queue: Queue, name: str) -> Iterator[Slot | None]:
 
 
 def live(queue: Queue) -> bool:
-    """Whether any slot seems to have an owner; asked of /proc/locks, so that no lock is touched."""
+    """Whether any slot seems to have an owner."""
+    return bool(live_slots(queue))
+
+
+def live_slots(queue: Queue) -> list[str]:
+    """The slots that seem to have an owner; asked of /proc/locks, so that no lock is touched."""
     taken = {line.split()[5].rsplit(":", 1)[-1] for line in _kernel_locks()}
-    paths = (queue.paths.slot_lock(name) for name in queue.slots())
-    return any(str(path.stat().st_ino) in taken for path in paths if path.exists())
+    paths = {name: queue.paths.slot_lock(name) for name in queue.slots()}
+    return [n for n, path in paths.items() if path.exists() and str(path.stat().st_ino) in taken]
 
 
 def _kernel_locks() -> list[str]:

@@ -21,6 +21,7 @@ COMMANDS = {
     "reclaim": "gives back what dead owners left",
     "gc": "removes what was kept long enough of jobs that have ended",
     "notify": "tells who wants to know about ended jobs",
+    "metrics": "writes the queue's metrics for Prometheus",
     "doctor": "tries what jobs will need, for real",
     "login": "logs an agent in with an account of its own",
     "runner": "holds a slot and works on jobs",

@@ -1,0 +1,32 @@
+"""agentorch-metrics: writes the queue's metrics for Prometheus."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from agentorch import metrics
+from agentorch.commands.shape import configured, program, say
+from agentorch.errors import Exit
+
+
+@program()
+@click.option("--stdout", "to_stdout", is_flag=True, help="Print them instead.")
+@click.pass_context
+def main(context: click.Context, *, to_stdout: bool) -> None:
+    """Writes AGENTORCH_METRICS_FILE for node_exporter's textfile collector, in one rename.
+
+    Where its directory is not there, it says so, and that is all. Exits with 1 where the ledger is
+    broken, and the counters are missing therefore.
+    """
+    settings = configured()
+    found = metrics.look(settings, datetime.now(UTC))
+    path = settings.metrics_file
+    if to_stdout:
+        click.echo(found.text, nl=False)
+    elif not metrics.write(path, found.text):
+        say(f"{path.parent} is not there: nothing is written (AGENTORCH_METRICS_FILE)")
+    if found.problem is not None:
+        say(found.problem)
+        context.exit(Exit.NEGATIVE)
