@@ -7,6 +7,7 @@ versions of what the other tests use.
 from __future__ import annotations
 
 import fcntl
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,8 +82,9 @@ def test_it_would_see_an_answer_that_is_not_there(
     program: Path, door: Door, tmp_path: Path
 ) -> None:
     """The suite can fail: a document that knows of no 404 is found out."""
-    schema = tmp_path / "openapi.json"
-    text = (ROOT / "contracts/openapi.json").read_text()
+    contracts = shutil.copytree(ROOT / "contracts", tmp_path / "contracts")
+    schema = contracts / "openapi.json"
+    text = schema.read_text()
     assert '"404"' in text
     schema.write_text(text.replace('"404"', '"418"'))
     argv = [*schemathesis_argv(program, door.port, schema), "--max-failures", "1"]
