@@ -203,7 +203,7 @@ def _of_places(given: Given) -> Iterator[tuple[str, str]]:
     places = Places.of(given.variables)
     if places == Places.of({}):
         return
-    writable = _writable(places.writable())
+    writable = tuple(_writable(places.writable()))
     hidden = f"InaccessiblePaths={_optional(places.workspaces)}"
     for name in WRITERS:
         lines = ("ReadWritePaths=", *writable, *((hidden,) if name == "webhook" else ()))
