@@ -30,7 +30,7 @@ T = TypeVar("T")
 Prepare = Callable[[sqlite3.Connection], None]
 
 # What another's transaction takes, with room for a slow disk.
-BUSY_S = 10.0
+BUSY_S = 5.0
 LOOKS = 5  # of a reader, when it is written meanwhile
 ADVICE = "move it away, with what lies beside it: a new one is made"
 # A full, failing or read-only disk, or somebody who holds it too long (sqlite.org/rescode.html).

@@ -148,9 +148,9 @@ def _samples(
 
 
 def bound_word(bound: float) -> str:
-    """A bucket's bound as a label, in the spelling that Prometheus gives to it. Pure."""
+    """A bucket's bound as a label, in the spelling that node_exporter gives to it, too. Pure."""
     word: str = floatToGoString(bound)  # type: ignore[no-untyped-call]
-    return word
+    return word.removesuffix(".0")
 
 
 def _at_most(bound: float, parts: Mapping[str, float]) -> float:
