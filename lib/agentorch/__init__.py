@@ -3,22 +3,23 @@
 The floors of this package. Imports go down; on one floor they go to the left:
 
     8  commands/                                    parse, call once, print
-    7  inspect doctoragents agentprobe doctor       what owns or reads whole jobs
-       reclaim decide collect notify metrics attending jobrun runner webhook/
+    7  inspect report/ doctoragents agentprobe doctor  what owns or reads whole jobs
+       reclaim decide firing collect notify metrics attending jobrun runner webhook/
     6  place metering wayout selftest execution     one attempt of one step
        record step attempt
     5  broker/ launch/ sandbox/ agents/ output logbook  what runs programs
-       versions preflight logins credentials descendants scripted/
-       watch process agentlines
+       versions preflight provenance logins credentials descendants scripted/
+       watch process agentlines oncalendar
     4  jobqueue slots artifacts approvals ledger outbox  what keeps state on disk
-       finish tree git treecopy history source workrecord workspace
+       signing runrecord finish tree git treecopy history source workrecord workspace
     3  paths atomic documents filesystem beneath   how the disk, the kernel and the
        inotify signals procfs backlog sd_daemon     environment are touched
        events variables envfile settings journal
-       systemprompts tables database generator
+       systemprompts tables database schedules generator
     2  contracts                                    what is accepted at a door
     1  pipeline context prompt redact policy        pure decisions: no os, no time
        roles verdict retention callbacks counts death
+       cron timers
     0  errors states messages abilities hosts       pure words
        resources job text times secretforms checks families
 """

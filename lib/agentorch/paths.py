@@ -14,6 +14,7 @@
         .lock                           flock held while a decision is taken on the job
         decisions.jsonl                 every decision, appended
         cancel                          marker: the owner ends the job
+        manifest.json manifest.json.sig  hashes of all of it at the end, and their signature
         state.json                      the pipeline's progress; its status is the commit record
         base.json                       the commit that the workspace was made from
         context.json  result.json  report.md  patch.diff  logs.txt
@@ -37,6 +38,8 @@
                                         what a step's unit starts and ends with; there
                                         from before its start until its owner saw its end
         broker/STEP/                    the socket and grants of a broker that the step started
+    STATE/schedules/ID.json             the last run of a schedule, and its jobs (see firing)
+    STATE/schedules/.ID.lock            flock held while a run is decided on
 
 Locking: a lock file is never deleted, flock(2) on it is the proof of life of its holder, and the
 descriptor is closed in every child that is not meant to hold it. A queue file is moved only by the
@@ -209,6 +212,14 @@ class ArtifactPaths(_Left):
         return self.directory / "base.json"
 
     @property
+    def manifest(self) -> Path:
+        return self.directory / "manifest.json"
+
+    @property
+    def signature(self) -> Path:
+        return self.directory / "manifest.json.sig"
+
+    @property
     def context(self) -> Path:
         return self.directory / "context.json"
 
@@ -280,14 +291,29 @@ class WorkspacePaths:
         return UnitPaths(self.directory / "unit" / step_id)
 
 
+class SchedulePaths(_Below):
+    """What is known of the runs of schedules: STATE/schedules/."""
+
+    def record(self, schedule_id: str) -> Path:
+        return self.directory / f"{schedule_id}.json"
+
+    def lock(self, schedule_id: str) -> Path:
+        """Held while a run of the schedule is decided on."""
+        return self.directory / f".{schedule_id}.lock"
+
+
 @dataclass(frozen=True)
 class Roots:
-    """Where everything is: the three roots of CONTRACT, section 3, and the ledger."""
+    """Where everything is: the three roots of CONTRACT, section 3, and the ledger.
+
+    And the private key that records of runs are signed with; None: they are not.
+    """
 
     queue_root: Path
     artifacts_root: Path
     workspaces_root: Path
     state_db: Path
+    signing_key: Path | None = None
 
     @property
     def queue(self) -> QueuePaths:

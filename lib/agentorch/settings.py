@@ -17,7 +17,7 @@ from types import MappingProxyType
 from agentorch import envfile, variables
 from agentorch.errors import Misconfigured
 from agentorch.job import Handoff, Network
-from agentorch.paths import Roots
+from agentorch.paths import Roots, SchedulePaths
 from agentorch.resources import UNLIMITED, Resources
 
 SERVICE_USER = "agentorch"
@@ -64,6 +64,7 @@ class Settings:
     workspaces_ttl_s: int = 172800
     retention_max_bytes: int = 0
     retention_min_free_bytes: int = 0
+    allowed_signers: Path | None = None
     metrics_file: Path = Path("/var/lib/prometheus/node-exporter/agentorch.prom")
     runner_poll_interval_s: float = 1
     runner_max_idle_s: int = 120
@@ -111,9 +112,24 @@ class Settings:
         return self.configuration / "keys.env"
 
     @property
+    def schedules_directory(self) -> Path:
+        """Schedules, a file each."""
+        return self.configuration / "schedules"
+
+    @property
+    def schedules(self) -> SchedulePaths:
+        """What is known of their runs."""
+        return SchedulePaths(self.state_directory / "schedules")
+
+    @property
     def versions(self) -> Path:
         """What the agents' programs said of their versions, and when."""
         return self.state_directory / "versions.json"
+
+    @property
+    def programs(self) -> Path:
+        """The hashes of agents' programs, so that each is read once."""
+        return self.state_directory / "programs.json"
 
     @property
     def logins(self) -> Path:
@@ -174,6 +190,8 @@ VARIABLES: tuple[Variable, ...] = (
     ("WORKSPACES_TTL_SEC", "workspaces_ttl_s", variables.whole(0)),
     ("RETENTION_MAX_BYTES", "retention_max_bytes", variables.size_bytes),
     ("RETENTION_MIN_FREE_BYTES", "retention_min_free_bytes", variables.size_bytes),
+    ("AGENTORCH_SIGNING_KEY", None, variables.absolute),
+    ("AGENTORCH_ALLOWED_SIGNERS", "allowed_signers", variables.absolute),
     ("AGENTORCH_METRICS_FILE", "metrics_file", variables.absolute),
 )
 
@@ -282,11 +300,18 @@ def _places(environment: Mapping[str, str], problems: list[str]) -> dict[str, ob
         place("ARTIFACTS_ROOT", state / "artifacts"),
         place("WORKSPACES_ROOT", state / "workspaces"),
         place("STATE_DB_PATH", state / "state.db"),
+        _signing_key(environment),
     )
     return {
         "state_directory": state,
         "roots": roots,
     }
+
+
+def _signing_key(environment: Mapping[str, str]) -> Path | None:
+    """Its name was checked among the variables."""
+    name = environment.get("AGENTORCH_SIGNING_KEY")
+    return Path(name) if name else None
 
 
 def default_state(environment: Mapping[str, str]) -> Path:

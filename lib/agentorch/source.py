@@ -29,7 +29,7 @@ def source_of(job: Job, aliases: Mapping[str, Path], cwd: Path) -> Source:
             problem = f"project {job.project_id!r} is not in PROJECT_ALIASES"
             raise WorkspaceTrouble("source_missing", problem)
         return source_at(aliases[job.project_id])
-    if job.source_type == "webhook":
+    if job.source_type == "webhook" or (job.source_type == "cron" and job.workdir == "."):
         return Source("empty")
     return source_at(cwd / job.workdir)
 

@@ -1,0 +1,306 @@
+"""agentorch-schedule: submits jobs at times of their own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from heapq import merge
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agentorch import firing, oncalendar, schedules
+from agentorch.agents.registry import load as load_agents
+from agentorch.commands.shape import answer, configured, note, program, say, told_by
+from agentorch.contracts.door import Door
+from agentorch.documents import read_json
+from agentorch.errors import Invalid
+from agentorch.firing import Fired
+from agentorch.inspect import status_word
+from agentorch.jobqueue import Queue, read_job
+from agentorch.messages import Message
+from agentorch.schedules import Folder
+from agentorch.settings import Settings
+from agentorch.timers import Schedule, crontab
+from agentorch.times import rfc3339
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for, but for the verb."""
+
+    words: tuple[str, ...]
+    times: int
+    due: bool
+    as_json: bool
+
+    def only(self, most: int) -> tuple[str, ...]:
+        """The words, where there are no more than that. Raises UsageError."""
+        if len(self.words) > most:
+            raise click.UsageError(f"one word too many: {self.words[most]}")
+        return self.words
+
+
+@program()
+@click.argument(
+    "verb", metavar="VERB", type=click.Choice(("list", "check", "next", "run", "crontab"))
+)
+@click.argument("words", metavar="[WORD]...", nargs=-1)
+@click.option(
+    *("-n", "times"),
+    type=click.IntRange(1, 1000),
+    default=10,
+    metavar="N",
+    show_default=True,
+    help="next: how many times.",
+)
+@click.option("--due", is_flag=True, help="run: for the time that it is due, and that once.")
+@click.option("--json", "as_json", is_flag=True, help="list, next, run: one object a line.")
+def main(verb: str, words: tuple[str, ...], times: int, *, due: bool, as_json: bool) -> None:
+    """Submits jobs at times of their own: those of the schedules in schedules/*.json.
+
+    \b
+    list             the schedules, when each runs next, and its last job
+    check [FILE]...  says what is wrong with all of them, or with FILEs
+    next [ID]        the next times, of all or of one
+    run ID           submits the job of a schedule now
+    crontab          lines for cron(8), where there is no systemd
+    """
+    VERBS[verb](configured(), Asked(words, times, due, as_json))
+
+
+def _told(settings: Settings) -> Folder:
+    """The schedules; what is wrong with others is said."""
+    folder = schedules.read(settings.schedules_directory)
+    for problem in folder.problems:
+        say(problem)
+    return folder
+
+
+def _named(settings: Settings, name: str) -> Schedule:
+    """The schedule of an id. Raises Invalid, with what is wrong with files where there is none."""
+    folder = schedules.read(settings.schedules_directory)
+    for one in folder.schedules:
+        if one.schedule_id == name:
+            return one
+    place = settings.schedules_directory
+    raise Invalid([*folder.problems, f"{place}: there is no schedule {name!r}"])
+
+
+# ---- list -------------------------------------------------------------------------------------
+
+
+def _list(settings: Settings, asked: Asked) -> None:
+    asked.only(0)
+    rows = [_row(settings, one) for one in _told(settings).schedules]
+    if asked.as_json:
+        for row in rows:
+            answer(row)
+    elif sys.stdout.isatty():
+        _print_table(rows)
+    else:
+        for row in rows:
+            click.echo("\t".join(map(_shown, row.values())))
+
+
+def _row(settings: Settings, schedule: Schedule) -> dict[str, Any]:
+    known = firing.read_record(settings.schedules, schedule.schedule_id)
+    soon = next(_times(schedule, datetime.now(UTC), 1), None) if schedule.enabled else None
+    return {
+        "id": schedule.schedule_id,
+        "enabled": schedule.enabled,
+        "schedule": schedule.expression,
+        "next": None if soon is None else rfc3339(soon),
+        "last": known.at,
+        "job_id": known.job_id,
+        "status": None if known.job_id is None else _status(Queue(settings.roots), known.job_id),
+    }
+
+
+def _status(queue: Queue, job_id: str) -> str | None:
+    """How a job does; None: it was removed since."""
+    artifacts = queue.roots.artifacts(job_id)
+    try:
+        place = queue.find(read_job(artifacts.job))
+    except FileNotFoundError:
+        return None
+    return status_word(place[0] if place else None, read_json(artifacts.state))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "enabled" if value else "disabled"
+    return "-" if value is None else str(value)
+
+
+def _print_table(rows: Iterable[Mapping[str, Any]]) -> None:
+    # imported here: only a terminal needs it
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("ID", "", "SCHEDULE", "NEXT", "LAST", "JOB", "STATUS"):
+        table.add_column(name, no_wrap=name != "SCHEDULE")
+    for row in rows:
+        words = {**row, "next": _to_the_second(row["next"]), "last": _to_the_second(row["last"])}
+        table.add_row(*map(_shown, words.values()), style="" if row["enabled"] else "dim")
+    Console().print(table)
+
+
+def _to_the_second(moment: str | None) -> str | None:
+    return None if moment is None else f"{moment[:19]}Z"
+
+
+# ---- next -------------------------------------------------------------------------------------
+
+
+def _next(settings: Settings, asked: Asked) -> None:
+    names = asked.only(1)
+    chosen = [_named(settings, name) for name in names] or [
+        one for one in _told(settings).schedules if one.enabled
+    ]
+    now = datetime.now(UTC)
+    every = merge(*(_with_id(one, now, asked.times) for one in chosen))
+    for moment, name in islice(every, asked.times):
+        if asked.as_json:
+            answer({"time": rfc3339(moment), "id": name})
+        else:
+            click.echo(f"{_to_the_second(rfc3339(moment))}\t{name}")
+
+
+def _with_id(schedule: Schedule, now: datetime, most: int) -> Iterator[tuple[datetime, str]]:
+    for moment in _times(schedule, now, most):
+        yield moment, schedule.schedule_id
+
+
+def _times(schedule: Schedule, now: datetime, most: int) -> Iterator[datetime]:
+    """The next times, no more than that; of a calendar event, as systemd tells them."""
+    if schedule.cron is None:
+        yield from _events(schedule, most)
+        return
+    for _ in range(most):
+        now = schedule.cron.after(now)
+        yield now
+
+
+def _events(schedule: Schedule, most: int) -> list[datetime]:
+    try:
+        times = oncalendar.next_times(schedule.expression, most)
+    except Invalid as invalid:
+        say(f"{schedule.schedule_id}: {invalid}")
+        return []
+    if times is None:
+        say(f"{schedule.schedule_id}: {schedule.expression}: only systemd-analyze knows when")
+    return times or []
+
+
+# ---- check ------------------------------------------------------------------------------------
+
+
+def _check(settings: Settings, asked: Asked) -> None:
+    named = [Path(word) for word in asked.words]
+    folder = schedules.read_files(named or schedules.files(settings.schedules_directory))
+    door = _door(settings)
+    wrong = [problem for one in folder.schedules for problem in _problems(one, door)]
+    if folder.problems or wrong:
+        raise Invalid([*folder.problems, *wrong])
+    for one in folder.schedules:
+        click.echo(one.schedule_id)
+
+
+def _problems(schedule: Schedule, door: Door) -> Iterator[str]:
+    """What is wrong beyond the file: with the event as systemd sees it, with the job."""
+    try:
+        if schedule.cron is None and oncalendar.next_times(schedule.expression) == []:
+            yield f"{schedule.schedule_id}: .on_calendar: never runs again"
+    except Invalid as invalid:
+        yield from (f"{schedule.schedule_id}: .on_calendar: {one}" for one in invalid.problems)
+    try:
+        firing.submission(schedule, door, datetime.now(UTC), None, None)
+    except Invalid as invalid:
+        yield from (f"{schedule.schedule_id}: {one}" for one in invalid.problems)
+
+
+def _door(settings: Settings) -> Door:
+    agents = load_agents(settings).abilities()
+    return Door(agents, tuple(settings.project_aliases), settings.allowed_hosts, "cron")
+
+
+# ---- run --------------------------------------------------------------------------------------
+
+
+def _run(settings: Settings, asked: Asked) -> None:
+    if not asked.words:
+        raise click.UsageError("give the ID of a schedule")
+    (name,) = asked.only(1)
+    schedule, now = _named(settings, name), datetime.now(UTC)
+    if asked.due and not schedule.enabled:
+        say(f"{name}: is not enabled")
+        return
+    queue = Queue(settings.roots)
+    queue.prepare()
+    due = due_time(schedule, now, os.environ) if asked.due else None
+    fired = firing.fire(
+        queue,
+        settings.schedules,
+        schedule,
+        _door(settings),
+        now,
+        due=due,
+        floor_bytes=settings.min_free_disk_bytes,
+    )
+    _tell(name, fired, as_json=asked.as_json)
+
+
+def due_time(schedule: Schedule, now: datetime, environ: Mapping[str, str]) -> datetime:
+    """The time that a run at this moment is due for. Pure.
+
+    Of a calendar event systemd says it (systemd.exec(5)); else it is the minute.
+    """
+    if schedule.cron is not None:
+        return schedule.cron.until(now)
+    elapsed_us = environ.get("TRIGGER_TIMER_REALTIME_USEC", "")
+    if elapsed_us.isascii() and elapsed_us.isdigit():
+        return datetime.fromtimestamp(int(elapsed_us) // 1_000_000, UTC)
+    return now.replace(second=0, microsecond=0)
+
+
+def _tell(name: str, fired: Fired, *, as_json: bool) -> None:
+    by, job = told_by(), fired.job
+    for job_id in fired.replaced:
+        text = f"cancelled: a later run of schedule {name} replaces it"
+        note(text, Message.DECIDED, job=job_id, schedule=name, **by)
+    if job is None:
+        say(f"{name}: nothing submitted: {fired.why}")
+    else:
+        text = f"submitted by schedule {name}, {fired.state}"
+        place: dict[str, Any] = {"job": job.job_id, "project": job.project_id, "schedule": name}
+        note(text, Message.SUBMITTED, **place, **by, state=fired.state, source=job.source_type)
+    if as_json:
+        new = None if job is None else job.job_id
+        answer({"id": name, "job_id": new, "state": fired.state, "why": fired.why})
+    elif job is not None:
+        click.echo(job.job_id)
+
+
+# ---- crontab ----------------------------------------------------------------------------------
+
+
+def _crontab(settings: Settings, asked: Asked) -> None:
+    asked.only(0)
+    for line in crontab(_told(settings).schedules):
+        click.echo(line)
+
+
+VERBS: Mapping[str, Callable[[Settings, Asked], None]] = {
+    "list": _list,
+    "check": _check,
+    "next": _next,
+    "run": _run,
+    "crontab": _crontab,
+}
