@@ -200,6 +200,7 @@ def step_result(
         "secrets_check": secrets_check,
         "session_id": outcome.session_id,
         "model": outcome.model,
+        "program": None if outcome.program is None else dict(outcome.program),
         "files": list(outcome.files),
         "verdict": _verdict(outcome.verdict),
         "network": dict(outcome.network),

@@ -17,6 +17,7 @@ from agentorch.policy import Effective
 from agentorch.preflight import Ground, check
 from agentorch.sandbox import Wrapper, probe
 from agentorch.settings import Settings
+from agentorch.signing import NotSigned, sign
 
 
 def examine(settings: Settings) -> Iterator[Check]:
@@ -27,6 +28,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield sandbox_check(settings)
     yield from agent_checks(settings)
     yield from ends_checks(settings)
+    yield from signing_checks(settings)
 
 
 # ---- the state --------------------------------------------------------------------------------
@@ -128,3 +130,19 @@ def ends_checks(settings: Settings) -> Iterator[Check]:
         return
     if own:
         yield Check("ends", "ok", f"{own} patterns of how agents end in {directory}")
+
+
+# ---- records ----------------------------------------------------------------------------------
+
+
+def signing_checks(settings: Settings) -> Iterator[Check]:
+    """Whether records of runs can be signed, where they are to be."""
+    key = settings.roots.signing_key
+    if key is None:
+        return
+    try:
+        sign(key, b"agentorch-doctor")
+    except NotSigned as problem:
+        yield Check("signing", "problem", f"AGENTORCH_SIGNING_KEY: {problem}")
+        return
+    yield Check("signing", "ok", f"{key} signs the records of runs")

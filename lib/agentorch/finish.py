@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from agentorch import atomic, counts, ledger, outbox
+from agentorch import atomic, counts, ledger, outbox, runrecord
 from agentorch.artifacts import (
     FINAL_STATES,
     PENDING,
     JobArtifacts,
     JobState,
     job_result,
+    state_document,
 )
 from agentorch.documents import Document
 from agentorch.job import Job, Key
@@ -56,6 +57,8 @@ def finish(
         artifacts.write_end(job, result, kept)
         outbox.announce(slot.queue.paths, job, state.ends, result)
         count_end(slot.queue.roots, artifacts, key, job, known, state)
+        content = atomic.encode(state_document(job, state))
+        runrecord.keep(slot.queue.roots, result, state.ends, content)
         artifacts.write_state(job, state)
     target = FINAL_STATES[end.status]
     slot.give(key, target)

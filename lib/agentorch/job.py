@@ -164,7 +164,8 @@ class Outcome:
     tokens_out (counts), cost_usd where the agent tells them, and whatever else it reports:
     tokens_in holds the cached ones (tokens_cached) too, tokens_out those of reasoning
     (tokens_reasoning). `files` are those that the agent says it changed, below the workspace;
-    `network` is what it tried to reach beside its model: `connections`, `refused`.
+    `network` is what it tried to reach beside its model: `connections`, `refused`. `program` is
+    what was run, None where nothing was (see provenance).
     """
 
     kind: OutcomeClass
@@ -179,3 +180,4 @@ class Outcome:
     files: tuple[str, ...] = ()
     verdict: Verdict | None = None
     network: Mapping[str, Any] = field(default_factory=dict)
+    program: Mapping[str, Any] | None = None

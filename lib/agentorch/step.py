@@ -33,6 +33,7 @@ from agentorch.paths import AttemptPaths
 from agentorch.place import Place, environment_of, policy_of, secret_values
 from agentorch.policy import model_refusal
 from agentorch.preflight import Ground, check
+from agentorch.provenance import program_of
 from agentorch.record import record
 from agentorch.redact import Redactor
 from agentorch.sandbox import vacate
@@ -92,6 +93,7 @@ class StepRun:
         self.token = new_token()
         self.redactor = Redactor(secret_values(settings), worthless=[self.token])
         self.change: Change | None = None
+        self.program: Mapping[str, Any] | None = None
 
     def run(self) -> Document | None:
         """Runs the attempt; its result, durable. None where this attempt was started before."""
@@ -108,7 +110,7 @@ class StepRun:
             figures = self.unit.figures()
             duration_ms = round((time.monotonic() - began) * 1000)
             metrics = {"duration_ms": duration_ms, **usage_of(figures), **outcome.metrics}
-            outcome = replace(with_memory(outcome, figures), metrics=metrics)
+            outcome = replace(with_memory(outcome, figures), metrics=metrics, program=self.program)
             return record(
                 self.attempt,
                 self.place.step,
@@ -187,6 +189,9 @@ class StepRun:
         if problems := check(capabilities, ground):
             words = "; ".join(problem.words for problem in problems)
             raise StepEnded(failure(problems[0].kind, problems[0].error, words))
+        self.program = program_of(
+            capabilities, ground.environment, self.settings.versions, self.settings.programs
+        )
         words = model_refusal(self.settings.allowed_models, self.step.model)
         if self.speaks and words:
             raise StepEnded(failure(OutcomeClass.POLICY, "policy", words))

@@ -1,0 +1,58 @@
+"""agentorch-verify: whether what jobs left is as it was when they ended."""
+
+from __future__ import annotations
+
+import click
+
+from agentorch import runrecord
+from agentorch.commands.shape import answer, configured, ids, program, with_ids
+from agentorch.errors import Exit, UnknownJob
+from agentorch.inspect import resolve
+from agentorch.jobqueue import Queue
+from agentorch.runrecord import Verified
+from agentorch.settings import Settings
+from agentorch.text import printable
+
+
+@program()
+@with_ids
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each job.")
+def main(words: tuple[str, ...], jobs: tuple[str, ...], *, as_json: bool) -> None:
+    """Names what of jobs was altered, is missing or was added since they ended.
+
+    A line for each, behind the job's id. Exits with 1 where anything is not as it was.
+    """
+    settings = configured()
+    queue = Queue(settings.roots)
+    sound = [_verified(settings, queue, word, as_json=as_json) for word in ids(words, jobs)]
+    if not all(sound):
+        click.get_current_context().exit(Exit.NEGATIVE)
+
+
+def _verified(settings: Settings, queue: Queue, word: str, *, as_json: bool) -> bool:
+    job_id = resolve(queue, word)
+    paths = queue.roots.artifacts(job_id)
+    if not runrecord.is_due(paths):
+        raise UnknownJob(f"job {job_id} has not ended: its record is written when it does")
+    verified = runrecord.verify(paths, settings.allowed_signers)
+    if as_json:
+        _answer_json(job_id, verified)
+    else:
+        _answer_lines(job_id, verified)
+    return not verified.findings
+
+
+def _answer_json(job_id: str, verified: Verified) -> None:
+    findings = [
+        {"what": one.word, "path": one.path, "reason": one.reason} for one in verified.findings
+    ]
+    whole = not findings
+    answer({"job_id": job_id, "intact": whole, "signer": verified.signer, "findings": findings})
+
+
+def _answer_lines(job_id: str, verified: Verified) -> None:
+    for one in verified.findings:
+        click.echo(f"{job_id} {printable(str(one))}")
+    if not verified.findings:
+        signed = f", signed by {printable(verified.signer)}" if verified.signer else ""
+        click.echo(f"{job_id} intact{signed}")
