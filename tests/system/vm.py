@@ -51,6 +51,8 @@ OOMScoreAdjust=-1000
 [Install]
 WantedBy=multi-user.target
 """
+# what starts in a second elsewhere may take minutes here
+SLOW = "[Manager]\nDefaultTimeoutStartSec=15min\n"
 # what a machine without network and people has no need of, and boots slowly by
 MASKED = (
     *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer"),
@@ -72,7 +74,7 @@ def missing() -> str | None:
 def disk(suite: str = SUITE) -> Path:
     """The disk, from the cache or made now (seconds, once there is the root file system)."""
     root = tree(suite)
-    baked = "\n".join((AGENT.read_text(), AGENT_UNIT, *MASKED))
+    baked = "\n".join((AGENT.read_text(), AGENT_UNIT, SLOW, *MASKED))
     made = CACHE / f"{root.name}-{hashlib.sha256(baked.encode()).hexdigest()[:12]}.disk"
     with making(made.name):
         if not made.exists():
@@ -98,6 +100,9 @@ def _bake(root: Path) -> None:
     (units / "multi-user.target.wants/agentorch-guest.service").symlink_to(
         "/etc/systemd/system/agentorch-guest.service"
     )
+    for manager in ("system", "user"):
+        (root / f"etc/systemd/{manager}.conf.d").mkdir()
+        (root / f"etc/systemd/{manager}.conf.d/slow.conf").write_text(SLOW)
     for unit in MASKED:
         (units / unit).unlink(missing_ok=True)
         (units / unit).symlink_to("/dev/null")
