@@ -112,7 +112,8 @@ def give_back(slot: Slot, key: Key, job: Job, state: JobState, *, as_: Key | Non
     """Puts a job of ours back to pending/, with a state that says so. Durable when it returns."""
     artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
     with atomic.disk_trouble(artifacts.paths.directory):
-        if FINAL_STATES.get(state.status) in ENDED:  # it is retried
-            ledger.no_longer_ended(slot.queue.roots, job.job_id)
         artifacts.write_state(job, replace(state, status=PENDING))
+        # it is retried; where we die before this, its next end puts it right
+        if FINAL_STATES.get(state.status) in ENDED:
+            ledger.no_longer_ended(slot.queue.roots, job.job_id)
     slot.give(key, State.PENDING, as_=as_)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from agentorch import families, ledger
 from agentorch.contracts.checking import problems_of
 from agentorch.job import Key
 from agentorch.states import ENDED, State
@@ -32,7 +33,7 @@ TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}")
 
 def violations(site: Site) -> list[str]:
     """All that is wrong."""
-    found = [*_leftovers(site), *_inodes(site)]
+    found = [*_leftovers(site), *_inodes(site), *_counts(site)]
     for job_id, state in places(site).items():
         found += _job(site, job_id, state)
     return found
@@ -163,6 +164,29 @@ def _context(site: Site, job_id: str) -> Iterator[str]:
         times = sum(message.startswith(line) for message in said)
         if times > 1:
             yield f"context.json has {step['step_id']} {times} times"
+
+
+def _counts(site: Site) -> Iterator[str]:
+    """The ledger has counted each end once: those that state.json tells, and each result."""
+    counts = ledger.read(site.roots.state_db)
+    found = places(site)
+    states = [document(site.roots.artifacts(job_id).state) for job_id in found]
+    ends = sum(state["ends"] for state in states if state is not None)
+    yield from _differ("ends of jobs", _sum(counts, families.JOBS), ends)
+    results = list(site.roots.artifacts_root.glob("*/steps/*/attempts/*/result.json"))
+    yield from _differ("ends of attempts", _sum(counts, families.STEPS), len(results))
+    for state in sorted(ENDED):
+        lying = counts.get((families.QUEUE_JOBS.name, (state,)), {}).get("", 0)
+        yield from _differ(f"{state} jobs", lying, list(found.values()).count(state))
+
+
+def _sum(counts: ledger.Counts, family: families.Family) -> float:
+    return sum(parts[""] for (name, _), parts in counts.items() if name == family.name)
+
+
+def _differ(what: str, counted: float, there: float) -> Iterator[str]:
+    if counted != there:
+        yield f"the ledger counts {counted:g} {what}, and there are {there:g}"
 
 
 def document(path: Path) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from .programs import Ended, Site
 TRACED = (
     *("rename", "link", "unlink", "mkdir", "rmdir"),
     *("fsync", "ftruncate", "write", "openat", "flock"),
+    *("pwrite64", "fdatasync"),  # SQLite's
 )
 
 # with -y a descriptor is 5</its/path>
