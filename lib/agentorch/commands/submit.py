@@ -35,7 +35,12 @@ class Given:
 
 
 @program()
-@click.argument("files", metavar="[FILE]...", nargs=-1)
+@click.argument(
+    "files",
+    metavar="[FILE]...",
+    nargs=-1,
+    type=click.Path(readable=False, allow_dash=True),  # what TABs are told; open(2) judges it
+)
 @click.option("--goal", help="Submit a job with this goal and the default pipeline.")
 @click.option("--project", metavar="ID", help="Work on this project of PROJECT_ALIASES.")
 @click.option(
