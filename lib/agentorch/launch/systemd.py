@@ -37,12 +37,12 @@ SIGNALS = {Stop.CANCEL: "SIGTERM", Stop.GIVE_BACK: "SIGINT"}
 # is for one that hangs: timeout_sec < timeout_sec + MARGIN_S.
 MARGIN_S = 900
 # From the start to READY=1: imports, the step's lock, its claim.
-START_S = 45
+START_S = 90
 # Limits.grace_s of the agent, and the record, fit into it (5 s < STOP_S); the system's own
 # user@.service gives all units of a user 120 s to stop.
 STOP_S = 60
 # A call that waits for a start or a stop takes longer than these: max(START_S, STOP_S) < CALL_S.
-CALL_S = 90
+CALL_S = 120
 
 NOT_LOADED = 5  # systemctl(1), exit status
 
