@@ -1,0 +1,68 @@
+"""agentorch-report: a page about a job, or about all of them."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from agentorch import atomic
+from agentorch.commands.shape import ids, opened, program, with_ids
+from agentorch.errors import Refused
+from agentorch.inspect import find
+from agentorch.report.gathering import job_view
+from agentorch.report.overview import overview
+from agentorch.report.page import index_page, job_page
+
+MOST = 10_000
+
+
+@program()
+@with_ids
+@click.option("--index", "is_index", is_flag=True, help="An overview of jobs, the newest first.")
+@click.option(
+    "--limit",
+    metavar="N",
+    type=click.IntRange(1, MOST),
+    default=200,
+    show_default=True,
+    help="How many jobs the overview lists.",
+)
+@click.option("-o", "--output", metavar="FILE", help="Write it there, in one rename.")
+def main(
+    words: tuple[str, ...],
+    jobs: tuple[str, ...],
+    limit: int,
+    output: str | None,
+    *,
+    is_index: bool,
+) -> None:
+    """Prints one HTML page that needs no other file: no script, no request.
+
+    Of a job: steps and attempts over time, cost and resources, the patch, reports, the ends of
+    logs, decisions.
+    """
+    given = [*words, *jobs] if is_index else ids(words, jobs)
+    if len(given) != (0 if is_index else 1):
+        wanted = "no id" if is_index else "exactly one id"
+        raise click.UsageError(f"a page is about one job, or with --index about all: give {wanted}")
+    queue, now = opened(), datetime.now(UTC)
+    if is_index:
+        page = index_page(overview(queue, limit, now))
+    else:
+        page = job_page(job_view(queue, find(queue, given[0]), now))
+    _put(page.encode("utf-8", "replace"), output)
+
+
+def _put(page: bytes, output: str | None) -> None:
+    """Writes the page. Raises Refused where the file can't be made."""
+    if output is None:
+        sys.stdout.buffer.write(page)
+        return
+    path = Path(output)
+    try:
+        atomic.replace(path, page)
+    except (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as problem:
+        raise Refused(f"{path}: {problem.strerror}") from problem

@@ -1,0 +1,333 @@
+"""A job's files as the values of its page. What is missing, torn or odd is left out, never guessed.
+
+Nothing is read whole that may be large: of logs the end, of reports the beginning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from agentorch.approvals import decisions
+from agentorch.artifacts import summed
+from agentorch.documents import Document
+from agentorch.inspect import Found, status_word
+from agentorch.job import Step
+from agentorch.jobqueue import Queue
+from agentorch.paths import ArtifactPaths, AttemptPaths, StepPaths
+from agentorch.redact import Redactor
+from agentorch.report import markup, patches, timeline
+from agentorch.report.words import between_s, figure, moment, plain
+from agentorch.states import ENDED, State
+
+MAX_JSON_BYTES = 16 * 1024 * 1024
+MAX_REPORT_BYTES = 128 * 1024
+MAX_LOG_BYTES = 64 * 1024
+MAX_LOG_LINES = 200
+MAX_ATTEMPTS = 50
+MAX_DECISIONS = 200
+FACTS = ("duration_ms", "cost_usd", "tokens_in", "tokens_out", "cpu_s", "memory_peak_bytes")
+
+
+@dataclass(frozen=True)
+class End:
+    """The end of a log; `left_out_bytes` of it are not here."""
+
+    text: str = ""
+    left_out_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class AttemptView:
+    """One execution of a step; of one that has no result only what state.json tells."""
+
+    number: int
+    status: str
+    outcome: str = ""
+    summary: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    model: str = ""
+    error_code: str = ""
+    error_details: str = ""
+    question: str = ""
+    verdict: str = ""
+    reasons: tuple[str, ...] = ()
+    program: str = ""
+    refused: tuple[str, ...] = ()
+    metrics: Mapping[str, Any] | None = None
+    logs: End = End()
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took."""
+        return between_s(self.started_at, self.finished_at)
+
+
+@dataclass(frozen=True)
+class StepView:
+    """A step, with all of its attempts."""
+
+    step: Step
+    status: str
+    attempts: tuple[AttemptView, ...]
+    prompt: str
+    report: tuple[markup.Block, ...] = ()
+    report_left_out_bytes: int = 0
+
+    @property
+    def latest(self) -> AttemptView | None:
+        """The attempt that counts."""
+        return self.attempts[-1] if self.attempts else None
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An attempt on the line of time."""
+
+    attempt: AttemptView
+    left: float
+    width: float
+
+
+@dataclass(frozen=True)
+class JobView:
+    """All of a job's page."""
+
+    found: Found
+    status: str
+    directory: str
+    goal: str
+    metadata: str
+    summary: str
+    error: Mapping[str, Any] | None
+    question: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    now: datetime
+    steps: tuple[StepView, ...]
+    metrics: Mapping[str, Any]
+    patch: patches.Patch | None
+    decisions: tuple[Document, ...]
+    decisions_left_out: int
+    scale: timeline.Scale
+    has_record: bool
+
+    def bars(self, step: StepView) -> Iterator[Bar]:
+        """Where the step's attempts are on the line."""
+        for attempt in step.attempts:
+            if attempt.started_at is not None:
+                end = attempt.finished_at or self.now
+                yield Bar(attempt, *self.scale.bar(attempt.started_at, end))
+
+    def decided(self) -> Iterator[tuple[float, Document]]:
+        """Where the decisions are on the line."""
+        for one in self.decisions:
+            when = moment(one.get("when"))
+            if when is not None and self.scale.stretches:
+                yield round(self.scale.at(when), 3), one
+
+
+def job_view(queue: Queue, found: Found, now: datetime) -> JobView:
+    """Everything about a job, at `now`; of one that has not ended what there is so far."""
+    paths = queue.roots.artifacts(found.job.job_id)
+    state, result = read_document(paths.state), {}
+    if found.state in ENDED or found.state is State.AWAITING_APPROVAL:
+        result = read_document(paths.result)
+    steps = tuple(_steps(paths, found, state))
+    taken = [one for one in decisions(paths) if isinstance(one, dict)]
+    word = status_word(found.state, state) if state else None
+    redactor = Redactor()
+    clean = redactor.redact
+    return JobView(
+        found=found,
+        status=plain(word or found.state or "unknown"),
+        directory=str(paths.directory),
+        goal=clean(found.job.goal),
+        metadata=clean(json.dumps(dict(found.job.metadata), ensure_ascii=False, indent=2)),
+        summary=_string(result, "summary"),
+        error=_mapping(result, "error"),
+        question=_asked(steps) if found.state is State.AWAITING_APPROVAL else "",
+        started_at=moment(state.get("started_at")),
+        finished_at=moment(state.get("finished_at")),
+        now=now,
+        steps=steps,
+        metrics=_metrics(steps),
+        patch=patches.read(paths.patch),
+        decisions=tuple(taken[-MAX_DECISIONS:]),
+        decisions_left_out=max(0, len(taken) - MAX_DECISIONS),
+        scale=timeline.scale(_spans(found, steps, taken, now)),
+        has_record=paths.manifest.exists(),
+    )
+
+
+def _asked(steps: Sequence[StepView]) -> str:
+    questions = [one.latest.question for one in steps if one.latest and one.latest.question]
+    return questions[-1] if questions else ""
+
+
+def _metrics(steps: Sequence[StepView]) -> Document:
+    """What all attempts came to, those before the latest too: they were paid for."""
+    return summed([{"metrics": a.metrics or {}} for step in steps for a in step.attempts])
+
+
+def _spans(
+    found: Found, steps: Sequence[StepView], taken: Sequence[Document], now: datetime
+) -> Iterator[timeline.Span]:
+    yield found.job.submitted_at, found.job.submitted_at
+    for attempt in (attempt for step in steps for attempt in step.attempts):
+        if attempt.started_at is not None:
+            yield attempt.started_at, attempt.finished_at or now
+    for when in (moment(one.get("when")) for one in taken):
+        if when is not None:
+            yield when, when
+
+
+# ---- steps ------------------------------------------------------------------------------------
+
+
+def _steps(paths: ArtifactPaths, found: Found, state: Document) -> Iterator[StepView]:
+    known = _mapping(state, "steps") or {}
+    for step in found.job.steps:
+        told = _mapping(known, step.step_id) or {}
+        yield _step(paths.step(step.step_id), step, told)
+
+
+def _step(paths: StepPaths, step: Step, told: Mapping[str, Any]) -> StepView:
+    attempts = tuple(_attempts(paths, told))
+    text, left_out = beginning(paths.attempt(attempts[-1].number).report) if attempts else ("", 0)
+    return StepView(
+        step=step,
+        status=_string(told, "status") or "pending",
+        attempts=attempts,
+        prompt=Redactor().redact(step.prompt),
+        report=markup.blocks(_own_words(text, attempts)),
+        report_left_out_bytes=left_out,
+    )
+
+
+def _own_words(text: str, attempts: Sequence[AttemptView]) -> str:
+    """A report without the title and the summary that its page shows already."""
+    head, _, rest = text.partition("\n\n")
+    summary = attempts[-1].summary if attempts else ""
+    if not head.startswith("# ") or "\n" in head or not summary:
+        return text
+    return rest.removeprefix(summary) if rest.startswith(f"{summary}\n") else text
+
+
+def _attempts(paths: StepPaths, told: Mapping[str, Any]) -> Iterator[AttemptView]:
+    try:
+        names = os.listdir(paths.attempts)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    numbers = sorted(int(name) for name in names if name.isascii() and name.isdigit())
+    for number in numbers[-MAX_ATTEMPTS:]:
+        yield _attempt(paths.attempt(number), number, told)
+
+
+def _attempt(paths: AttemptPaths, number: int, told: Mapping[str, Any]) -> AttemptView:
+    result = read_document(paths.result)
+    logs = end_of(paths.logs)
+    if not result:
+        is_it = told.get("attempt") == number
+        return AttemptView(
+            number=number,
+            status="running" if is_it and told.get("status") == "running" else "interrupted",
+            summary="" if is_it else "it left no result",
+            started_at=moment(told.get("started_at")) if is_it else None,
+            finished_at=moment(told.get("finished_at")) if is_it else None,
+            logs=logs,
+        )
+    error = _mapping(result, "error") or {}
+    verdict = _mapping(result, "verdict") or {}
+    network = _mapping(result, "network") or {}
+    return AttemptView(
+        number=number,
+        status=_string(result, "status") or "unknown",
+        outcome=_string(result, "outcome"),
+        summary=_string(result, "summary"),
+        started_at=moment(result.get("started_at")),
+        finished_at=moment(result.get("finished_at")),
+        model=_string(result, "model"),
+        error_code=_string(error, "code"),
+        error_details=_details(error),
+        question=_string(result, "question"),
+        verdict=_string(verdict, "decision"),
+        reasons=tuple(plain(one) for one in _list(verdict, "reasons")[:50]),
+        program=_program(_mapping(result, "program") or {}),
+        refused=tuple(plain(one) for one in _list(network, "refused")[:50]),
+        metrics=_mapping(result, "metrics") or {},
+        logs=logs,
+    )
+
+
+def _details(error: Mapping[str, Any]) -> str:
+    details = error.get("details")
+    return json.dumps(details, ensure_ascii=False, indent=2)[:4000] if details else ""
+
+
+def _program(program: Mapping[str, Any]) -> str:
+    words = (_string(program, "path"), _string(program, "version"))
+    return " ".join(word for word in words if word)
+
+
+# ---- reading ----------------------------------------------------------------------------------
+
+
+def read_document(path: Path) -> Document:
+    """A JSON object; {} where there is none, it is torn, or it is beyond all bounds."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        with path.open("rb") as file:
+            found = json.loads(file.read(MAX_JSON_BYTES))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def beginning(path: Path) -> tuple[str, int]:
+    """The beginning of a text, and how many bytes follow that are left out."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(MAX_REPORT_BYTES)
+        return content.decode("utf-8", "replace"), max(0, size - len(content))
+    return "", 0
+
+
+def end_of(path: Path) -> End:
+    """The last lines of a log."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(0, size - MAX_LOG_BYTES))
+        lines = file.read(MAX_LOG_BYTES).split(b"\n")
+        if size > MAX_LOG_BYTES:
+            lines = lines[1:] or [b""]  # the first is a piece of one
+        kept = b"\n".join(lines[-MAX_LOG_LINES - 1 :]).rstrip(b"\n")
+        left_out = size - len(kept) if len(lines) > MAX_LOG_LINES + 1 or size > MAX_LOG_BYTES else 0
+        return End(kept.decode("utf-8", "replace"), left_out)
+    return End()
+
+
+def _mapping(document: Mapping[str, Any], name: str) -> Document | None:
+    found = document.get(name)
+    return found if isinstance(found, dict) else None
+
+
+def _list(document: Mapping[str, Any], name: str) -> list[Any]:
+    found = document.get(name)
+    return found if isinstance(found, list) else []
+
+
+def _string(document: Mapping[str, Any], name: str) -> str:
+    found = document.get(name)
+    return "" if found is None else plain(found)
+
+
+def facts(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The figures that every table shows, as far as they are known."""
+    known = {name: figure(metrics.get(name)) for name in FACTS}
+    return {name: value for name, value in known.items() if value is not None}

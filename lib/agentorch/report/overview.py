@@ -1,0 +1,190 @@
+"""Many jobs as values: the newest, what was spent a day, how long each took. Bounded."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from agentorch.contracts.values import job_of
+from agentorch.documents import Document
+from agentorch.inspect import status_word
+from agentorch.job import Job, Key
+from agentorch.jobqueue import Queue
+from agentorch.redact import Redactor
+from agentorch.report.gathering import read_document
+from agentorch.report.words import between_s, figure, moment
+from agentorch.states import State
+
+DAYS = 30
+CHART_JOBS = 100
+HEIGHT = 120.0
+_LEAST_S, _DECADES = 1.0, 5  # the axis of durations: one second to about a day
+_MARKS = ((1.0, "1 s"), (60.0, "1 min"), (3600.0, "1 h"), (86400.0, "1 d"))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A job in the overview."""
+
+    job: Job
+    goal: str
+    status: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    seconds: float | None
+    cost_usd: float | None
+    tokens: float | None
+    summary: str
+
+
+@dataclass(frozen=True)
+class Day:
+    """What the jobs of a day cost: those that ended on it, UTC. `height` is that of its bar."""
+
+    day: date
+    cost_usd: float
+    jobs: int
+    left: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """A job among the durations."""
+
+    entry: Entry
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Overview:
+    """All of the page; `total` is how many jobs there are, listed or not."""
+
+    entries: tuple[Entry, ...]
+    total: int
+    counts: tuple[tuple[str, int], ...]
+    now: datetime
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What the listed jobs cost, None where nobody knows of any."""
+        known = [one.cost_usd for one in self.entries if one.cost_usd is not None]
+        return sum(known) if known else None
+
+    @property
+    def median_s(self) -> float | None:
+        """The duration that half of the listed jobs stay below."""
+        known = sorted(one.seconds for one in self.entries if one.seconds is not None)
+        return known[len(known) // 2] if known else None
+
+    def days(self) -> list[Day]:
+        """The last days, today last."""
+        return days(self.entries, self.now.date())
+
+    def marks(self) -> list[tuple[float, str]]:
+        """The lines of the axis of durations."""
+        return [(height_of(seconds), word) for seconds, word in _MARKS]
+
+    def points(self) -> list[Point]:
+        """The last jobs that ran, the newest last."""
+        return points([one for one in self.entries if one.seconds is not None])
+
+
+def overview(queue: Queue, limit: int, now: datetime) -> Overview:
+    """The newest jobs of all states. A job that vanishes meanwhile is left out."""
+    total: dict[str, int] = {}
+    newest: list[tuple[datetime, str, Key, State]] = []
+    for state in State:
+        for key, _ in queue.list_state(state):
+            total[state.value] = total.get(state.value, 0) + 1
+            entry = (key.submitted_at, key.job_id, key, state)
+            if len(newest) < limit:
+                heapq.heappush(newest, entry)
+            else:
+                heapq.heappushpop(newest, entry)
+    listed = [(key, state) for _, _, key, state in sorted(newest, key=lambda one: one[:2])]
+    return Overview(
+        entries=tuple(_entries(queue, listed[::-1], now)),
+        total=sum(total.values()),
+        counts=tuple(total.items()),
+        now=now,
+    )
+
+
+def _entries(queue: Queue, listed: Sequence[tuple[Key, State]], now: datetime) -> Iterator[Entry]:
+    seen = set()
+    redactor = Redactor()
+    for key, state in listed:
+        document = read_document(queue.roots.artifacts(key.job_id).job)
+        if document and key.job_id not in seen:
+            seen.add(key.job_id)
+            yield _entry(queue, job_of(document), state, redactor, now)
+
+
+def _entry(queue: Queue, job: Job, place: State, redactor: Redactor, now: datetime) -> Entry:
+    paths = queue.roots.artifacts(job.job_id)
+    state, result = read_document(paths.state), read_document(paths.result)
+    started, ended = moment(state.get("started_at")), moment(state.get("finished_at"))
+    metrics = result.get("metrics")
+    known: Document = metrics if isinstance(metrics, dict) else {}
+    tokens = [figure(known.get(name)) for name in ("tokens_in", "tokens_out")]
+    return Entry(
+        job=job,
+        goal=redactor.redact(job.goal[:2000]),
+        status=str((status_word(place, state) if state else None) or place),
+        started_at=started,
+        finished_at=ended,
+        seconds=between_s(started, now if place is State.RUNNING else ended),
+        cost_usd=figure(known.get("cost_usd")),
+        tokens=None if tokens == [None, None] else sum(one or 0 for one in tokens),
+        summary=str(result.get("summary") or ""),
+    )
+
+
+# ---- charts -----------------------------------------------------------------------------------
+
+
+def days(entries: Sequence[Entry], today: date) -> list[Day]:
+    """What was spent on each of the last days. Pure."""
+    first = today - timedelta(days=DAYS - 1)
+    spent = [0.0] * DAYS
+    ended = [0] * DAYS
+    for one in entries:
+        number = -1 if one.finished_at is None else (one.finished_at.date() - first).days
+        if 0 <= number < DAYS:
+            spent[number] += max(0.0, one.cost_usd or 0.0)
+            ended[number] += 1
+    most = max(spent)
+    step = 100 / DAYS
+    return [
+        Day(
+            day=first + timedelta(days=number),
+            cost_usd=spent[number],
+            jobs=ended[number],
+            left=round(number * step + step * 0.15, 3),
+            width=round(step * 0.7, 3),
+            height=round(spent[number] / most * HEIGHT, 2) if most else 0.0,
+        )
+        for number in range(DAYS)
+    ]
+
+
+def points(entries: Sequence[Entry]) -> list[Point]:
+    """Jobs by how long they took, on a logarithmic axis; the newest comes first in, last out."""
+    shown = list(reversed(entries[:CHART_JOBS]))
+    step = 100 / max(1, len(shown))
+    return [
+        Point(entry, round((number + 0.5) * step, 3), height_of(entry.seconds or 0.0))
+        for number, entry in enumerate(shown)
+    ]
+
+
+def height_of(seconds: float) -> float:
+    """Where a duration is on the axis, from the top of the chart. Pure."""
+    share = math.log10(max(seconds, _LEAST_S) / _LEAST_S) / _DECADES
+    return round(HEIGHT - min(1.0, share) * HEIGHT, 2)

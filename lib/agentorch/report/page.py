@@ -1,0 +1,76 @@
+"""The pages: values into templates, everything escaped, under a policy that lets nothing in.
+
+The one style sheet is named in the policy by its hash, so not even a style that got into a page
+would hold; scripts, images, frames, forms and requests are refused altogether.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from agentorch.report import words
+from agentorch.report.gathering import FACTS, JobView
+from agentorch.report.overview import Overview
+
+TEMPLATES = Path(__file__).parent / "templates"
+LABELS = {
+    "duration_ms": "Time",
+    "cost_usd": "Cost",
+    "tokens_in": "Tokens in",
+    "tokens_out": "Tokens out",
+    "cpu_s": "CPU",
+    "memory_peak_bytes": "Memory peak",
+}
+
+
+def job_page(view: JobView) -> str:
+    """The page of a job."""
+    return _environment().get_template("job.html.j2").render(view=view, **_look())
+
+
+def index_page(view: Overview) -> str:
+    """The page of many jobs."""
+    return _environment().get_template("index.html.j2").render(view=view, **_look())
+
+
+def _look() -> dict[str, Any]:
+    style = (TEMPLATES / "style.css").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return {"style": Markup(style), "policy": policy}
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    filters = (words.span, words.count, words.money, words.size, words.clock, words.machine)
+    environment.filters.update({one.__name__: one for one in filters})
+    environment.filters.update(tone=words.tone, plain=words.plain, cut=words.cut)
+    environment.globals.update(
+        metric=words.metric,
+        between_s=words.between_s,
+        moment=words.moment,
+        FACTS=FACTS,
+        LABELS=LABELS,
+    )
+    return environment
+
+
+def _shown(value: object) -> object:
+    """What every expression of a template goes through before it is escaped."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return words.visible(value)
+    return "" if value is None else value
