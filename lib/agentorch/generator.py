@@ -35,6 +35,7 @@ LIMITS: tuple[tuple[str, str, Callable[[str], object]], ...] = (
 READERS: Mapping[str, Callable[[str], object]] = {
     "AGENTORCH_SLOTS": variables.between(0, 64),
     "AGENTORCH_STATE_DIR": variables.absolute,
+    "AGENTORCH_CONFIG_DIR": variables.absolute,
     "QUEUE_ROOT": variables.absolute,
     "ARTIFACTS_ROOT": variables.absolute,
     "WORKSPACES_ROOT": variables.absolute,
@@ -44,7 +45,7 @@ READERS: Mapping[str, Callable[[str], object]] = {
     **{f"AGENTORCH_TOTAL_{name}": read for name, _, read in LIMITS},
 }
 # Services that write to the state directory.
-WRITERS = ("runner@", "webhook", "reclaim", "gc", "metrics", "notify")
+WRITERS = ("runner@", "webhook", "reclaim", "gc", "metrics", "notify", "schedule@")
 # Services that talk to the service user's manager.
 CALLERS = ("runner@", "steps")
 HOMES = ("/home", "/root", "/run/user")
@@ -272,9 +273,8 @@ def warm_slots(directory: Path) -> tuple[str, ...]:
 
 def given_to(scope: str, environ: Mapping[str, str]) -> Given:
     """What a manager's generator goes by. `scope` is `system` or `user`."""
-    home = Path(environ.get("HOME") or "/root")
-    configuration = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
     if scope == "user":
+        configuration = _users_configuration(environ)
         path, own = configuration / "agentorch/agentorch.env", configuration / "systemd/user"
         uid = None
     else:
@@ -282,6 +282,25 @@ def given_to(scope: str, environ: Mapping[str, str]) -> Given:
         uid = uid_of(Path("/etc/passwd").read_text("utf-8", "replace"))
     given = _read(Path(environ.get("AGENTORCH_ENV_FILE") or path))
     return Given(given.variables, uid, warm_slots(own), given.problems)
+
+
+def _users_configuration(environ: Mapping[str, str]) -> Path:
+    home = Path(environ.get("HOME") or "/root")
+    return Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+
+
+def schedules_in(
+    given: Given, scope: str, environ: Mapping[str, str]
+) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """Units of the schedules, by their names, and what is wrong with schedules."""
+    top = _users_configuration(environ) if scope == "user" else Path("/etc")
+    named = given.variables.get("AGENTORCH_CONFIG_DIR")
+    directory = (Path(named) if named else top / "agentorch") / "schedules"
+    if not directory.is_dir():
+        return {}, ()
+    from agentorch import schedules  # noqa: PLC0415  (it takes longer than all the rest)
+
+    return schedules.generated(directory)
 
 
 def _read(path: Path) -> Given:
@@ -301,12 +320,18 @@ def main() -> None:
     scope = os.environ.get("SYSTEMD_SCOPE", "system")
     given = given_to(scope, os.environ)
     make = user_units if scope == "user" else units
-    for name, text in make(given).items():
+    _write(directory, make(given))
+    timers, wrong = schedules_in(given, scope, os.environ)
+    _write(directory, timers)
+    for problem in (*given.problems, *wrong):
+        _say(problem)
+
+
+def _write(directory: Path, texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
-    for problem in given.problems:
-        _say(problem)
 
 
 def _say(problem: str) -> None:

@@ -20,7 +20,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-COMMANDS = ("submit", "runner", "reclaim", "approve", "cancel", "retry", "unlock", "step", "gc")
+COMMANDS = (
+    *("submit", "runner", "reclaim", "approve", "cancel", "retry", "unlock", "step", "gc"),
+    "schedule",
+)
 
 
 class Warm:
