@@ -83,9 +83,17 @@ def test_an_interval_and_a_metrics_file() -> None:
     given = checked({"RETENTION_INTERVAL_SEC": "60", "AGENTORCH_METRICS_FILE": "/m/a.prom"})
     written = units(given)
     assert written[drop_in("agentorch-gc.timer")].endswith("OnUnitActiveSec=60s\n")
-    metrics = written["agentorch-metrics.service.d/50-agentorch-file.conf"]
+    metrics = written["agentorch-metrics.service.d/51-agentorch.conf"]
     assert "ConditionPathIsDirectory=/m\n" in metrics
     assert 'ReadWritePaths="-/m"\n' in metrics
+
+
+def test_custom_places_leave_the_metrics_their_directory() -> None:
+    written = units(checked(ROOTS))
+    both = sorted(name for name in written if name.startswith("agentorch-metrics.service.d/"))
+    text = "".join(written[name] for name in both)
+    added = 'ReadWritePaths="-/var/lib/prometheus/node-exporter"\n'
+    assert added in text.rpartition("ReadWritePaths=\n")[2]
 
 
 def test_an_enabled_slot_stays() -> None:
