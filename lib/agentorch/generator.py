@@ -21,6 +21,7 @@ from agentorch.errors import Misconfigured
 
 USER = "agentorch"
 STATE = PurePosixPath("/var/lib/agentorch")
+METRICS_FILE = "/var/lib/prometheus/node-exporter/agentorch.prom"
 DROP_IN = "50-agentorch.conf"
 # agentorch-reconfigure looks for lines that begin so
 WRONG = "# wrong: "
@@ -145,13 +146,15 @@ def _of_interval(given: Given) -> Iterator[tuple[str, str]]:
 
 def _of_metrics(given: Given) -> Iterator[tuple[str, str]]:
     path = given.variables.get("AGENTORCH_METRICS_FILE")
-    if path is not None:
-        directory = PurePosixPath(path).parent
-        there = ("ConditionPathIsDirectory=", f"ConditionPathIsDirectory={_escaped(directory)}")
-        yield (
-            _service("metrics").replace(".conf", "-file.conf"),
-            _text("Unit", *there) + _text("Service", *_writable([directory])),
-        )
+    if path is None and Places.of(given.variables) == Places.of({}):
+        return
+    directory = PurePosixPath(path or METRICS_FILE).parent
+    there = ("ConditionPathIsDirectory=", f"ConditionPathIsDirectory={_escaped(directory)}")
+    # after the drop-in of places, which takes away what the unit itself may write to
+    yield (
+        _service("metrics").replace("/50-", "/51-"),
+        _text("Unit", *there) + _text("Service", *_writable([directory])),
+    )
 
 
 # ---- places -----------------------------------------------------------------------------------
