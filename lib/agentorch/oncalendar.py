@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 from agentorch.errors import Invalid
 
 ANSWER_S = 10
+SYSTEM_DATA = Path("/var/lib")
 
 
 def calendar_argv(expression: str, iterations: int = 1) -> list[str]:
@@ -50,3 +52,20 @@ def times_in(answer: str) -> Iterator[datetime]:
         is_time = name.strip() in ("Next elapse", "(in UTC)") or name.strip().startswith("Iter. #")
         if is_time and len(words) == 4 and words[3] == "UTC":
             yield datetime.fromisoformat(f"{words[1]}T{words[2]}").replace(tzinfo=UTC)
+
+
+def last_elapsed(timer: str, environ: Mapping[str, str]) -> datetime | None:
+    """When a persistent timer of the user, or else of the system, elapsed last; None: nobody knows.
+
+    By its stamp (systemd.timer(5)). TRIGGER_TIMER_REALTIME_USEC= of systemd 252 is always that of
+    the first time since the service was loaded.
+    """
+    home = Path(environ.get("HOME") or "/")
+    own = Path(environ.get("XDG_DATA_HOME") or home / ".local/share")
+    for directory in (own, SYSTEM_DATA):
+        try:
+            stamp_s = (directory / "systemd/timers" / f"stamp-{timer}").stat().st_mtime
+        except OSError:  # there is none, or it is not ours to see
+            continue
+        return datetime.fromtimestamp(stamp_s, UTC)
+    return None

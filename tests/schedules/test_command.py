@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agentorch.commands.schedule import due_time
-from agentorch.oncalendar import times_in
+from agentorch.oncalendar import last_elapsed, times_in
 from agentorch.schedules import schedule_of
 
 ROOT = Path(__file__).parents[2]
@@ -296,8 +296,19 @@ def test_without_a_place_the_workspace_is_empty(place: Place) -> None:
 def test_the_time_that_a_run_is_due_for() -> None:
     now = datetime(2026, 3, 4, 5, 6, 7, 8, tzinfo=UTC)
     nightly = schedule_of(NIGHTLY)
-    assert due_time(nightly, now, {}) == datetime(2026, 3, 4, 3, tzinfo=UTC)
+    assert due_time(nightly, now, None) == datetime(2026, 3, 4, 3, tzinfo=UTC)
     event = schedule_of({"id": "e", "on_calendar": "daily", "payload": {}})
-    assert due_time(event, now, {}) == datetime(2026, 3, 4, 5, 6, tzinfo=UTC)
-    elapsed = {"TRIGGER_TIMER_REALTIME_USEC": "1772582400000017"}
-    assert due_time(event, now, elapsed) == datetime(2026, 3, 4, tzinfo=UTC)
+    assert due_time(event, now, None) == datetime(2026, 3, 4, 5, 6, tzinfo=UTC)
+    assert due_time(event, now, datetime(2026, 3, 4, tzinfo=UTC)) == datetime(
+        2026, 3, 4, tzinfo=UTC
+    )
+
+
+def test_a_timers_stamp_says_when_it_elapsed(tmp_path: Path) -> None:
+    assert last_elapsed("agentorch-schedule@nobodys.timer", {"HOME": str(tmp_path)}) is None
+    stamps = tmp_path / "systemd/timers"
+    stamps.mkdir(parents=True)
+    (stamps / "stamp-a.timer").touch()
+    os.utime(stamps / "stamp-a.timer", (1772582400, 1772582400))
+    environ = {"XDG_DATA_HOME": str(tmp_path)}
+    assert last_elapsed("a.timer", environ) == datetime(2026, 3, 4, tzinfo=UTC)

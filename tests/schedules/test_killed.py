@@ -52,7 +52,9 @@ def killed(site: Site, point: Point) -> list[str]:
     said += [f"{len(unended(copy))} jobs"] if len(unended(copy)) != 1 else []
     said += ["another id"] if {*first.ids, *again.ids} - {*unended(copy)} else []
     said += [] if known(copy) == unended(copy) else ["its job is not known"]
+    copy.run("cancel", *unended(copy))
     copy.run("reclaim", "--stale-after-sec", "0")
+    # nobody works here: what is left can only be cancelled
     said += violations(copy)
     remove(copy)
     return [f"{point}: {one}" for one in said]

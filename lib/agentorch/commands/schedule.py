@@ -244,7 +244,8 @@ def _run(settings: Settings, asked: Asked) -> None:
         return
     queue = Queue(settings.roots)
     queue.prepare()
-    due = due_time(schedule, now, os.environ) if asked.due else None
+    elapsed = oncalendar.last_elapsed(schedule.timer, os.environ)
+    due = due_time(schedule, now, elapsed) if asked.due else None
     fired = firing.fire(
         queue,
         settings.schedules,
@@ -257,17 +258,14 @@ def _run(settings: Settings, asked: Asked) -> None:
     _tell(name, fired, as_json=asked.as_json)
 
 
-def due_time(schedule: Schedule, now: datetime, environ: Mapping[str, str]) -> datetime:
+def due_time(schedule: Schedule, now: datetime, elapsed: datetime | None) -> datetime:
     """The time that a run at this moment is due for. Pure.
 
-    Of a calendar event systemd says it (systemd.exec(5)); else it is the minute.
+    Of a calendar event it is when its timer elapsed; where nobody knows, the minute.
     """
     if schedule.cron is not None:
         return schedule.cron.until(now)
-    elapsed_us = environ.get("TRIGGER_TIMER_REALTIME_USEC", "")
-    if elapsed_us.isascii() and elapsed_us.isdigit():
-        return datetime.fromtimestamp(int(elapsed_us) // 1_000_000, UTC)
-    return now.replace(second=0, microsecond=0)
+    return elapsed or now.replace(second=0, microsecond=0)
 
 
 def _tell(name: str, fired: Fired, *, as_json: bool) -> None:

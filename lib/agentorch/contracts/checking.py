@@ -28,6 +28,14 @@ def problems_of(document: Any, contract: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def is_valid(document: Any, contract: str) -> bool:
+    """Whether nothing is wrong, without a word about what is: that needs much of the outside.
+
+    For contracts all of whose keywords `quick` knows.
+    """
+    return _surely_valid(contract)(document)
+
+
 @cache
 def _schema(contract: str) -> Any:
     return json.loads((SCHEMAS / f"{contract}.schema.json").read_text("utf-8"))
