@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,54 @@ def test_lines_for_cron() -> None:
 
 def test_overlap_is_read() -> None:
     assert schedule_of({**GOOD, "overlap": "replace"}).overlap is Overlap.REPLACE
+
+
+# ---- the generator ----------------------------------------------------------------------------
+
+
+def generate(top: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs the generator of a user's manager, without what the machine has for Python."""
+    lib = str(ROOT / "lib")
+    program = f"import sys; sys.path = [{lib!r}, *(p for p in sys.path if 'site-' not in p)]"
+    call = "from agentorch.generator import main; main()"
+    return subprocess.run(
+        [sys.executable, "-IS", "-c", f"{program}; {call}", str(top / "out"), "x", "x"],
+        env={"SYSTEMD_SCOPE": "user", "HOME": str(top), **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+
+def test_the_generator_makes_timers_of_good_files_only(tmp_path: Path) -> None:
+    folder = tmp_path / ".config/agentorch/schedules"
+    folder.mkdir(parents=True)
+    put(folder, "a.json", GOOD)
+    bad = put(folder, "b.json", {**GOOD, "id": "a b", "unknown": 1})
+    generate(tmp_path)
+    made = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")}
+    assert made == {
+        "agentorch.target.d",
+        "agentorch.target.d/50-agentorch.conf",
+        TARGET_DROP_IN,
+        "agentorch-schedule@good.timer",
+    }
+    assert (tmp_path / "out" / TARGET_DROP_IN).read_text().splitlines() == [
+        "[Unit]",
+        f"# wrong schedule: {bad}: {schedules.UNTOLD}",
+        "Wants=agentorch-schedule@good.timer",
+    ]
+
+
+def test_the_generator_knows_where_the_configuration_is(tmp_path: Path) -> None:
+    (tmp_path / "schedules").mkdir()
+    put(tmp_path / "schedules", "a.json", GOOD)
+    environment = tmp_path / "agentorch.env"
+    environment.write_text(f"AGENTORCH_CONFIG_DIR={tmp_path}\n")
+    generate(tmp_path, AGENTORCH_ENV_FILE=str(environment))
+    assert (tmp_path / "out/agentorch-schedule@good.timer").exists()
+
+
+def test_without_a_folder_the_generator_writes_nothing_of_it(tmp_path: Path) -> None:
+    generate(tmp_path)
+    assert not (tmp_path / "out" / TARGET_DROP_IN).exists()
