@@ -91,13 +91,24 @@ def fire(
                 _cancel(queue, schedule, others)
             going = _with_job(known, job.job_id, rfc3339(now), when, others)
             write_record(paths, schedule.schedule_id, going)
-            with contextlib.suppress(Duplicate):  # a run that was killed had come that far
-                queue.submit(job, document, floor_bytes=floor_bytes)
+            job = _submitted(queue, job, document, floor_bytes)
             if when is not None:
                 write_record(paths, schedule.schedule_id, replace(going, settled=True))
     place = queue.find(job)
     replaced = others if schedule.overlap is Overlap.REPLACE else ()
     return Fired(job, place[0] if place else None, replaced=replaced)
+
+
+def _submitted(queue: Queue, job: Job, document: Document, floor_bytes: int) -> Job:
+    """Queues the job; where a run that was killed had come far with it, that one is completed."""
+    try:
+        queue.submit(job, document, floor_bytes=floor_bytes)
+    except Duplicate:
+        queue.recover_incoming()
+        queue.finish_submission(job.job_id)
+        # submitted at another time, so its queue file has another name
+        return read_job(queue.roots.artifacts(job.job_id).job)
+    return job
 
 
 def _with_job(
