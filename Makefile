@@ -15,6 +15,7 @@ PYTEST_ARGS ?=
 VENV := .venv
 BIND ?= 127.0.0.1:8080
 PACKAGES := bash-completion:/usr/share/bash-completion/bash_completion bubblewrap:bwrap curl:curl \
+	lintian:lintian zsh:zsh openssh-client:ssh-keygen \
 	debootstrap:debootstrap e2fsprogs:mkfs.ext4 firejail:firejail git:git \
 	groff-base:groff iproute2:ip man-db:man npm:npm openssl:openssl podman:podman ripgrep:rg \
 	qemu-system-x86:qemu-system-x86_64 qemu-utils:qemu-img scdoc:scdoc shellcheck:shellcheck \
@@ -22,6 +23,7 @@ PACKAGES := bash-completion:/usr/share/bash-completion/bash_completion bubblewra
 	python3-aiohttp:/usr/lib/python3/dist-packages/aiohttp \
 	python3-click:/usr/lib/python3/dist-packages/click \
 	python3-httpx:/usr/lib/python3/dist-packages/httpx \
+	python3-jinja2:/usr/lib/python3/dist-packages/jinja2 \
 	python3-jsonschema:/usr/lib/python3/dist-packages/jsonschema \
 	python3-prometheus-client:/usr/lib/python3/dist-packages/prometheus_client \
 	python3-rich:/usr/lib/python3/dist-packages/rich \

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
+from agentorch.artifacts import summed
 from agentorch.contracts.values import job_of
 from agentorch.documents import Document
 from agentorch.inspect import status_word
 from agentorch.job import Job, Key
 from agentorch.jobqueue import Queue
+from agentorch.paths import ArtifactPaths, AttemptPaths
 from agentorch.redact import Redactor
 from agentorch.report.gathering import read_document
 from agentorch.report.words import between_s, figure, moment
@@ -130,8 +132,7 @@ def _entry(queue: Queue, job: Job, place: State, redactor: Redactor, now: dateti
     paths = queue.roots.artifacts(job.job_id)
     state, result = read_document(paths.state), read_document(paths.result)
     started, ended = moment(state.get("started_at")), moment(state.get("finished_at"))
-    metrics = result.get("metrics")
-    known: Document = metrics if isinstance(metrics, dict) else {}
+    known = summed(list(_results(paths)))
     tokens = [figure(known.get(name)) for name in ("tokens_in", "tokens_out")]
     return Entry(
         job=job,
@@ -144,6 +145,14 @@ def _entry(queue: Queue, job: Job, place: State, redactor: Redactor, now: dateti
         tokens=None if tokens == [None, None] else sum(one or 0 for one in tokens),
         summary=str(result.get("summary") or ""),
     )
+
+
+def _results(paths: ArtifactPaths) -> Iterator[Document]:
+    """Of every attempt: those before the latest were paid for, too."""
+    for step in paths.started_steps():
+        for directory in step.attempts.glob("*"):
+            result = read_document(AttemptPaths(directory).result)
+            yield {"metrics": result.get("metrics") or {}}
 
 
 # ---- charts -----------------------------------------------------------------------------------

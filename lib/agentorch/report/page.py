@@ -58,7 +58,7 @@ def _environment() -> Environment:
     )
     filters = (words.span, words.count, words.money, words.size, words.clock, words.machine)
     environment.filters.update({one.__name__: one for one in filters})
-    environment.filters.update(tone=words.tone, plain=words.plain, cut=words.cut)
+    environment.filters.update(tone=words.tone, short=words.short, plain=words.plain, cut=words.cut)
     environment.globals.update(
         metric=words.metric,
         between_s=words.between_s,

@@ -86,6 +86,18 @@ def count(value: float | None) -> str:
     return text.replace(",", _THIN)
 
 
+def short(value: object) -> str:
+    """A count in three digits or so: 950, 12.3k, 169k, 2.41M."""
+    rest = figure(value)
+    if rest is None:
+        return NOTHING
+    for unit, word in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if rest >= unit * 0.9995:
+            share = rest / unit
+            return f"{share:.0f}{word}" if share >= 99.5 else f"{share:.3g}{word}"
+    return f"{rest:.0f}"
+
+
 def money(value: float | None) -> str:
     """US dollars: cents, and more of them where it is less than one."""
     if value is None:
