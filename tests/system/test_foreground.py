@@ -71,7 +71,7 @@ def answers(bind: str) -> bool:
 
 def posted(bind: str) -> str:
     """What `make webhook-example` says."""
-    argv = ["make", "--directory", ROOT, "webhook-example", f"BIND={bind}"]
+    argv = ["make", "--directory", str(ROOT), "webhook-example", f"BIND={bind}"]
     done = subprocess.run(argv, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -15,6 +15,8 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not
 
 SUITES = (SUITE, "trixie")
 STATE = "/var/lib/agentorch"
+ONLY = {"step_id": "01_only", "agent": "exec", "role": "tester", "prompt": "echo done"}
+POSTED = json.dumps({"goal": "try it", "steps": [ONLY]})
 REAL = ("ENABLE_REAL_CLI=1", "ALLOWED_BINARIES=sh,git")
 
 
@@ -97,6 +99,41 @@ def test_a_strangers_job_goes_to_a_queue_of_its_own(machine: Machine, deb: Path)
     job_id = submit(machine, "echo done >file", "stranger")
     assert machine.run("agentorch-status", job_id, check=False).returncode == 1
     machine.run("test", "-d", f"/home/stranger/.local/state/agentorch/artifacts/{job_id}")
+
+
+def test_it_depends_on_all_that_it_needs(machine: Machine, deb: Path) -> None:
+    # in the image for the tests' own sake
+    machine.run("dpkg", "--purge", "curl", "procps", "prometheus-node-exporter")
+    ready(machine, deb)
+    machine.shell('for each in /usr/bin/agentorch*; do "$each" --help >/dev/null; done')
+    for user in ("root", "agentorch"):
+        machine.run("runuser", "--user", user, "--", "agentorch-doctor")
+    assert ended(machine, submit(machine, "echo done >file"))["status"] == "success"
+    needed = machine.output("dpkg-query", "--show", "--showformat=${Depends}", "agentorch")
+    assert "acl" in needed.split(", ")
+    assert machine.failed_units() == []
+
+
+def test_a_member_of_the_group_looks_and_posts_but_changes_nothing(
+    machine: Machine, deb: Path
+) -> None:
+    ready(machine, deb)
+    machine.run("useradd", "--create-home", "--groups", "agentorch", "member")
+    as_member = ("runuser", "--user", "member", "--")
+    post = ("curl", "--fail-with-body", "--silent", "--unix-socket", "/run/agentorch/webhook.sock")
+    header = ("--header", "Authorization: Bearer dev-token")
+    said = machine.output(*as_member, *post, *header, "--data", POSTED, "http://localhost/webhook")
+    job_id = json.loads(said)["job_id"]
+    ended(machine, job_id)
+    machine.wait_for(f"agentorch-ls --done | grep -qx {job_id}", 20)
+    assert machine.output(*as_member, "agentorch-ls") == job_id
+    assert json.loads(machine.output(*as_member, "agentorch-status", job_id))["status"] == "success"
+    assert machine.output(*as_member, "agentorch-logs", job_id)
+    for refused in (("submit", "--goal", "no"), ("retry", job_id), ("cancel", job_id)):
+        ran = machine.run(*as_member, f"agentorch-{refused[0]}", *refused[1:], check=False)
+        assert (ran.returncode, ran.stdout) == (2, b""), ran
+        assert ran.stderr.startswith(f"agentorch-{refused[0]}: ".encode())
+    assert machine.output("agentorch-ls") == job_id
 
 
 # ---- upgraded ---------------------------------------------------------------------------------
