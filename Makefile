@@ -16,7 +16,6 @@ VENV := .venv
 BIND ?= 127.0.0.1:8080
 PACKAGES := bash-completion:/usr/share/bash-completion/bash_completion bubblewrap:bwrap curl:curl \
 	lintian:lintian openssh-client:ssh-keygen zsh:zsh \
-	lintian:lintian zsh:zsh openssh-client:ssh-keygen \
 	debootstrap:debootstrap e2fsprogs:mkfs.ext4 firejail:firejail git:git \
 	groff-base:groff iproute2:ip man-db:man npm:npm openssl:openssl podman:podman ripgrep:rg \
 	qemu-system-x86:qemu-system-x86_64 qemu-utils:qemu-img scdoc:scdoc shellcheck:shellcheck \
