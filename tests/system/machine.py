@@ -28,7 +28,7 @@ SUITE = "bookworm"
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "udev"),
     *("python3", "python3-aiohttp", "python3-click", "python3-httpx", "python3-jsonschema"),
-    *("python3-prometheus-client", "python3-rich", "python3-waitress"),
+    *("python3-jinja2", "python3-prometheus-client", "python3-rich", "python3-waitress"),
     *("acl", "bubblewrap", "curl", "git", "libseccomp2", "procps", "prometheus-node-exporter"),
     *("linux-image-cloud-amd64", "initramfs-tools"),
 )
