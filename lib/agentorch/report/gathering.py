@@ -142,7 +142,7 @@ def job_view(queue: Queue, found: Found, now: datetime) -> JobView:
         result = read_document(paths.result)
     steps = tuple(_steps(paths, found, state))
     taken = [one for one in decisions(paths) if isinstance(one, dict)]
-    word = status_word(found.state, state) if state else None
+    word = status_word(found.state, state) if "status" in state else None
     redactor = Redactor()
     clean = redactor.redact
     return JobView(
@@ -152,7 +152,7 @@ def job_view(queue: Queue, found: Found, now: datetime) -> JobView:
         goal=clean(found.job.goal),
         metadata=clean(json.dumps(dict(found.job.metadata), ensure_ascii=False, indent=2)),
         summary=_string(result, "summary"),
-        error=_mapping(result, "error"),
+        error=mapping_in(result, "error"),
         question=_asked(steps) if found.state is State.AWAITING_APPROVAL else "",
         started_at=moment(state.get("started_at")),
         finished_at=moment(state.get("finished_at")),
@@ -193,9 +193,9 @@ def _spans(
 
 
 def _steps(paths: ArtifactPaths, found: Found, state: Document) -> Iterator[StepView]:
-    known = _mapping(state, "steps") or {}
+    known = mapping_in(state, "steps") or {}
     for step in found.job.steps:
-        told = _mapping(known, step.step_id) or {}
+        told = mapping_in(known, step.step_id) or {}
         yield _step(paths.step(step.step_id), step, told)
 
 
@@ -244,9 +244,9 @@ def _attempt(paths: AttemptPaths, number: int, told: Mapping[str, Any]) -> Attem
             finished_at=moment(told.get("finished_at")) if is_it else None,
             logs=logs,
         )
-    error = _mapping(result, "error") or {}
-    verdict = _mapping(result, "verdict") or {}
-    network = _mapping(result, "network") or {}
+    error = mapping_in(result, "error") or {}
+    verdict = mapping_in(result, "verdict") or {}
+    network = mapping_in(result, "network") or {}
     return AttemptView(
         number=number,
         status=_string(result, "status") or "unknown",
@@ -260,9 +260,9 @@ def _attempt(paths: AttemptPaths, number: int, told: Mapping[str, Any]) -> Attem
         question=_string(result, "question"),
         verdict=_string(verdict, "decision"),
         reasons=tuple(plain(one) for one in _list(verdict, "reasons")[:50]),
-        program=_program(_mapping(result, "program") or {}),
+        program=_program(mapping_in(result, "program") or {}),
         refused=tuple(plain(one) for one in _list(network, "refused")[:50]),
-        metrics=_mapping(result, "metrics") or {},
+        metrics=mapping_in(result, "metrics") or {},
         logs=logs,
     )
 
@@ -312,7 +312,8 @@ def end_of(path: Path) -> End:
     return End()
 
 
-def _mapping(document: Mapping[str, Any], name: str) -> Document | None:
+def mapping_in(document: Mapping[str, Any], name: str) -> Document | None:
+    """A field that is an object, None where it is something else."""
     found = document.get(name)
     return found if isinstance(found, dict) else None
 

@@ -16,7 +16,7 @@ from agentorch.job import Job, Key
 from agentorch.jobqueue import Queue
 from agentorch.paths import ArtifactPaths, AttemptPaths
 from agentorch.redact import Redactor
-from agentorch.report.gathering import read_document
+from agentorch.report.gathering import mapping_in, read_document
 from agentorch.report.words import between_s, figure, moment
 from agentorch.states import State
 
@@ -137,7 +137,7 @@ def _entry(queue: Queue, job: Job, place: State, redactor: Redactor, now: dateti
     return Entry(
         job=job,
         goal=redactor.redact(job.goal[:2000]),
-        status=str((status_word(place, state) if state else None) or place),
+        status=str((status_word(place, state) if "status" in state else None) or place),
         started_at=started,
         finished_at=ended,
         seconds=between_s(started, now if place is State.RUNNING else ended),
@@ -152,7 +152,7 @@ def _results(paths: ArtifactPaths) -> Iterator[Document]:
     for step in paths.started_steps():
         for directory in step.attempts.glob("*"):
             result = read_document(AttemptPaths(directory).result)
-            yield {"metrics": result.get("metrics") or {}}
+            yield {"metrics": mapping_in(result, "metrics") or {}}
 
 
 # ---- charts -----------------------------------------------------------------------------------
