@@ -137,13 +137,19 @@ def _make(path: Path) -> None:
 def _opened(path: Path, prepare: Prepare) -> sqlite3.Connection:
     db = _connection(path, "mode=rw")
     try:
-        db.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(db, path)
         db.execute("PRAGMA synchronous = FULL")
         prepare(db)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _write_ahead(db: sqlite3.Connection, path: Path) -> None:
+    (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":  # that is no error to SQLite
+        raise TryAgain(f"{path}: its disk can't take a write-ahead log")
 
 
 # ---- reading ----------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ ROWS = {
     "memory": "memory",
     "webhook": "webhook",
     "idle": "idle",
+    "metrics": "metrics",
     "broker": "broker",
     "agents": "agents",
     "agent_memory": "agent_memory",

@@ -33,12 +33,14 @@ ERRORS = {
     "link": ("ENOSPC", "EROFS", "EIO", "EDQUOT"),
     "rename": ("ENOSPC", "EROFS", "EIO"),
     "unlink": ("EROFS", "EIO"),
+    "pwrite64": ("ENOSPC", "EIO"),
 }
 INTERRUPTIBLE = ("openat", "write", "fsync", "flock")
 # The answer itself; the trial of the disk at a runner's start, which is there to fail; and what
 # SQLite does not ask about: the directory of its files, and those that whoever opens next removes.
 OTHER = re.compile(
-    r"^write\(1<|/\.[0-9a-f]{16}\b|^unlink\(.*/state\.db-(?:wal|shm)\"|^fsync\(\d+<[^>]*/state>\)"
+    r"^write\(1<|/\.[0-9a-f]{16}\b|^unlink\(.*/state\.db-(?:journal|wal|shm)\"|^fsync\(\d+<[^>]*/state>\)"
+    r"|^pwrite64\(\d+<[^>]*/state\.db>"  # that is where the log is copied to at last
 )
 
 
