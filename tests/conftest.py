@@ -19,6 +19,7 @@ PACKAGES = {
     "systemd-nspawn": "systemd-container",
     "systemd-analyze": "systemd",
     "dpkg-buildpackage": "dpkg-dev",
+    "promtool": "prometheus",
 }
 PASSED = pytest.StashKey[bool]()
 

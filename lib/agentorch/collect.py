@@ -89,10 +89,10 @@ def _moved(queue: Queue, removal: Removal) -> list[Path] | None:
             whole = removal.part is Part.JOB
             if whole:
                 queue.forget_key(key.job_id)
+                ledger.forget(queue.roots, key.job_id)
             parts = (workspace.directory, *([artifacts.directory] if whole else []))
             moved = [path for path in map(_trashed, parts) if path is not None]
             if whole:
-                ledger.forget(queue.roots, key.job_id)
                 _drop(queued)
             return moved
     except UnknownJob:  # a collection was killed when it had moved the artifacts

@@ -35,7 +35,7 @@ def killed_at(prepared: Site, point: Point) -> list[str]:
     wrong += [f"left: {path}" for path in leftovers(site)]
     # the id is free
     site.submit(job(ID, SCRIPT))
-    wrong += [*site.recover(), *violations(site)]
+    wrong += [*site.recover(), *violations(site, collected=1)]
     if places(site) != {ID: State.DONE}:
         wrong.append(f"{places(site)}: the next job of this id did not run")
     remove(site)
