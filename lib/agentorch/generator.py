@@ -114,8 +114,8 @@ def _of_warm(given: Given) -> Iterator[tuple[str, str]]:
 def _of_user(given: Given) -> Iterator[tuple[str, str]]:
     if given.uid is None:
         return
-    manager, runtime = f"user@{given.uid}.service", f"/run/user/{given.uid}"
-    text = _text("Unit", f"Wants={manager}", f"After={manager}") + _text(
+    service, runtime = f"user@{given.uid}.service", f"/run/user/{given.uid}"
+    text = _text("Unit", f"Wants={service}", f"After={service}") + _text(
         "Service",
         f"Environment=XDG_RUNTIME_DIR={runtime}",
         f"Environment=DBUS_SESSION_BUS_ADDRESS=unix:path={runtime}/bus",
@@ -123,7 +123,7 @@ def _of_user(given: Given) -> Iterator[tuple[str, str]]:
     for name in CALLERS:
         yield _service(name).replace(".conf", "-user.conf"), text
     # of what systemd delegates without being asked, io is missing: no IOWeight=, no figures
-    yield drop_in(manager), _text("Service", "Delegate=cpu memory pids io")
+    yield drop_in(service), _text("Service", "Delegate=cpu memory pids io")
 
 
 def _of_totals(given: Given) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from agentorch import __version__, atomic, signing
 from agentorch.artifacts import FINAL_STATES
@@ -285,8 +285,7 @@ def _parsed(content: bytes) -> Document | None:
             "files": dict(),
             "decisions": {"bytes": int(size), "sha256": str()},
         } if size >= 0:
-            found: Document = document
-            return found
+            return cast("Document", document)
     return None
 
 

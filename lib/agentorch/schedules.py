@@ -119,9 +119,8 @@ def _beyond(document: Document) -> Iterator[str]:
         except Invalid as invalid:
             yield from (f".schedule: {problem}" for problem in invalid.problems)
     payload = document.get("payload")
-    for name in OWN if isinstance(payload, dict) else ():
-        if name in payload:
-            yield f".payload.{name}: is set by each run"
+    given = payload if isinstance(payload, dict) else {}
+    yield from (f".payload.{name}: is set by each run" for name in OWN if name in given)
 
 
 def generated(directory: Path) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -27,6 +27,8 @@ NOT_OURS = {
     "prompt.py: task": "what the prompt says below its heading of this name",
     "systemd_run.py: _manager": "systemd's",
     "systemd_run.py: MANAGER_VARIABLES": "systemd's",
+    "resources.py: tasks_max": "systemd's",
+    "channels.py: error_task_class": "waitress's",
 }
 
 

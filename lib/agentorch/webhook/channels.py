@@ -56,7 +56,7 @@ class Parser(HTTPRequestParser):
             raise ParsingError("the length of the body is told in two ways")
 
 
-class RefusedTask(ErrorTask):
+class Refused(ErrorTask):
     """Answers what the parser refused, and what an application's bug left unanswered."""
 
     def execute(self) -> None:
@@ -76,7 +76,7 @@ class Channel(HTTPChannel):
     """A connection."""
 
     parser_class = Parser
-    error_task_class = RefusedTask
+    error_task_class = Refused
     # set where the client may still be sending what nobody will read
     unread = False
     lingers_until_s: float | None = None
