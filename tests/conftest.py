@@ -19,7 +19,6 @@ PACKAGES = {
     "systemd-nspawn": "systemd-container",
     "systemd-analyze": "systemd",
     "dpkg-buildpackage": "dpkg-dev",
-    "promtool": "prometheus",
 }
 PASSED = pytest.StashKey[bool]()
 

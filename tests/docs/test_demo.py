@@ -148,9 +148,9 @@ def test_the_agents_demo_works_and_leaves_nothing(tmp_path: Path) -> None:
 
 AGENTS_SAY = (
     "agent claude in the sandbox: edits a file by its shell",
-    "01_plan: ended (attempt=1 agent=opencode status=success",
-    "02_implement: ended (attempt=1 agent=codex status=success",
-    "03_review: ended (attempt=1 agent=claude status=success",
+    "01_plan: ended: success: ",
+    "02_implement: ended: success: ",
+    "03_review: ended: success: ",
     "approved: an even count gives the mean of the middle two",
     "02_implement  codex     gpt-5.5               200 tokens in    40 out $0.0018",
     "+    return (ordered[middle] + ordered[~middle]) / 2",
