@@ -45,6 +45,17 @@ def test_a_job_by_curl(service: Service, where: list[str]) -> None:
     service.assert_sound()
 
 
+def test_node_exporter_tells_of_them(service: Service) -> None:
+    machine = service.machine
+    machine.run("systemctl", "start", "prometheus-node-exporter.service")
+    machine.run("systemctl", "start", "agentorch-metrics.service")
+    told = r'^orchestrator_jobs_total\{status="success"\} [1-9]'
+    machine.wait_for(f"curl --silent http://127.0.0.1:9100/metrics | grep -E '{told}'")
+    assert "node_textfile_scrape_error 0\n" in machine.output(
+        "curl", "--silent", "http://127.0.0.1:9100/metrics"
+    )
+
+
 def test_two_hundred_jobs_in_four_slots(service: Service) -> None:
     ids = service.post(*[document(SHORT) for _ in range(JOBS)])
     audited = service.assert_sound(600)["jobs"]
