@@ -32,6 +32,7 @@ ROWS = {
     "memory": "memory",
     "webhook": "webhook",
     "idle": "idle",
+    "activated": "activated",
     "metrics": "metrics",
     "broker": "broker",
     "agents": "agents",
