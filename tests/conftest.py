@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -34,6 +35,8 @@ def pytest_configure() -> None:
         if name in ours or name.startswith(("AGENTORCH_", "ANTHROPIC_", "OPENAI_")):
             del os.environ[name]
     os.umask(0o022)
+    # nohup(1) has it ignored, and so had every program that a test starts
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
