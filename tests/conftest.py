@@ -35,8 +35,9 @@ def pytest_configure() -> None:
         if name in ours or name.startswith(("AGENTORCH_", "ANTHROPIC_", "OPENAI_")):
             del os.environ[name]
     os.umask(0o022)
-    # nohup(1) has it ignored, and so had every program that a test starts
+    # nohup(1) has one ignored, a shell's background the other: so had every program of a test
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
