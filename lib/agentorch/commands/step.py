@@ -15,6 +15,7 @@ import click
 from agentorch import atomic, attempt, sd_daemon
 from agentorch.agents.registry import Registry
 from agentorch.agents.registry import load as load_agents
+from agentorch.approvals import deciding
 from agentorch.artifacts import JobArtifacts
 from agentorch.commands.shape import configured, program
 from agentorch.contracts.door import Door, accept
@@ -111,7 +112,10 @@ def _queued(settings: Settings, agents: Registry, word: str, step_id: str) -> Do
     with atomic.disk_trouble(settings.state_directory), hold(queue, STEPS, wait=False) as slot:
         if slot is None:
             raise Refused("another agentorch-step runs a step of a queued job")
-        if not slot.take(found.state, found.key):
+        # under the lock under which an ended job is collected
+        with deciding(settings.roots.artifacts(job_id)):
+            is_ours = slot.take(found.state, found.key)
+        if not is_ours:
             raise Refused(f"job {job_id} was moved meanwhile")
         try:
             return _run(settings, agents, found.job, step)
