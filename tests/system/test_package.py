@@ -121,7 +121,7 @@ def test_every_debian_builds_it(suite: str, units: str, tmp_path: Path) -> None:
     with tarfile.open(fileobj=BytesIO(listed)) as archive:
         names = archive.getnames()
     assert f"./{units}/systemd/system/agentorch.target" in names
-    assert len([name for name in names if name.endswith("/agentorch.target")]) == 1
+    assert len([name for name in names if name.endswith("/system/agentorch.target")]) == 1
 
 
 def _clean() -> dict[str, str]:
