@@ -14,6 +14,7 @@ from .service import SOCKET, STATE, TOKEN, Service, document
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 
 JOBS = 200
+FEWER = 40
 SHORT = 'echo "$PWD" >file'
 WAITS = "touch began; while [ ! -e go ]; do sleep 0.1; done; echo ended >file"
 
@@ -56,8 +57,10 @@ def test_node_exporter_tells_of_them(service: Service) -> None:
     )
 
 
-def test_two_hundred_jobs_in_four_slots(service: Service) -> None:
-    ids = service.post(*[document(SHORT) for _ in range(JOBS)])
+def test_two_hundred_jobs_in_four_slots(service: Service, request: pytest.FixtureRequest) -> None:
+    # minutes of two processors: the other Debian shows with fewer that its slots do the same
+    many = JOBS if request.node.callspec.params["service"] == SUITE else FEWER
+    ids = service.post(*[document(SHORT) for _ in range(many)])
     audited = service.assert_sound(600)["jobs"]
     assert all(len(audited[job]["steps"]["01_step"]) == 1 for job in ids)
     slots = service.machine.output("ls", f"{STATE}/queue/running").split()
