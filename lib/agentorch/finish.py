@@ -55,7 +55,7 @@ def finish(
         sweep(artifacts.paths)
         kept = patch if patch is not None else artifacts.read_patch()
         artifacts.write_end(job, result, kept)
-        outbox.announce(slot.queue.paths, job, state.ends, result)
+        outbox.announce(slot.queue.paths, artifacts.paths, job, state.ends, result)
         count_end(slot.queue.roots, artifacts, key, job, known, state)
         content = atomic.encode(state_document(job, state))
         runrecord.keep(slot.queue.roots, result, state.ends, content)

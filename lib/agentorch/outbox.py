@@ -21,7 +21,7 @@ from agentorch import atomic, callbacks
 from agentorch.documents import Document, read_json
 from agentorch.errors import UnknownJob
 from agentorch.job import Job
-from agentorch.paths import NEW, REFUSED, WAITING, QueuePaths
+from agentorch.paths import NEW, REFUSED, WAITING, ArtifactPaths, QueuePaths
 from agentorch.times import moment_of, rfc3339
 
 _STAMP = "%Y%m%dT%H%M%SZ"
@@ -55,8 +55,13 @@ class Placed:
         return self.path.name[_STAMP_CHARS * (self.path.parent.name == WAITING) :]
 
 
-def announce(paths: QueuePaths, job: Job, end: int, result: Document) -> None:
-    """Leaves what is to be told about an end, where somebody wants to know. Durable on return."""
+def announce(
+    paths: QueuePaths, artifacts: ArtifactPaths, job: Job, end: int, result: Document
+) -> None:
+    """Leaves what is to be told about an end, where somebody wants to know. Durable on return.
+
+    Written among the job's artifacts, and moved: whatever lies in new/ starts a notifier.
+    """
     if job.callback_url is None:
         return
     status = str(result["status"])
@@ -68,7 +73,15 @@ def announce(paths: QueuePaths, job: Job, end: int, result: Document) -> None:
         created_at=str(result["finished_at"]),
         body=result,
     )
-    atomic.replace_json(paths.outbox(NEW) / f"{job.job_id}-{end}-{status}.json", asdict(entry))
+    atomic.replace(artifacts.callback, atomic.encode(asdict(entry)), last=False)
+    os.rename(artifacts.callback, paths.outbox(NEW) / f"{job.job_id}-{end}-{status}.json")
+    atomic.sync_directory(paths.outbox(NEW))
+
+
+def sweep(paths: QueuePaths) -> None:
+    """Removes what a killed notifier left; for who holds the outbox's lock."""
+    for where in (NEW, WAITING, REFUSED):
+        atomic.remove_temporaries(paths.outbox(where))
 
 
 def due(paths: QueuePaths, now: datetime) -> Iterator[Placed]:

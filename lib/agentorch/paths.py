@@ -14,6 +14,7 @@
         .lock                           flock held while a decision is taken on the job
         decisions.jsonl                 every decision, appended
         cancel                          marker: the owner ends the job
+        callback.json                   on its way to the outbox
         manifest.json manifest.json.sig  hashes of all of it at the end, and their signature
         state.json                      the pipeline's progress; its status is the commit record
         base.json                       the commit that the workspace was made from
@@ -202,6 +203,10 @@ class ArtifactPaths(_Left):
     @property
     def cancel(self) -> Path:
         return self.directory / "cancel"
+
+    @property
+    def callback(self) -> Path:
+        return self.directory / "callback.json"
 
     @property
     def state(self) -> Path:

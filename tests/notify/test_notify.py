@@ -244,3 +244,12 @@ def test_many_at_once_are_all_told(here: Installation) -> None:
         here.drain(ENABLE_REAL_CLI="0")
         here.run("notify")
         assert sorted(json.loads(one.body)["job_id"] for one in receiver.told) == sorted(ids)
+
+
+def test_what_a_killed_notifier_left_does_not_start_it_again(here: Installation) -> None:
+    """The path unit watches whether new/ is empty."""
+    here.submit(step("one", "true"))
+    left = here.state / "queue/outbox/new/.job-1-1-failed.json.0123456789ab"
+    left.write_text("{")
+    here.run("notify")
+    assert not left.exists()

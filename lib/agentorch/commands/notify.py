@@ -39,6 +39,10 @@ def main(words: tuple[str, ...], *, listing: bool, again: bool) -> None:
 
 
 def _tell(paths: QueuePaths, settings: Settings) -> None:
+    if not paths.outbox(NEW).is_dir():  # no job was ever submitted
+        return
+    with flocked(paths.outbox_lock, wait=True):
+        outbox.sweep(paths)
     if next(outbox.due(paths, datetime.now(UTC)), None) is None:
         return
     # imported here: it speaks HTTP, and mostly there is nobody to tell
