@@ -103,9 +103,9 @@ def killed_at(prepared: Site, scene: Scene, point: Point) -> list[str]:
     ids, wrong = kill(site, scene, point)
     before = ended_attempts(site)
     wrong += site.recover()
-    wrong += violations(site)
+    wrong += violations(site, by_hand=scene.repeats)
     wrong += scene.after(site, ids)
-    wrong += violations(site)
+    wrong += violations(site, by_hand=scene.repeats)
     wrong += [] if scene.repeats else repeated(site, before)
     remove(site)
     return [f"{scene.name}: killed before {point}: {line}" for line in wrong]
@@ -127,7 +127,7 @@ def redelivered_at(prepared: Site, point: Point) -> list[str]:
     again = site.run(*scene.argv, stdin=scene.stdin)
     wrong += scenes.redelivered(site, again.ids, known)
     wrong += site.recover()
-    wrong += [*violations(site), *scene.after(site, again.ids)]
+    wrong += [*violations(site, by_hand=scene.repeats), *scene.after(site, again.ids)]
     remove(site)
     return [f"killed before {point}: {line}" for line in wrong]
 
