@@ -18,6 +18,15 @@ def read_json(path: Path) -> Document | None:
     return document
 
 
+def read_cache(path: Path) -> Document:
+    """What we kept to spare us work; empty where it can't be read or is not as we write it."""
+    try:
+        known = read_json(path)
+    except (OSError, ValueError):  # as good as none
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
 def read_bytes(path: Path) -> bytes:
     """A file of ours, empty where there is none."""
     try:

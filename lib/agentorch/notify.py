@@ -22,7 +22,7 @@ from aiohttp.abc import AbstractResolver
 
 from agentorch import __version__, atomic, callbacks, outbox
 from agentorch.broker.addresses import refusal
-from agentorch.broker.reach import lookup
+from agentorch.broker.reach import lookup, public
 from agentorch.callbacks import Again, Answer, Delivered, GivenUp
 from agentorch.journal import Journal
 from agentorch.messages import Message
@@ -149,11 +149,8 @@ class Checked(AbstractResolver):
     async def resolve(self, host: str, port: int = 0, family: int = socket.AF_INET) -> list[Any]:
         """The addresses of a name, as aiohttp wants them. Raises OSError where none may be used."""
         found = await lookup(host, port)
-        allowed = is_allowed(host, port, self._hosts)
-        refusals = {place[0]: None if allowed else refusal(place[0]) for _, place in found}
-        good = [(kind, place) for kind, place in found if refusals[place[0]] is None]
+        good, why = (found, "") if is_allowed(host, port, self._hosts) else public(found)
         if not good:
-            why = ", ".join(dict.fromkeys(str(words) for words in refusals.values()))
             raise OSError(errno.EACCES, f"{host} leads to no public address ({why})")
         return [
             {

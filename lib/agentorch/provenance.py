@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agentorch import atomic
 from agentorch.agents.base import Capabilities
-from agentorch.documents import Document, read_json
+from agentorch.documents import Document, read_cache
 from agentorch.preflight import found
 from agentorch.versions import first_version, spelled
 
@@ -47,7 +47,7 @@ def _identity(path: str) -> list[int]:
 
 
 def _sha256(path: str, identity: list[int], hashes: Path) -> str:
-    known = _known(hashes)
+    known = read_cache(hashes)
     match known.get(path):
         case {"program": list(same), "sha256": str(digest)} if same == identity:
             return digest
@@ -59,16 +59,8 @@ def _sha256(path: str, identity: list[int], hashes: Path) -> str:
 
 
 def _version(capabilities: Capabilities, identity: list[int], versions: Path) -> str | None:
-    match _known(versions).get(shlex.join(capabilities.version_argv)):
+    match read_cache(versions).get(shlex.join(capabilities.version_argv)):
         case {"program": list(same), "said": str(text)} if same == identity:
             version = first_version(text)
             return None if version is None else spelled(version)
     return None
-
-
-def _known(path: Path) -> Document:
-    try:
-        known = read_json(path)
-    except (OSError, ValueError):  # not ours to read, or not as we write it: as good as none
-        return {}
-    return known if isinstance(known, dict) else {}

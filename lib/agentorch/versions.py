@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from agentorch import atomic
-from agentorch.documents import Document, read_json
+from agentorch.documents import read_cache
 
 TIMEOUT_S = 10
 MAX_BYTES = 64 * 1024
@@ -63,7 +63,7 @@ def said(argv: Sequence[str], environment: Mapping[str, str], kept: Path | None)
     program = _identity(argv[0], environment.get("PATH", os.defpath))
     if kept is None or program is None:
         return printed(argv, environment)
-    name, known = shlex.join(argv), _known(kept)
+    name, known = shlex.join(argv), read_cache(kept)
     if (text := _fresh(known.get(name), program)) is not None:
         return text
     text = printed(argv, environment)
@@ -72,14 +72,6 @@ def said(argv: Sequence[str], environment: Mapping[str, str], kept: Path | None)
         with contextlib.suppress(OSError):  # where it can't be kept, it is asked again
             atomic.replace_json(kept, {**known, name: entry})
     return text
-
-
-def _known(kept: Path) -> Document:
-    try:
-        known = read_json(kept)
-    except (OSError, ValueError):  # not ours to read, or not as we write it: as good as none
-        return {}
-    return known if isinstance(known, dict) else {}
 
 
 def _fresh(entry: object, program: list[int]) -> str | None:

@@ -11,6 +11,7 @@ import errno
 import os
 import socket
 import threading
+from collections.abc import Sequence
 from typing import cast
 
 from agentorch.broker.addresses import refusal
@@ -62,12 +63,17 @@ async def lookup(name: str, port: int) -> list[Found]:
     return await answered
 
 
+def public(found: Sequence[Found]) -> tuple[list[Found], str]:
+    """Those that may be connected to, and in words what the others are. Pure."""
+    refusals = {place[0]: refusal(place[0]) for _, place in found}
+    why = ", ".join(dict.fromkeys(words for words in refusals.values() if words is not None))
+    return [one for one in found if refusals[one[1][0]] is None], why
+
+
 async def connected(name: str, port: int, found: list[Found], address_s: float) -> socket.socket:
     """A connection to the first of the public addresses that takes it. Raises Refused."""
-    refusals = {place[0]: refusal(place[0]) for _, place in found}
-    allowed = [one for one in found if refusals[one[1][0]] is None]
+    allowed, why = public(found)
     if not allowed:
-        why = ", ".join(dict.fromkeys(str(words) for words in refusals.values()))
         words = f"{name} leads to no public address ({why})"
         raise Refused(403, "policy", words, note=True)
     problem = ""

@@ -106,10 +106,9 @@ class Application:
 
     def _open(self, endpoint: Endpoint) -> Answer:
         if endpoint is Endpoint.METRICS:
-            from agentorch import metrics  # noqa: PLC0415  (few ask: others start faster)
+            from agentorch.metrics import exposition  # noqa: PLC0415  (few ask: others start faster)
 
-            content = metrics.exposition(self._site.settings)
-            return Answer(HTTPStatus.OK, content, PROMETHEUS)
+            return Answer(HTTPStatus.OK, exposition(self._site.settings), PROMETHEUS)
         trouble = self._health.problem()
         return document({"ok": True}) if trouble is None else try_again(trouble)
 
