@@ -23,9 +23,8 @@ from agentorch.broker.account import Account
 from agentorch.broker.grants import Grant, grant_path
 
 KEY = "sk-canary-0123456789abcdefghijklmnopqrstuvwxyz"
-GRANT = Grant(
-    "job00001", "01_plan", 1, "claude", time.time() + 600, providers=("anthropic", "openai")
-)
+ENDLESS = 1e11  # a moment far off, in seconds since 1970: a module may be read long before it runs
+GRANT = Grant("job00001", "01_plan", 1, "claude", ENDLESS, providers=("anthropic", "openai"))
 PROGRAM = "from agentorch.commands.broker import main; main(prog_name='agentorch-broker')"
 
 
