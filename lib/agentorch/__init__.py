@@ -19,7 +19,7 @@ The floors of this package. Imports go down; on one floor they go to the left:
     2  contracts                                    what is accepted at a door
     1  pipeline context prompt redact policy        pure decisions: no os, no time
        roles verdict retention callbacks counts death
-       cron timers
+       cron timers budgets parking
     0  errors states messages abilities hosts       pure words
        resources job text times secretforms checks families
 """

@@ -8,11 +8,12 @@ its result, and an owner that finds a final state only moves the queue file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from agentorch import atomic
+from agentorch.budgets import Allowance
 from agentorch.documents import Document, read_bytes, read_json, read_text
 from agentorch.job import SCHEMA_VERSION, Job, Outcome, Step, Verdict
 from agentorch.paths import STEP_FILES, ArtifactPaths
@@ -22,6 +23,7 @@ from agentorch.states import STATUSES, State, Status
 from agentorch.text import demoted, one_line, printable
 
 PENDING = "pending"
+PARKED = "parked"
 MAX_ATTEMPTS = 50  # what a result may say
 PEAKS = frozenset({"memory_peak_bytes", "tasks_peak"})
 
@@ -45,6 +47,15 @@ class StepRecord:
 
 
 @dataclass(frozen=True)
+class Parked:
+    """Until when (RFC 3339) a job is parked, for which class of outcome, and why in words."""
+
+    until: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class JobState:
     """state.json as a value. `claimed_at` is None where its owner left it for the next to adopt."""
 
@@ -55,6 +66,7 @@ class JobState:
     finished_at: str | None = None
     claimed_at: str | None = None
     ends: int = 0  # how often the job ended, or stopped to ask
+    parked: Parked | None = None
     records: Mapping[str, StepRecord] = field(default_factory=dict)
 
     def record(self, step_id: str, **changes: Any) -> JobState:
@@ -114,6 +126,35 @@ class JobArtifacts:
     def attempt_end(self, step_id: str, attempt: int) -> Document | None:
         """How an attempt's unit ended; None where it had none, or nobody could record it."""
         return read_json(self.paths.step(step_id).attempt(attempt).end)
+
+    def succeeded(self, job: Job) -> list[Document]:
+        """The results of the steps that succeeded, or that a human took as they are, in the order
+        in which they ended.
+        """
+        state = self.read_state()
+        taken = {} if state is None else {n: s.accepted for n, s in state.progress.steps.items()}
+        found = [
+            result
+            for result in self.step_results(job)
+            if result["status"] == Status.SUCCESS or taken.get(result["step_id"])
+        ]
+        return sorted(found, key=lambda result: str(result["finished_at"]))
+
+    def write_allowance(self, step_id: str, attempt: int, allowance: Allowance) -> None:
+        """What an attempt may cost, for the process that runs it; nothing where nothing limits it.
+
+        It need not outlive a power cut: the attempt does not.
+        """
+        if allowance.max_cost_usd is None:
+            return
+        paths = self.paths.step(step_id).attempt(attempt)
+        paths.directory.mkdir(0o750, parents=True, exist_ok=True)
+        atomic.replace(paths.allowance, atomic.encode(asdict(allowance)), last=False)
+
+    def read_allowance(self, step_id: str, attempt: int) -> Allowance:
+        """What an attempt may cost."""
+        document = read_json(self.paths.step(step_id).attempt(attempt).allowance)
+        return Allowance() if document is None else Allowance(**document)
 
     def step_results(self, job: Job) -> list[Document]:
         """The published results of the job's steps, in their order."""
@@ -285,6 +326,7 @@ def state_document(job: Job, state: JobState) -> Document:
         "finished_at": state.finished_at,
         "claimed_at": state.claimed_at,
         "ends": state.ends,
+        "parked": None if state.parked is None else asdict(state.parked),
         "current_step": state.progress.current,
         "steps": dict(_step_documents(job, state)),
     }
@@ -309,17 +351,22 @@ def _step_documents(job: Job, state: JobState) -> Iterator[tuple[str, Document]]
                 "tries": progress.tries,
                 "visits": progress.visits,
                 "base": progress.base,
+                "first": progress.first,
+                "resumes": progress.resumes,
+                "parks": progress.parks,
+                "accepted": progress.accepted,
             },
         )
+
+
+_PROGRESS = ("attempt", "tries", "visits", "base", "first", "resumes", "parks", "accepted")
 
 
 def state_of(document: Document) -> JobState:
     """What a state.json says. Pure."""
     steps = document["steps"]
     progress = {
-        name: StepProgress(
-            _phase(step["status"]), step["attempt"], step["tries"], step["visits"], step["base"]
-        )
+        name: StepProgress(_phase(step["status"]), **{part: step[part] for part in _PROGRESS})
         for name, step in steps.items()
     }
     records = {
@@ -334,6 +381,7 @@ def state_of(document: Document) -> JobState:
         document["finished_at"],
         document["claimed_at"],
         document["ends"],
+        None if document["parked"] is None else Parked(**document["parked"]),
         records,
     )
 

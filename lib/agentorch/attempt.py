@@ -155,10 +155,9 @@ def make_workspace(settings: Settings, artifacts: JobArtifacts, job: Job) -> Non
     workspace = Workspace(settings.roots.workspace(job.job_id))
     if workspace.exists():
         return
-    results = [r for r in artifacts.step_results(job) if r["status"] == Status.SUCCESS]
-    results.sort(key=lambda result: str(result["finished_at"]))
     patches = [
-        artifacts.paths.step(result["step_id"]).latest.patch.read_bytes() for result in results
+        artifacts.paths.step(result["step_id"]).latest.patch.read_bytes()
+        for result in artifacts.succeeded(job)
     ]
     workspace.prepare(
         source(settings, job),
@@ -183,12 +182,9 @@ def excluded(settings: Settings) -> tuple[Path, ...]:
 
 def latest_success(artifacts: JobArtifacts, job: Job, step: Step) -> str | None:
     """The other step that succeeded last, None where none did."""
-    ended = [
-        (str(result["finished_at"]), str(result["step_id"]))
-        for result in artifacts.step_results(job)
-        if result["status"] == Status.SUCCESS and result["step_id"] != step.step_id
-    ]
-    return max(ended)[1] if ended else None
+    ended = [str(result["step_id"]) for result in artifacts.succeeded(job)]
+    others = [step_id for step_id in ended if step_id != step.step_id]
+    return others[-1] if others else None
 
 
 def job_patch(settings: Settings, agents: Registry, job: Job) -> bytes:

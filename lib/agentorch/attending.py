@@ -13,6 +13,7 @@ from typing import Any
 
 from agentorch import atomic, death, sd_daemon
 from agentorch.artifacts import JobArtifacts, step_result
+from agentorch.budgets import Admission
 from agentorch.documents import Document
 from agentorch.errors import Exit, TryAgain
 from agentorch.events import Events
@@ -38,7 +39,7 @@ class Means:
     """What a runner gives a job to run with.
 
     `job_patch` gives the whole change of a job's workspace; `check_room` raises TryAgain while too
-    little of the disk is free to start anything.
+    little of the disk is free to start anything; `admit` reserves what an attempt may cost.
     """
 
     launcher: Launcher
@@ -50,6 +51,7 @@ class Means:
     max_attempts: int
     check_room: Callable[[], None]
     without_secrets: Callable[[Document], Document]
+    admit: Callable[[Attempt], Admission]
 
 
 @dataclass(frozen=True)

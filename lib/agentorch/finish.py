@@ -13,9 +13,11 @@ from datetime import datetime
 from agentorch import atomic, counts, ledger, outbox, runrecord
 from agentorch.artifacts import (
     FINAL_STATES,
+    PARKED,
     PENDING,
     JobArtifacts,
     JobState,
+    Parked,
     job_result,
     state_document,
 )
@@ -26,7 +28,7 @@ from agentorch.paths import ArtifactPaths, Roots
 from agentorch.pipeline import Finish, Phase, Progress, begin
 from agentorch.slots import Slot
 from agentorch.states import ENDED, State, Status
-from agentorch.times import rfc3339
+from agentorch.times import moment_of, rfc3339
 
 
 def finish(
@@ -47,6 +49,7 @@ def finish(
         started_at=known.started_at or stamp,
         finished_at=stamp,
         ends=known.ends + 1,
+        parked=None,
     )
     error = {"code": end.error, "message": end.reason, "details": {}} if end.error else None
     summary = end.reason or f"{len(steps)} of {len(job.steps)} steps ran"
@@ -108,12 +111,25 @@ def sweep(paths: ArtifactPaths) -> None:
                     atomic.remove_temporaries(directory)
 
 
-def give_back(slot: Slot, key: Key, job: Job, state: JobState, *, as_: Key | None = None) -> None:
-    """Puts a job of ours back to pending/, with a state that says so. Durable when it returns."""
+def give_back(slot: Slot, key: Key, job: Job, state: JobState, *, as_: Key | None = None) -> State:
+    """Puts a job of ours back to pending/, or to held/ where somebody wants that.
+
+    Its state says so before. Durable when it returns; tells where it lies.
+    """
     artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
     with atomic.disk_trouble(artifacts.paths.directory):
-        artifacts.write_state(job, replace(state, status=PENDING))
+        artifacts.write_state(job, replace(state, status=PENDING, parked=None))
         # it is retried; where we die before this, its next end puts it right
         if FINAL_STATES.get(state.status) in ENDED:
             ledger.no_longer_ended(slot.queue.roots, job.job_id)
-    slot.give(key, State.PENDING, as_=as_)
+    target = State.HELD if artifacts.paths.hold.exists() else State.PENDING
+    slot.give(key, target, as_=as_)
+    return target
+
+
+def park(slot: Slot, key: Key, job: Job, state: JobState, parked: Parked) -> None:
+    """Parks a job of ours: it goes on by itself at that time. Durable when it returns."""
+    artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
+    with atomic.disk_trouble(artifacts.paths.directory):
+        artifacts.write_state(job, replace(state, status=PARKED, parked=parked))
+    slot.park(key, moment_of(parked.until))

@@ -12,7 +12,7 @@ from agentorch.contracts.values import job_of
 from agentorch.documents import Document, read_json
 from agentorch.errors import UnknownJob
 from agentorch.job import JOB_ID, Job, Key
-from agentorch.jobqueue import Queue, read_document
+from agentorch.jobqueue import Queue, current_document
 from agentorch.states import ENDED, State, Status
 from agentorch.times import rfc3339
 
@@ -33,7 +33,7 @@ class Found:
 def find(queue: Queue, word: str) -> Found:
     """The job of this id, or of the one id that begins so. Raises UnknownJob, naming near ids."""
     job_id = resolve(queue, word)
-    document = read_document(queue.roots.artifacts(job_id).job)
+    document = current_document(queue.roots.artifacts(job_id))
     job = job_of(document)
     place = queue.find(job)
     state, key, slot = place if place is not None else (None, None, None)
@@ -137,7 +137,7 @@ def rows(queue: Queue, listed: Iterable[tuple[Key, State, str | None]]) -> Itera
     """What a listing shows of each; a job that moved or vanished meanwhile is left out."""
     for key, state, slot in listed:
         try:
-            document = read_document(queue.roots.artifacts(key.job_id).job)
+            document = current_document(queue.roots.artifacts(key.job_id))
         except FileNotFoundError:
             continue
         known = read_json(queue.roots.artifacts(key.job_id).state)

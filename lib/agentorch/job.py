@@ -46,6 +46,25 @@ class Network(StrEnum):
     ALLOW = "allow"
 
 
+class Expiry(StrEnum):
+    """What becomes of a job for which no human has decided for too long."""
+
+    WAIT = "wait"
+    REJECT = "reject"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How long a job waits for a human, and what then; `after_s` 0 with WAIT: for ever.
+
+    `then` None: as the server says.
+    """
+
+    then: Expiry | None = None
+    after_s: int = 0
+
+
 @dataclass(frozen=True)
 class Policy:
     """What the job asks of the sandbox; it can only tighten what the server says."""
@@ -55,6 +74,8 @@ class Policy:
     allowed_binaries: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
     requires_approval: bool = False
+    max_cost_usd: float | None = None
+    waiting: Waiting = Waiting()
     resources: Resources = UNLIMITED
 
 
@@ -73,6 +94,7 @@ class Step:
     apply_patches_from: tuple[str, ...] = ()
     allowed_tools: tuple[str, ...] | None = None
     on_failure: str = "stop"
+    approve_after: bool = False
     model: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 

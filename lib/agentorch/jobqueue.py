@@ -25,13 +25,14 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from agentorch import atomic
 from agentorch.contracts.values import Document, job_of
 from agentorch.errors import Duplicate, TryAgain
 from agentorch.job import MAX_TAKEN, Job, Key
-from agentorch.paths import NEW, REFUSED, WAITING, Roots
+from agentorch.paths import NEW, REFUSED, WAITING, ArtifactPaths, Roots, parked_key
 from agentorch.states import State
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -275,10 +276,22 @@ class Queue:
         """
         for _ in range(3):
             for state in State:
-                for key in (replace(job.key, taken=taken) for taken in range(MAX_TAKEN + 1)):
-                    for slot in self._places(state):
-                        if self.paths.file(state, key, slot).exists():
-                            return state, key, slot
+                if state is not State.PARKED:
+                    for key in (replace(job.key, taken=taken) for taken in range(MAX_TAKEN + 1)):
+                        for slot in self._places(state):
+                            if self.paths.file(state, key, slot).exists():
+                                return state, key, slot
+            if (place := self._listed(job)) is not None:
+                return place
+        return None
+
+    def _listed(self, job: Job) -> tuple[State, Key, str | None] | None:
+        """Where a job is that no name leads to: it is parked, or its priority was changed."""
+        changed = self.roots.artifacts(job.job_id).edited.exists()
+        for state in State if changed else (State.PARKED,):
+            for found, slot in self.list_state(state):
+                if found.job_id == job.job_id:
+                    return state, found, slot
         return None
 
     def _places(self, state: State) -> Sequence[str | None]:
@@ -293,6 +306,10 @@ class Queue:
 
     def list_state(self, state: State) -> Iterator[tuple[Key, str | None]]:
         """The keys in a state with their slots, in no order; what is no queue file is left out."""
+        if state is State.PARKED:
+            for _, parked in self.list_parked():
+                yield parked, None
+            return
         for slot in self._places(state):
             directory = self.paths.state(state) if slot is None else self.paths.slot(slot)
             try:
@@ -303,6 +320,22 @@ class Queue:
                             yield key, slot
             except (FileNotFoundError, NotADirectoryError):
                 continue
+
+    def list_parked(self) -> list[tuple[datetime, Key]]:
+        """The parked jobs, with the times at which they go on, the soonest first."""
+        try:
+            names = sorted(os.listdir(self.paths.state(State.PARKED)))
+        except FileNotFoundError:
+            return []
+        return [parked for parked in map(parked_key, names) if parked is not None]
+
+    def file_of(self, state: State, key: Key, slot: str | None = None) -> Path:
+        """The queue file of a job that was found; a parked one is looked for by its key."""
+        if state is State.PARKED:
+            for until, parked in self.list_parked():
+                if parked == key:
+                    return self.paths.parked(key, until)
+        return self.paths.file(state, key, slot)
 
     # ---- move ---------------------------------------------------------------------------------
 
@@ -369,8 +402,21 @@ def read_document(path: Path) -> Document:
 
 
 def read_job(path: Path) -> Job:
-    """The job in a queue file or job.json."""
+    """The job in a queue file or job.json, as it was submitted."""
     return job_of(read_document(path))
+
+
+def current_document(paths: ArtifactPaths) -> Document:
+    """The document of a job as it is by now: as it was submitted, or edited since."""
+    try:
+        return read_document(paths.edited)
+    except FileNotFoundError:
+        return read_document(paths.job)
+
+
+def current_job(paths: ArtifactPaths) -> Job:
+    """The job as it is by now."""
+    return job_of(current_document(paths))
 
 
 def _links(path: Path) -> int:

@@ -13,25 +13,27 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum, auto
 
-from agentorch import context, counts, ledger, pipeline
+from agentorch import atomic, context, counts, ledger, parking, pipeline
 from agentorch.artifacts import (
     FINAL_STATES,
     PENDING,
     JobArtifacts,
     JobState,
+    Parked,
 )
 from agentorch.attending import INTERRUPTED, Attendance, Means, is_interrupted
+from agentorch.budgets import Wait
 from agentorch.documents import Document
 from agentorch.errors import Misconfigured, TryAgain
-from agentorch.finish import finish, give_back
+from agentorch.finish import finish, give_back, park
 from agentorch.job import Key
-from agentorch.jobqueue import read_job
+from agentorch.jobqueue import current_job
 from agentorch.launch.base import Attempt
 from agentorch.messages import Message
-from agentorch.pipeline import AskHuman, Decision, Finish, Phase, RunStep
-from agentorch.reclaim import outlives
+from agentorch.pipeline import AskHuman, Decision, Finish, Park, Phase, RunStep
+from agentorch.reclaim import outlives, parked_until
 from agentorch.slots import Slot
-from agentorch.states import OutcomeClass, Status
+from agentorch.states import OutcomeClass, State, Status
 from agentorch.times import rfc3339
 
 
@@ -50,8 +52,8 @@ class JobRun:
         self.slot = slot
         self.key = key
         self.means = means
-        self.job = read_job(slot.path(key))
-        self.artifacts = JobArtifacts(slot.queue.roots.artifacts(self.job.job_id))
+        self.artifacts = JobArtifacts(slot.queue.roots.artifacts(key.job_id))
+        self.job = current_job(self.artifacts.paths)
         self.fields = {"job": self.job.job_id, "project": self.job.project_id}
         self.attendance = Attendance(self.job, self.artifacts, means, self.fields)
         self.state = self.artifacts.read_state() or JobState(
@@ -62,6 +64,9 @@ class JobRun:
         """Works on the job until it ends or is given back. Raises TryAgain on a full disk."""
         if self.state.status in FINAL_STATES:
             self.slot.give(self.key, FINAL_STATES[self.state.status])
+            return Left.ENDED
+        if (until := parked_until(self.state, datetime.now(UTC))) is not None:
+            self.slot.park(self.key, until)
             return Left.ENDED
         self._claimed()
         watch = self.means.events.watch(self.artifacts.paths.directory)
@@ -79,6 +84,7 @@ class JobRun:
             started_at=self.state.started_at or now,
             finished_at=None,
             claimed_at=now,
+            parked=None,
         )
         self.artifacts.write_state(self.job, self.state)
         slot, taken = self.slot.name, self.key.taken
@@ -91,29 +97,54 @@ class JobRun:
             end = Finish(Status.FAILED, "unknown_agent", f"unknown agent: {', '.join(unknown)}")
             return self._end(end)
         decision = self._adopted()
-        while True:
-            if decision is None:
-                return self._left_running()
+        while decision is not None:
             if self.attendance.cancelled():
                 return self._end(Finish(Status.CANCELLED, "cancelled", "cancelled"))
-            match decision:
-                case Finish():
-                    return self._end(decision)
-                case AskHuman(reason):
-                    return self._end(Finish(Status.NEEDS_HUMAN, "awaiting_human", reason))
-                case RunStep(after_s):
-                    self._pause(after_s)
-            if self.means.stopping():
+            if (left := self._parted(decision)) is not None:
+                return left
+            if isinstance(decision, RunStep):
+                self._pause(decision.after_s)
+            if self.means.stopping() or self.artifacts.paths.hold.exists():
                 return self._given_back()
             if not self.attendance.cancelled():
                 decision = self._attempt()
+        return self._left_running()
+
+    def _parted(self, decision: Decision) -> Left | None:
+        """Parts with the job where the decision says so; None: its step is to be run.
+
+        So it is where a budget is used up: whether that is so by now is asked before an attempt.
+        """
+        match decision:
+            case Finish():
+                return self._end(decision)
+            case AskHuman(reason):
+                return self._end(Finish(Status.NEEDS_HUMAN, "awaiting_human", reason))
+            case Park(OutcomeClass.QUOTA) | Park(until=datetime()):
+                return self._parked(decision)
+            case _:
+                return None
 
     def _given_back(self) -> Left:
-        give_back(self.slot, self.key, self.job, self.state)
+        if give_back(self.slot, self.key, self.job, self.state) is State.HELD:
+            self.means.journal.info("held back", Message.HELD, **self.fields)
+            return Left.ENDED
         self.means.journal.info(
             "given back to the queue: the runner leaves", Message.GIVEN_BACK, **self.fields
         )
         return Left.GIVEN_BACK
+
+    def _parked(self, decision: Park) -> Left:
+        step = self.state.progress.of(self.state.progress.current)
+        result = self.artifacts.attempt_result(self.state.progress.current, step.resumes) or {}
+        details = (result.get("error") or {}).get("details", {})
+        until = decision.until or parking.until(details, step.parks, datetime.now(UTC))
+        reason = decision.reason if decision.until else f"{decision.reason}: {result['summary']}"
+        parked = Parked(rfc3339(until), decision.kind, reason)
+        park(self.slot, self.key, self.job, self.state, parked)
+        words = f"parked until {parked.until}: {reason}"
+        self.means.journal.info(words, Message.PARKED, **self.fields, until=parked.until)
+        return Left.ENDED
 
     def _left_running(self) -> Left:
         """Told to leave while the step runs: it goes on, and the next owner waits for it."""
@@ -176,23 +207,30 @@ class JobRun:
         progress = self.state.progress
         step = progress.of(progress.current)
         result = self.artifacts.attempt_result(progress.current, step.attempt)
+        if step.accepted:
+            self.state = replace(self.state, progress=pipeline.behind(self.job, progress)[0])
+            return pipeline.behind(self.job, progress)[1]
         if result is None:
             return RunStep()
         before = progress.put(progress.current, replace(step, tries=step.tries - 1))
-        kind = OutcomeClass(result["outcome"])
-        return pipeline.after(self.job, before, kind, self.means.max_attempts)[1]
+        kind, code = OutcomeClass(result["outcome"]), code_of(result)
+        return pipeline.after(self.job, before, kind, self.means.max_attempts, code)[1]
 
     def _attempt(self) -> Decision | None:
         self.means.check_room()
         before = self.state
         step_id = self.state.progress.current
         number = self.artifacts.next_attempt(step_id, self.state.progress.of(step_id).attempt)
+        admission = self.means.admit(self._attempt_at(number))
+        if isinstance(admission, Wait):
+            return self._waiting(admission)
         progress = pipeline.started(self.state.progress, number)
         self.state = replace(self.state, progress=progress).record(
             step_id, started_at=_now(), finished_at=None, summary=""
         )
         self.artifacts.write_state(self.job, self.state)
         attempt = self._attempt_at(number)
+        self.artifacts.write_allowance(step_id, number, admission)
         self.attendance.tell(attempt)
         try:
             if not self.attendance.submitted(attempt):
@@ -205,10 +243,18 @@ class JobRun:
         self.means.journal.info(words, Message.STARTED, **self.attendance.fields_of(attempt))
         return self._awaited(attempt, is_ours=True)
 
+    def _waiting(self, wait: Wait) -> Decision:
+        """What becomes of a job whose next attempt may not begin."""
+        if wait.until is None:
+            hold = {"who": None, "reason": wait.reason, "when": _now()}
+            atomic.replace_json(self.artifacts.paths.hold, hold)
+            return RunStep()
+        return Park(wait.kind, wait.reason, wait.until)
+
     def _attempt_at(self, number: int) -> Attempt:
         step = self.job.step(self.state.progress.current)
-        base = self.state.progress.of(step.step_id).base
-        return Attempt(self.job, step, number, base)
+        known = self.state.progress.of(step.step_id)
+        return Attempt(self.job, step, number, known.base, known.first, known.resumes)
 
     # ---- what it came to ----------------------------------------------------------------------
 
@@ -223,12 +269,12 @@ class JobRun:
             return self._interrupted()
         kind = OutcomeClass(result["outcome"])
         progress, decision = pipeline.after(
-            self.job, self.state.progress, kind, self.means.max_attempts
+            self.job, self.state.progress, kind, self.means.max_attempts, code_of(result)
         )
         if isinstance(decision, AskHuman) and result.get("question"):
             decision = AskHuman(f"{decision.reason}: {result['question']}")
         self.artifacts.publish_step(step_id, number)
-        if not (isinstance(decision, RunStep) and progress.of(step_id).status is Phase.RETRYING):
+        if progress.of(step_id).status is not Phase.RETRYING and not isinstance(decision, Park):
             self._remember(step_id, number, result)
         self.state = replace(self.state, progress=progress).record(
             step_id, finished_at=result["finished_at"], summary=result["summary"]
@@ -281,6 +327,12 @@ class JobRun:
             f"{end.status}: {end.reason or 'done'}", Message.FINISHED, **self.fields, queue=state
         )
         return Left.ENDED
+
+
+def code_of(result: Document) -> str | None:
+    """The error code of a result."""
+    code: str | None = (result.get("error") or {}).get("code")
+    return code
 
 
 def _now() -> str:

@@ -36,6 +36,9 @@ class Message(StrEnum):
     LEFT_OUT = "f73ab75aabdf4572978c17da2502a938"
     DROPPED = "d2b9ecd122fb4ca59cf10222656ac985"
     MISCONFIGURED = "84374482fb78431eabf1da0b4cac71ae"
+    PARKED = "02bf4d15760f4ec6b6935587a4bf02ff"
+    WOKEN = "c9bbe6b1498d477fbbfe8a847fd69c68"
+    HELD = "a13212f7954d4d2ab18428b12852acf6"
 
 
 # What comes by the hundred while all is well: the priority of these stays that of their level.

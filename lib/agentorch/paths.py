@@ -6,14 +6,20 @@
         running/SLOT/.lock              flock held by the slot's owner for its whole life
         running/SLOT/KEY.json           owned by that slot
         awaiting_approval/KEY.json      a human decides
+        held/KEY.json                   held back by a human, or by the job's own budget
+        parked/UNTIL-KEY.json           goes on by itself at that time (UTC)
         done/KEY.json  failed/KEY.json  ended
         outbox/{new,waiting,failed}/    what is to be told about ended jobs (see outbox)
         idempotency/SHA256              symlink that spells the id which a key was first used for
     ARTIFACTS_ROOT/ID/
         job.json                        the queue file's other name (one inode for good)
+        job.edited.json                 the job as it is by now, where it was edited
         .lock                           flock held while a decision is taken on the job
         decisions.jsonl                 every decision, appended
         cancel                          marker: the owner ends the job
+        hold                            marker: its owner puts it into held/; says why
+        keep                            marker: retention passes it by
+        announced                       the last time of waiting that people were told of
         callback.json                   on its way to the outbox
         manifest.json manifest.json.sig  hashes of all of it at the end, and their signature
         state.json                      the pipeline's progress; its status is the commit record
@@ -26,6 +32,7 @@
             claim                       linked by the process that runs the attempt
             end.json                    how its unit ended, and what it used (systemd launcher)
             prompt.md                   what the agent was given
+            allowance.json              what it may cost, and which cap says so
     WORKSPACES_ROOT/ID/
         work/                           what the agent sees
         workspace.json                  its base, its last trees, the visit that began last
@@ -44,12 +51,14 @@
 
 Locking: a lock file is never deleted, flock(2) on it is the proof of life of its holder, and the
 descriptor is closed in every child that is not meant to hold it. A queue file is moved only by the
-owner of its slot, or out of pending/ and awaiting_approval/ by whoever renames first.
+owner of its slot, or out of pending/, awaiting_approval/, held/ and parked/ by whoever renames
+first.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from agentorch.job import Key
@@ -68,6 +77,25 @@ STEP_FILES = (
 
 # Where a callback lies: to be told now, again later, given up.
 NEW, WAITING, REFUSED = "new", "waiting", "failed"
+
+
+_STAMP = "%Y%m%dT%H%M%SZ"
+_STAMP_CHARS = len("20260101T000000Z")
+
+
+def parked_name(key: Key, until: datetime) -> str:
+    """The file name of a parked job: whole seconds, UTC."""
+    return f"{until.astimezone(UTC).strftime(_STAMP)}-{key}"
+
+
+def parked_key(name: str) -> tuple[datetime, Key] | None:
+    """When a parked job goes on, and its key; None where the name spells none."""
+    key = Key.parse(name[_STAMP_CHARS + 1 :])
+    try:
+        until = datetime.strptime(name[:_STAMP_CHARS], _STAMP).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return None if key is None else (until, key)
 
 
 @dataclass(frozen=True)
@@ -115,6 +143,10 @@ class QueuePaths:
         directory = self.slot(slot) if slot is not None else self.state(state)
         return directory / str(key)
 
+    def parked(self, key: Key, until: datetime) -> Path:
+        """The queue file of a parked job; names sort by the time at which they go on."""
+        return self.state(State.PARKED) / parked_name(key, until)
+
 
 @dataclass(frozen=True)
 class _Below:
@@ -151,6 +183,10 @@ class AttemptPaths(_Left):
     @property
     def end(self) -> Path:
         return self.directory / "end.json"
+
+    @property
+    def allowance(self) -> Path:
+        return self.directory / "allowance.json"
 
     @property
     def prompt(self) -> Path:
@@ -199,6 +235,22 @@ class ArtifactPaths(_Left):
     @property
     def decisions(self) -> Path:
         return self.directory / "decisions.jsonl"
+
+    @property
+    def edited(self) -> Path:
+        return self.directory / "job.edited.json"
+
+    @property
+    def hold(self) -> Path:
+        return self.directory / "hold"
+
+    @property
+    def keep(self) -> Path:
+        return self.directory / "keep"
+
+    @property
+    def announced(self) -> Path:
+        return self.directory / "announced"
 
     @property
     def cancel(self) -> Path:

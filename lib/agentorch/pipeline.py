@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 
 from agentorch.job import Handoff, Job, Step
-from agentorch.states import REACTIONS, STATUSES, OutcomeClass, Reaction, Status
+from agentorch.states import STATUSES, OutcomeClass, Reaction, Status
+from agentorch.states import reaction as reaction_to
 
 MAX_VISITS = 5
 MAX_BACKOFF_S = 30.0
@@ -32,8 +34,11 @@ class Phase(StrEnum):
 class StepProgress:
     """What the pipeline knows of a step. `attempt` counts executions over all visits.
 
-    `base` is the first attempt of this visit: what the workspace was like before it is what every
-    attempt of the visit starts from.
+    `base` is an attempt of this visit: what the workspace was like before it is what every attempt
+    from then on starts from. That is the visit's first, until one is parked: what that did is kept,
+    and the next goes on from there (`resumes` is its number, 0 where none was). `first` is then the
+    visit's first attempt, 0 where that is `base`; `parks` counts how often in a row it was parked.
+    `accepted`: a human took the step as it is.
     """
 
     status: Phase | Status = Phase.PENDING
@@ -41,6 +46,10 @@ class StepProgress:
     tries: int = 0
     visits: int = 0
     base: int = 1
+    first: int = 0
+    resumes: int = 0
+    parks: int = 0
+    accepted: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,18 @@ class AskHuman:
 
 
 @dataclass(frozen=True)
+class Park:
+    """Stop here until a later time; the current step then goes on where it stopped.
+
+    `until` None: its owner finds out when.
+    """
+
+    kind: OutcomeClass
+    reason: str
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Finish:
     """The job has ended; `error` is the job's error code, None on success."""
 
@@ -82,7 +103,7 @@ class Finish:
     reason: str = ""
 
 
-Decision = RunStep | AskHuman | Finish
+Decision = RunStep | AskHuman | Park | Finish
 
 
 def begin(job: Job) -> Progress:
@@ -124,22 +145,62 @@ def decided(job: Job, progress: Progress, step_id: str | None = None) -> Progres
     return arrived.put(current, replace(arrived.of(current), base=before.base))
 
 
+def accepted(progress: Progress) -> Progress:
+    """A human takes the current step as it is: the job goes on behind it, see `behind`."""
+    step = replace(progress.of(progress.current), status=Status.SUCCESS, accepted=True)
+    return progress.put(progress.current, step)
+
+
+def behind(job: Job, progress: Progress) -> tuple[Progress, Decision]:
+    """What to do behind a step that was accepted."""
+    return _advance(job, progress)
+
+
+def continued(progress: Progress) -> Progress:
+    """The current step is to go on where its last attempt stopped: what that did is kept."""
+    step = progress.of(progress.current)
+    going_on = replace(
+        step,
+        status=Phase.PENDING,
+        base=step.attempt + 1,
+        first=step.first or step.base,
+        resumes=step.attempt,
+        parks=step.parks + 1,
+    )
+    return progress.put(progress.current, going_on)
+
+
 def after(
-    job: Job, progress: Progress, kind: OutcomeClass, max_attempts: int
+    job: Job,
+    progress: Progress,
+    kind: OutcomeClass,
+    max_attempts: int,
+    code: str | None = None,
 ) -> tuple[Progress, Decision]:
     """What to do now that the current step's attempt ended so.
 
-    `max_attempts` is the server's RUNNER_MAX_ATTEMPTS_PER_STEP: tries a visit.
+    `max_attempts` is the server's RUNNER_MAX_ATTEMPTS_PER_STEP: tries a visit. `code` is the error
+    code of its result.
     """
     step = job.step(progress.current)
     before = progress.of(step.step_id)
+    reaction = reaction_to(kind, code)
     tries = before.tries + 1
-    reaction = REACTIONS[kind]
     if reaction is Reaction.RETRY and tries < min(step.max_retries + 1, max_attempts):
         again = replace(before, tries=tries, status=Phase.RETRYING)
         return progress.put(step.step_id, again), RunStep(backoff_s(step, tries))
-    progress = progress.put(step.step_id, replace(before, tries=tries, status=STATUSES[kind]))
+    if reaction is Reaction.PARK:
+        return continued(progress), Park(kind, f"step {step.step_id} ended as {kind}")
+    ended = progress.put(step.step_id, replace(before, tries=tries, status=STATUSES[kind]))
+    return _behind(job, ended, step, kind, reaction)
+
+
+def _behind(
+    job: Job, progress: Progress, step: Step, kind: OutcomeClass, reaction: Reaction
+) -> tuple[Progress, Decision]:
     match reaction:
+        case Reaction.ADVANCE if step.approve_after:
+            return progress, AskHuman(f"step {step.step_id} is to be approved")
         case Reaction.ADVANCE:
             return _advance(job, progress)
         case Reaction.ASK:

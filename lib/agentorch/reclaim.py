@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 
 from agentorch import atomic
 from agentorch.approvals import decisions
-from agentorch.artifacts import FINAL_STATES, PENDING, JobArtifacts, JobState
+from agentorch.artifacts import FINAL_STATES, PARKED, PENDING, JobArtifacts, JobState
 from agentorch.finish import finish, give_back, sweep
 from agentorch.job import MAX_TAKEN, Job, Key
-from agentorch.jobqueue import Queue, first_state, flocked, read_job
+from agentorch.jobqueue import Queue, current_job, first_state, flocked
 from agentorch.paths import Roots
 from agentorch.pipeline import Finish, Phase, begin, interrupted
 from agentorch.slots import Slot, hold_dead
@@ -41,7 +41,7 @@ def reclaim(queue: Queue, *, own: str | None = None, least_age_s: float = 0) -> 
 
 def settle(slot: Slot, key: Key, *, least_age_s: float = 0) -> bool:
     """Puts one job of a dead owner where it belongs; False when it is too young to be taken."""
-    job = read_job(slot.path(key))
+    job = current_job(slot.queue.roots.artifacts(key.job_id))
     artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
     state = artifacts.read_state() or JobState(job.job_id, PENDING, begin(job))
     if least_age_s and _age_s(state) < least_age_s:
@@ -52,11 +52,33 @@ def settle(slot: Slot, key: Key, *, least_age_s: float = 0) -> bool:
         slot.give(key, State.AWAITING_APPROVAL)
     elif state.status in FINAL_STATES:
         slot.give(key, FINAL_STATES[state.status])
+    elif (until := parked_until(state, datetime.now(UTC))) is not None:
+        slot.park(key, until)
     elif (counted := recounted(slot.queue.roots, key, state)).taken >= MAX_TAKEN:
         end_as_lost(slot, key, job)
     else:
         give_back(slot, key, job, left_behind(slot.queue.roots, state), as_=counted)
     return True
+
+
+def parked_until(state: JobState, now: datetime) -> datetime | None:
+    """Until when the job is parked, None where it is not, or may go on by now."""
+    if state.status != PARKED or state.parked is None:
+        return None
+    until = moment_of(state.parked.until)
+    return until if until > now else None
+
+
+def wake(queue: Queue, now: datetime) -> list[str]:
+    """Puts the parked jobs whose time has come back to pending/; the ids of those that moved."""
+    woken = []
+    for until, key in queue.list_parked():
+        if until > now:
+            break
+        target = queue.paths.file(State.PENDING, key)
+        if queue.move(queue.paths.parked(key, until), target):
+            woken.append(key.job_id)
+    return woken
 
 
 def recounted(roots: Roots, key: Key, state: JobState | None) -> Key:

@@ -54,6 +54,19 @@ def prompt_files(agent: str, role: str) -> tuple[str, ...]:
     return tuple(f"{stem}.md" for stem in (both, by_role, by_agent) if stem)
 
 
+def continued_notice(why: str) -> str:
+    """What an agent is told whose last attempt was stopped in the middle and is to be gone on with.
+
+    `why` says in words what stopped it.
+    """
+    ended = one_line(why, MAX_WHY_CHARS) or "it is not known how"
+    return (
+        "An earlier attempt of this step was stopped before its end. The workspace is as it was "
+        "left then: look at what is there already, and go on from it.\n\n"
+        f"The last attempt ended like this: {ended}\n"
+    )
+
+
 def resumed_notice(attempt: int, why: str) -> str:
     """What an agent is told that goes on with its session of an earlier attempt.
 

@@ -12,19 +12,21 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from agentorch import atomic, sd_daemon
 from agentorch.agents.registry import Registry
 from agentorch.artifacts import JobArtifacts
 from agentorch.attending import Means
+from agentorch.budgets import Allowance
 from agentorch.documents import Document
 from agentorch.errors import Exit, Misconfigured, TryAgain
 from agentorch.events import Events, Pulse, SecondLooks
 from agentorch.filesystem import power_cut_doubt, refusal
 from agentorch.inotify import Inotify, Mask
 from agentorch.job import MAX_TAKEN, Job, Key
-from agentorch.jobqueue import Queue, lock, read_job, refuse_below
+from agentorch.jobqueue import Queue, current_job, lock, refuse_below
 from agentorch.jobrun import JobRun, Left
 from agentorch.journal import Journal
 from agentorch.launch.base import Attempt, Launcher
@@ -32,7 +34,7 @@ from agentorch.launch.fork import Fork
 from agentorch.launch.systemd import Systemd
 from agentorch.messages import Message
 from agentorch.place import policy_of
-from agentorch.reclaim import end_as_lost, reclaim, recounted
+from agentorch.reclaim import end_as_lost, reclaim, recounted, wake
 from agentorch.settings import Settings
 from agentorch.signals import Signals
 from agentorch.slots import Slot
@@ -174,6 +176,7 @@ class Runner:
             self._carry_on(slot, key, launcher, events)
         while not self._leaving(events):
             self._reclaim(slot, events)
+            due_s = self._wake()
             coming = events.next_pending()
             if coming is not None:
                 self._claim(slot, coming, launcher, events)
@@ -182,7 +185,7 @@ class Runner:
                 return
             else:
                 sd_daemon.notify("STATUS=nothing to do")
-                events.wait(idle.left_s())
+                events.wait(sooner(idle.left_s(), due_s))
 
     def _launcher(self, slot: Slot, events: Events) -> Launcher:
         roots = self.settings.roots
@@ -232,12 +235,23 @@ class Runner:
         for job_id in reclaim(self.queue, own=slot.name):
             self.journal.warning("taken back from a dead owner", Message.RECLAIMED, job=job_id)
 
+    def _wake(self) -> float | None:
+        """Brings back the parked jobs whose time has come; how long until the next one's, if any.
+
+        Those that others park meanwhile are theirs to bring back, or the timer's.
+        """
+        now = datetime.now(UTC)
+        for job_id in wake(self.queue, now):
+            self.journal.info("its time has come: it goes on", Message.WOKEN, job=job_id)
+        parked = self.queue.list_parked()
+        return max(0.0, (parked[0][0] - now).total_seconds()) if parked else None
+
     def _carry_on(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
         """A job that our predecessor in this slot left behind."""
         roots = self.settings.roots
         counted = recounted(roots, key, JobArtifacts(roots.artifacts(key.job_id)).read_state())
         if counted.taken >= MAX_TAKEN:
-            end_as_lost(slot, key, read_job(slot.path(key)))
+            end_as_lost(slot, key, current_job(roots.artifacts(key.job_id)))
             return
         if counted != key:
             slot.recount(key, counted)
@@ -275,8 +289,15 @@ class Runner:
                 max_attempts=self.settings.runner_max_attempts_per_step,
                 check_room=self._check_room,
                 without_secrets=self.without_secrets,
+                admit=lambda _: Allowance(),
             )
             return JobRun(slot, key, means).run()
+
+
+def sooner(one_s: float | None, other_s: float | None) -> float | None:
+    """The shorter of two times; None is for ever."""
+    known = [left for left in (one_s, other_s) if left is not None]
+    return min(known) if known else None
 
 
 class Idle:

@@ -14,6 +14,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from agentorch import atomic
@@ -50,11 +51,15 @@ class Slot:
 
     def take(self, state: State, key: Key) -> bool:
         """Claims a job; False when somebody else was first. Durable when it returns."""
-        return self.queue.move(self.queue.paths.file(state, key), self.path(key))
+        return self.queue.move(self.queue.file_of(state, key), self.path(key))
 
     def give(self, key: Key, state: State, *, as_: Key | None = None) -> None:
         """Puts a job of ours where it belongs; durable when it returns."""
         self.queue.move(self.path(key), self.queue.paths.file(state, as_ or key))
+
+    def park(self, key: Key, until: datetime) -> None:
+        """Puts a job of ours where it lies until a time; durable when it returns."""
+        self.queue.move(self.path(key), self.queue.paths.parked(key, until))
 
     def recount(self, key: Key, counted: Key) -> None:
         """Counts, in one rename, that this job was taken from a dead owner.

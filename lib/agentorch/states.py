@@ -14,6 +14,8 @@ class State(StrEnum):
     PENDING = "pending"
     RUNNING = "running"
     AWAITING_APPROVAL = "awaiting_approval"
+    HELD = "held"
+    PARKED = "parked"
     DONE = "done"
     FAILED = "failed"
 
@@ -25,24 +27,33 @@ class Event(StrEnum):
     SUCCEED = "succeed"
     FAIL = "fail"
     ASK = "ask"
+    PARK = "park"
+    WAKE = "wake"
+    HOLD = "hold"
+    RELEASE = "release"
     GIVE_BACK = "give back"
     RECLAIM = "reclaim"
     UNLOCK = "unlock"
     APPROVE = "approve"
+    REJECT = "reject"
     CANCEL = "cancel"
     RETRY = "retry"
 
 
-# Cancelling a running job writes a marker; the job's owner then makes the move.
+# Cancelling or holding a running job writes a marker; the job's owner then makes the move, a hold
+# when its step has ended.
 TRANSITIONS: dict[State, dict[Event, State]] = {
     State.PENDING: {
         Event.CLAIM: State.RUNNING,
+        Event.HOLD: State.HELD,
         Event.CANCEL: State.FAILED,
     },
     State.RUNNING: {
         Event.SUCCEED: State.DONE,
         Event.FAIL: State.FAILED,
         Event.ASK: State.AWAITING_APPROVAL,
+        Event.PARK: State.PARKED,
+        Event.HOLD: State.HELD,
         Event.GIVE_BACK: State.PENDING,
         Event.RECLAIM: State.PENDING,
         Event.UNLOCK: State.FAILED,
@@ -50,9 +61,23 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     },
     State.AWAITING_APPROVAL: {
         Event.APPROVE: State.PENDING,
+        Event.REJECT: State.FAILED,
+        Event.RETRY: State.PENDING,
         Event.CANCEL: State.FAILED,
     },
-    State.DONE: {},
+    State.HELD: {
+        Event.RELEASE: State.PENDING,
+        Event.CANCEL: State.FAILED,
+    },
+    State.PARKED: {
+        Event.WAKE: State.PENDING,
+        Event.RELEASE: State.PENDING,
+        Event.HOLD: State.HELD,
+        Event.CANCEL: State.FAILED,
+    },
+    State.DONE: {
+        Event.RETRY: State.PENDING,
+    },
     State.FAILED: {
         Event.RETRY: State.PENDING,
     },
@@ -101,11 +126,13 @@ class Reaction(StrEnum):
     RETRY = "retry"
     FINAL = "final"
     ASK = "ask"
+    PARK = "park"
     END = "end"
 
 
 # RETRY: again while retries are left, then as FINAL. FINAL: the step's on_failure decides.
-# ASK: a human decides, whatever on_failure says. END: the job ends here.
+# ASK: a human decides, whatever on_failure says. PARK: later again, where it stopped; no try is
+# used up. END: the job ends here.
 REACTIONS: dict[OutcomeClass, Reaction] = {
     OutcomeClass.SUCCESS: Reaction.ADVANCE,
     OutcomeClass.AGENT_ERROR: Reaction.RETRY,
@@ -115,15 +142,26 @@ REACTIONS: dict[OutcomeClass, Reaction] = {
     OutcomeClass.OOM: Reaction.RETRY,
     OutcomeClass.INFRA: Reaction.RETRY,
     OutcomeClass.CANCELLED: Reaction.END,
-    OutcomeClass.QUOTA: Reaction.ASK,
+    OutcomeClass.QUOTA: Reaction.PARK,
     OutcomeClass.AUTH: Reaction.FINAL,
     OutcomeClass.POLICY: Reaction.FINAL,
-    OutcomeClass.BUDGET: Reaction.FINAL,
+    OutcomeClass.BUDGET: Reaction.PARK,
     OutcomeClass.PATCH: Reaction.FINAL,
     OutcomeClass.SECRETS: Reaction.FINAL,
     OutcomeClass.NEEDS_HUMAN: Reaction.ASK,
     OutcomeClass.CHANGES: Reaction.FINAL,
 }
+
+# Error codes of class budget that are the step's own: no other day would help.
+OWN_CAPS = frozenset({"max_cost", "unpriced"})
+
+
+def reaction(kind: OutcomeClass, code: str | None) -> Reaction:
+    """What the pipeline does about an outcome of this class, with this error code. Pure."""
+    if kind is OutcomeClass.BUDGET and code in OWN_CAPS:
+        return Reaction.FINAL
+    return REACTIONS[kind]
+
 
 # What a result says of an outcome; a retry that is still to come is RETRYABLE instead.
 STATUSES: dict[OutcomeClass, Status] = {
@@ -135,7 +173,7 @@ STATUSES: dict[OutcomeClass, Status] = {
     OutcomeClass.OOM: Status.FAILED,
     OutcomeClass.INFRA: Status.FAILED,
     OutcomeClass.CANCELLED: Status.CANCELLED,
-    OutcomeClass.QUOTA: Status.NEEDS_HUMAN,
+    OutcomeClass.QUOTA: Status.RETRYABLE,
     OutcomeClass.AUTH: Status.FAILED,
     OutcomeClass.POLICY: Status.FAILED,
     OutcomeClass.BUDGET: Status.FAILED,

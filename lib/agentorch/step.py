@@ -58,8 +58,13 @@ class Unit:
 
 NO_UNIT = Unit(lambda: None, dict)
 
-# The session to go on with, of which attempt, and how that one ended.
-Resumed = tuple[str, int, str]
+
+@dataclass(frozen=True)
+class Resumed:
+    """The attempt to go on with: its session, where there is one, and what its agent is told."""
+
+    session: str | None
+    notice: str
 
 
 class StepRun:
@@ -165,7 +170,7 @@ class StepRun:
             outcome = self._executed(request, out, logs) if real else self._simulated(request)
         vacate(workspace.paths.work)
         if outcome.error != "disk_full":
-            self.change = workspace.end(before)
+            self.change = workspace.end(self._step_before() or before)
         return judged(outcome, self.step.role) if real and self.speaks else outcome
 
     # ---- before -------------------------------------------------------------------------------
@@ -231,9 +236,22 @@ class StepRun:
         self.place.make()
         return workspace.begin(self.step.step_id, self.attempt.base)
 
+    def _step_before(self) -> Snapshot | None:
+        """What the step itself started from, where an attempt of it was parked meanwhile.
+
+        None, too, where the workspace was lost since, and with it what that attempt did.
+        """
+        first, workspace = self.attempt.first, self.place.workspace
+        try:
+            there = first > 0 and workspace.exists()
+            return workspace.began(self.step.step_id, first) if there else None
+        except WorkspaceTrouble:  # it is made anew
+            return None
+
     def _home_before(self, resume: Resumed | None) -> None:
         """Nothing of an earlier attempt is in HOME, but for the session that is to go on."""
-        if self.settings.real_cli and self.speaks and resume is None:
+        session = None if resume is None else resume.session
+        if self.settings.real_cli and self.speaks and session is None:
             remove(self.home)
 
     def _apply_patches(self, logs: Logbook) -> None:
@@ -286,7 +304,7 @@ class StepRun:
 
     def _request(self, endpoint: Endpoint | None, resume: Resumed | None) -> Request:
         system = self._system()
-        notice = "" if resume is None else f"{roles.resumed_notice(*resume[1:])}\n\n"
+        notice = "" if resume is None else f"{resume.notice}\n\n"
         text = self._prompt()
         return Request(
             job_id=self.job.job_id,
@@ -309,23 +327,34 @@ class StepRun:
             options=self.step.options,
             confined=policy_of(self.settings, self.job.policy).sandbox,
             reads_only=self.speaks and roles.reads_only(self.step.role),
-            resume=None if resume is None else resume[0],
+            resume=None if resume is None else resume.session,
             endpoint=endpoint,
         )
 
     def _resumable(self) -> Resumed | None:
-        """The session to go on with, None where there is none.
+        """The attempt to go on with, None where there is none.
 
-        Only within a visit: what an earlier one left in the workspace stays there.
+        Only within a visit: what an earlier one left in the workspace stays there. One that was
+        parked, or asked, is gone on with wherever the agent can.
         """
-        last = self.attempt.number - 1
-        if not self.step.options.get("resume") or last < self.attempt.base:
+        number, last = self.attempt.number, self.attempt.number - 1
+        if self.step.options.get("resume") and last >= self.attempt.base:
+            session, why = self._session(last)
+            if session is not None:
+                return Resumed(session, roles.resumed_notice(number, why))
+        if not self.attempt.resumes or self._step_before() is None:
             return None
-        result = read_json(self.place.step.attempt(last).result)
+        session, why = self._session(self.attempt.resumes)
+        capabilities = self.agent.capabilities
+        able = capabilities is not None and "resume" in capabilities.abilities.options
+        return Resumed(session if able else None, roles.continued_notice(why))
+
+    def _session(self, number: int) -> tuple[str | None, str]:
+        """The session of an attempt, None where there is none, and how it ended in words."""
+        result = read_json(self.place.step.attempt(number).result) or {}
         # what is told as a session's name becomes an argument: none that would be an option
-        if result is None or not SESSION.fullmatch(str(result.get("session_id") or "")):
-            return None
-        return str(result["session_id"]), last, str(result["summary"])
+        session = str(result.get("session_id") or "")
+        return session if SESSION.fullmatch(session) else None, str(result.get("summary", ""))
 
     # ---- the agent ----------------------------------------------------------------------------
 

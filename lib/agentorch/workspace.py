@@ -163,6 +163,10 @@ class Workspace:
             )
         return begun.before
 
+    def began(self, step_id: str, visit: int) -> Snapshot | None:
+        """The work tree as a visit found it; None where that is not known any more."""
+        return self._recorded().visits.get(f"{step_id}:{visit}")
+
     def end(self, before: Snapshot) -> Change:
         """What came of the work tree since `before`; durable when it returns.
 

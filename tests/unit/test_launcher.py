@@ -71,6 +71,8 @@ def test_the_command_line() -> None:
         "/opt/a $$HOME/agentorch-step",
         "--attempt=3",
         "--base=2",
+        "--first=0",
+        "--resumes=0",
         JOB,
         "01_a-b",
     ]

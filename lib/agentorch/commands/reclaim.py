@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import click
 
 from agentorch.commands.shape import answer, configured, program, tell
 from agentorch.jobqueue import Queue
 from agentorch.messages import Message
-from agentorch.reclaim import reclaim
+from agentorch.reclaim import reclaim, wake
 
 
 @program()
@@ -21,6 +23,8 @@ from agentorch.reclaim import reclaim
 def main(least_age_s: float | None) -> None:
     """Puts dead owners' jobs to the front of pending/, and finishes half-done submissions.
 
+    Parked jobs whose time has come go back there, too.
+
     A job of a live owner is left alone, however long it runs. Prints {reclaimed, stale_after_sec}.
     """
     settings = configured()
@@ -31,4 +35,6 @@ def main(least_age_s: float | None) -> None:
     taken = reclaim(queue, least_age_s=age_s)
     for job_id in taken:
         tell("taken back from a dead owner", Message.RECLAIMED, job=job_id)
+    for job_id in wake(queue, datetime.now(UTC)):
+        tell("its time has come: it goes on", Message.WOKEN, job=job_id)
     answer({"reclaimed": len(taken), "stale_after_sec": age_s})

@@ -24,7 +24,7 @@ from agentorch.documents import Document
 from agentorch.errors import Exit, Invalid, Refused, UnknownJob
 from agentorch.inspect import find
 from agentorch.job import Job, Step
-from agentorch.jobqueue import Queue, flocked, lock, read_job
+from agentorch.jobqueue import Queue, current_job, flocked, lock
 from agentorch.launch import recorder
 from agentorch.launch.base import Attempt
 from agentorch.paths import UnitPaths
@@ -45,6 +45,8 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 @click.option("--output", type=_DIRECTORY, help="Where the step's files go; steps can share it.")
 @click.option("--attempt", "number", type=click.IntRange(min=1), hidden=True)
 @click.option("--base", type=click.IntRange(min=1), hidden=True)
+@click.option("--first", type=click.IntRange(min=0), default=0, hidden=True)
+@click.option("--resumes", type=click.IntRange(min=0), default=0, hidden=True)
 def main(
     job_id: str | None,
     step_id: str | None,
@@ -54,6 +56,8 @@ def main(
     output: Path | None,
     number: int | None,
     base: int | None,
+    first: int,
+    resumes: int,
 ) -> None:
     """Runs STEP of the JOB in the queue (not while a runner has it), in the job's workspace.
 
@@ -64,7 +68,9 @@ def main(
     settings = configured()
     agents = load_agents(settings)
     if job_id and step_id and number and base:
-        _in_unit(settings, agents, (job_id, step_id), number, base)
+        job = current_job(settings.roots.artifacts(job_id))
+        this = Attempt(job, job.step(step_id), number, base, first, resumes)
+        _in_unit(settings, agents, this)
         return
     if job_id and step_id and not (file or of_file or workdir or output):
         result = _queued(settings, agents, job_id, step_id)
@@ -76,18 +82,13 @@ def main(
     click.get_current_context().exit(Exit.BUG if result is None else attempt.exit_code(result))
 
 
-def _in_unit(
-    settings: Settings, agents: Registry, what: tuple[str, str], number: int, base: int
-) -> None:
+def _in_unit(settings: Settings, agents: Registry, this: Attempt) -> None:
     """What a transient unit runs: an attempt that the job's runner decided on.
 
     Ends well when the attempt has a result, whatever it says.
     """
-    job_id, step_id = what
-    roots = settings.roots
-    job = read_job(roots.artifacts(job_id).job)
+    roots, job_id, step_id = settings.roots, this.job.job_id, this.step.step_id
     unit = roots.workspace(job_id).unit(step_id)
-    this = Attempt(job, job.step(step_id), number, base)
     with flocked(roots.artifacts(job_id).step(step_id).lock, wait=True) as descriptor:
         assert descriptor is not None
         told = Unit(partial(_ready, unit), recorder.figures)

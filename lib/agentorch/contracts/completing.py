@@ -47,6 +47,7 @@ _POLICY: Document = {
     "allowed_binaries": [],
     "allow_hosts": [],
     "requires_approval": False,
+    "max_cost_usd": None,
     "resources": {},
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agentorch.job import ContextStrategy, Handoff, Job, Network, Policy, Step
+from agentorch.job import ContextStrategy, Expiry, Handoff, Job, Network, Policy, Step, Waiting
 from agentorch.resources import Resources
 from agentorch.times import moment_of
 
@@ -37,9 +37,20 @@ def job_of(document: Document) -> Job:
             allowed_binaries=tuple(policy["allowed_binaries"]),
             allow_hosts=tuple(policy["allow_hosts"]),
             requires_approval=policy["requires_approval"],
+            max_cost_usd=policy["max_cost_usd"],
+            waiting=_waiting_of(policy.get("waiting")),
             resources=Resources(**policy["resources"]),
         ),
     )
+
+
+WAITING_S = 7 * 86400
+
+
+def _waiting_of(document: Document | None) -> Waiting:
+    if document is None:
+        return Waiting()
+    return Waiting(Expiry(document["then"]), document.get("after_sec", WAITING_S))
 
 
 # A step's optional fields: the name in the document, the field of Step, how its value is made.
@@ -51,6 +62,7 @@ _STEP_FIELDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     "apply_patches_from": ("apply_patches_from", tuple),
     "allowed_tools": ("allowed_tools", lambda tools: None if tools is None else tuple(tools)),
     "on_failure": ("on_failure", str),
+    "approve_after": ("approve_after", bool),
     "model": ("model", lambda model: model),
     "options": ("options", dict),
 }

@@ -19,12 +19,18 @@ PREFIX = "agentorch-step-"
 
 @dataclass(frozen=True)
 class Attempt:
-    """One execution of a step; `base` is the attempt whose workspace it starts from."""
+    """One execution of a step; `base` is the attempt whose workspace it starts from.
+
+    Where it goes on with what a parked attempt did: `resumes` is that one's number, and `first` is
+    the attempt whose workspace the step itself started from. Else both are 0.
+    """
 
     job: Job
     step: Step
     number: int
     base: int
+    first: int = 0
+    resumes: int = 0
 
     @property
     def name(self) -> str:

@@ -157,6 +157,8 @@ def run_argv(
         *(_literal(word) for word in program),
         f"--attempt={attempt.number}",
         f"--base={attempt.base}",
+        f"--first={attempt.first}",
+        f"--resumes={attempt.resumes}",
         job,
         step.step_id,
     ]
