@@ -127,7 +127,7 @@ def decided(job: Job, progress: Progress, step_id: str | None = None) -> Progres
     """A human lets the job go on, at the current step or at another: all limits begin anew.
 
     Steps from there on are to be run again; those before keep what they have. The step itself
-    starts from the workspace that its last visit started from. KeyError for a step that the job
+    starts from the workspace that its last visit started from, whatever was parked in it. KeyError for a step that the job
     has not.
     """
     current = step_id or progress.current
@@ -142,7 +142,8 @@ def decided(job: Job, progress: Progress, step_id: str | None = None) -> Progres
     arrived = _come_to(Progress(current, steps), current)
     if not before.attempt:
         return arrived
-    return arrived.put(current, replace(arrived.of(current), base=before.base))
+    start = before.first or before.base
+    return arrived.put(current, replace(arrived.of(current), base=start))
 
 
 def accepted(progress: Progress) -> Progress:

@@ -226,3 +226,14 @@ def test_every_walk_ends_and_a_resume_at_any_point_is_no_difference(
 
 def _through_disk(work: Job, progress: Progress) -> Progress:
     return state_of(state_document(work, JobState(work.job_id, "running", progress))).progress
+
+
+def test_a_step_that_begins_anew_begins_before_what_was_parked_in_it() -> None:
+    work = job(step("a"))
+    progress, decision = after(work, pipeline.begin(work), OutcomeClass.QUOTA)
+    assert isinstance(decision, pipeline.Park)
+    going_on = progress.of("a")
+    assert (going_on.base, going_on.first, going_on.resumes, going_on.tries) == (2, 1, 1, 0)
+    progress, _ = after(work, progress, OutcomeClass.POLICY)
+    anew = pipeline.decided(work, progress).of("a")
+    assert (anew.base, anew.first, anew.resumes) == (1, 0, 0)
