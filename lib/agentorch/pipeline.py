@@ -127,8 +127,8 @@ def decided(job: Job, progress: Progress, step_id: str | None = None) -> Progres
     """A human lets the job go on, at the current step or at another: all limits begin anew.
 
     Steps from there on are to be run again; those before keep what they have. The step itself
-    starts from the workspace that its last visit started from, whatever was parked in it. KeyError for a step that the job
-    has not.
+    starts from the workspace that its last visit started from, whatever was parked in it. KeyError
+    for a step that the job has not.
     """
     current = step_id or progress.current
     before = progress.of(current)
