@@ -56,6 +56,7 @@ BAD = [
     ("", "not JSON"),
     ("[]", "expected an object"),
     ('{"goal": "x", "workdir": "none"}', "/none' is not a directory"),
+    ('{"goal": "x", "workdir": "/"}', ".workdir: '/' is the whole machine"),
 ]
 
 

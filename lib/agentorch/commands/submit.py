@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -158,6 +159,8 @@ def _accepted(
 def _check_workdir(job: Job) -> None:
     if job.project_id is None and not Path(job.workdir).is_dir():
         raise Invalid([f".workdir: {job.workdir!r} is not a directory"])
+    if job.project_id is None and os.path.samefile(job.workdir, "/"):
+        raise Invalid([".workdir: '/' is the whole machine: name a project's directory"])
 
 
 def _from_here(document: Document) -> Document:
