@@ -17,6 +17,8 @@ from agentorch.signals import Signals
 from agentorch.states import State
 
 LOCK = ".lock"
+# poll(2) takes milliseconds as an int: some 24 days, and a parked job may wait longer.
+LONGEST_S = 86400.0
 _CHANGED = Mask.CREATE | Mask.MOVED_TO | Mask.CLOSE_WRITE
 
 
@@ -110,6 +112,8 @@ class Events:
     def wait(self, timeout_s: float | None) -> None:
         """Waits until something happened, or so many seconds; may return for no reason."""
         timeout_s = self._pulse.limit(self._looks.limit(timeout_s))
+        if timeout_s is not None:
+            timeout_s = min(timeout_s, LONGEST_S)
         poll = select.poll()
         poll.register(self._inotify, select.POLLIN)
         poll.register(self.signals, select.POLLIN)

@@ -323,11 +323,17 @@ class Queue:
 
     def list_parked(self) -> list[tuple[datetime, Key]]:
         """The parked jobs, with the times at which they go on, the soonest first."""
+        return list(self.each_parked())
+
+    def each_parked(self) -> Iterator[tuple[datetime, Key]]:
+        """The same one by one: who only wants the soonest doesn't read all the names."""
         try:
             names = sorted(os.listdir(self.paths.state(State.PARKED)))
         except FileNotFoundError:
-            return []
-        return [parked for parked in map(parked_key, names) if parked is not None]
+            return
+        for name in names:
+            if (parked := parked_key(name)) is not None:
+                yield parked
 
     def file_of(self, state: State, key: Key, slot: str | None = None) -> Path:
         """The queue file of a job that was found; a parked one is looked for by its key."""

@@ -10,6 +10,7 @@
         parked/UNTIL-KEY.json           goes on by itself at that time (UTC)
         done/KEY.json  failed/KEY.json  ended
         outbox/{new,waiting,failed}/    what is to be told about ended jobs (see outbox)
+        announcing.lock                 flock held while programs are told of waiting jobs
         idempotency/SHA256              symlink that spells the id which a key was first used for
     ARTIFACTS_ROOT/ID/
         job.json                        the queue file's other name (one inode for good)
@@ -19,7 +20,7 @@
         cancel                          marker: the owner ends the job
         hold                            marker: its owner puts it into held/; says why
         keep                            marker: retention passes it by
-        announced                       the last time of waiting that people were told of
+        announced                       which programs have heard that it waits (see announced)
         callback.json                   on its way to the outbox
         manifest.json manifest.json.sig  hashes of all of it at the end, and their signature
         state.json                      the pipeline's progress; its status is the commit record
@@ -90,12 +91,18 @@ def parked_name(key: Key, until: datetime) -> str:
 
 def parked_key(name: str) -> tuple[datetime, Key] | None:
     """When a parked job goes on, and its key; None where the name spells none."""
-    key = Key.parse(name[_STAMP_CHARS + 1 :])
+    key = Key.parse(parked_key_name(name))
     try:
         until = datetime.strptime(name[:_STAMP_CHARS], _STAMP).replace(tzinfo=UTC)
     except ValueError:
         return None
-    return None if key is None else (until, key)
+    # a name that is spelled otherwise would never be found by its key
+    return (until, key) if key is not None and parked_name(key, until) == name else None
+
+
+def parked_key_name(name: str) -> str:
+    """The key in a parked job's file name, as text that nobody has looked at."""
+    return name[_STAMP_CHARS + 1 :]
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,10 @@ class QueuePaths:
     @property
     def outbox_lock(self) -> Path:
         return self.root / "outbox" / ".lock"
+
+    @property
+    def announcing_lock(self) -> Path:
+        return self.root / "announcing.lock"
 
     def slot(self, slot: str) -> Path:
         return self.running / slot

@@ -134,9 +134,9 @@ def decided(job: Job, progress: Progress, step_id: str | None = None) -> Progres
     before = progress.of(current)
     kept = {step.step_id for step in job.steps[: job.index(current)]}
     steps = {
-        name: replace(
-            step, tries=0, visits=0, status=step.status if name in kept else Phase.PENDING
-        )
+        name: replace(step, tries=0, visits=0)
+        if name in kept
+        else replace(step, tries=0, visits=0, status=Phase.PENDING, accepted=False)
         for name, step in progress.steps.items()
     }
     arrived = _come_to(Progress(current, steps), current)

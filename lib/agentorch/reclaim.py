@@ -72,7 +72,7 @@ def parked_until(state: JobState, now: datetime) -> datetime | None:
 def wake(queue: Queue, now: datetime) -> list[str]:
     """Puts the parked jobs whose time has come back to pending/; the ids of those that moved."""
     woken = []
-    for until, key in queue.list_parked():
+    for until, key in queue.each_parked():
         if until > now:
             break
         target = queue.paths.file(State.PENDING, key)

@@ -243,8 +243,9 @@ class Runner:
         now = datetime.now(UTC)
         for job_id in wake(self.queue, now):
             self.journal.info("its time has come: it goes on", Message.WOKEN, job=job_id)
-        parked = self.queue.list_parked()
-        return max(0.0, (parked[0][0] - now).total_seconds()) if parked else None
+        for until, _ in self.queue.each_parked():
+            return max(0.0, (until - now).total_seconds())
+        return None
 
     def _carry_on(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
         """A job that our predecessor in this slot left behind."""

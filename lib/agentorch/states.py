@@ -152,13 +152,14 @@ REACTIONS: dict[OutcomeClass, Reaction] = {
     OutcomeClass.CHANGES: Reaction.FINAL,
 }
 
-# Error codes of class budget that are the step's own: no other day would help.
-OWN_CAPS = frozenset({"max_cost", "unpriced"})
+# The error code of class budget that another day may help: a cap of the server's or the job's.
+# Any other is the step's own (max_cost, max_turns, unpriced): it would come to the same again.
+CAP_OF_OTHERS = "budget_exceeded"
 
 
 def reaction(kind: OutcomeClass, code: str | None) -> Reaction:
     """What the pipeline does about an outcome of this class, with this error code. Pure."""
-    if kind is OutcomeClass.BUDGET and code in OWN_CAPS:
+    if kind is OutcomeClass.BUDGET and code != CAP_OF_OTHERS:
         return Reaction.FINAL
     return REACTIONS[kind]
 

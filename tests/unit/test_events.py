@@ -52,6 +52,12 @@ def test_the_close_of_a_slots_lock_is_heard_and_looked_at_again(
         assert time.monotonic() - before < 10
 
 
+def test_a_wait_of_months_is_no_more_than_the_kernel_takes(events: Events, tmp_path: Path) -> None:
+    (tmp_path / "running/1/.lock").open("w").close()
+    events.wait(100 * 86400.0)
+    assert events.slots_changed
+
+
 def test_second_looks_are_few_and_never_longer_than_asked() -> None:
     looks = SecondLooks()
     assert looks.limit(None) is None

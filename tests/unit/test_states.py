@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
+
 from agentorch.artifacts import FINAL_STATES
-from agentorch.states import ENDED, REACTIONS, STATUSES, TRANSITIONS, OutcomeClass, State, Status
+from agentorch.states import (
+    ENDED,
+    REACTIONS,
+    STATUSES,
+    TRANSITIONS,
+    OutcomeClass,
+    Reaction,
+    State,
+    Status,
+    reaction,
+)
 
 
 def test_every_state_has_its_row_and_is_reached() -> None:
@@ -21,3 +33,9 @@ def test_every_outcome_has_a_reaction_and_a_status_of_a_result() -> None:
     assert set(REACTIONS) == set(STATUSES) == set(OutcomeClass)
     assert set(STATUSES.values()) <= {*FINAL_STATES, Status.RETRYABLE}
     assert Status.RUNNING not in FINAL_STATES
+
+
+@pytest.mark.parametrize("code", [None, "max_cost", "max_turns", "unpriced", "anything"])
+def test_a_step_that_used_up_what_is_its_own_is_not_begun_again_and_again(code: str | None) -> None:
+    assert reaction(OutcomeClass.BUDGET, code) is Reaction.FINAL
+    assert reaction(OutcomeClass.BUDGET, "budget_exceeded") is Reaction.PARK
