@@ -3,13 +3,14 @@
 The floors of this package. Imports go down; on one floor they go to the left:
 
     8  commands/                                    parse, call once, print
-    7  inspect report/ doctoragents agentprobe doctor  what owns or reads whole jobs
-       reclaim decide firing collect notify metrics attending jobrun runner webhook/
+    7  inspect selection report/ doctoragents agentprobe doctor  what owns or reads whole jobs
+       reclaim cases holding editing decide firing collect
+       notify announcing expiring metrics attending jobrun runner webhook/
     6  place metering wayout selftest execution     one attempt of one step
        record step attempt
     5  broker/ launch/ sandbox/ agents/ output logbook  what runs programs
        versions preflight provenance logins credentials descendants scripted/
-       watch process agentlines oncalendar
+       watch process agentlines oncalendar hooks
     4  jobqueue slots artifacts approvals ledger outbox  what keeps state on disk
        signing runrecord finish tree git treecopy history source workrecord workspace
     3  paths atomic documents filesystem beneath   how the disk, the kernel and the
@@ -19,7 +20,7 @@ The floors of this package. Imports go down; on one floor they go to the left:
     2  contracts                                    what is accepted at a door
     1  pipeline context prompt redact policy        pure decisions: no os, no time
        roles verdict retention callbacks counts death
-       cron timers budgets parking
+       cron timers budgets parking expiry announced ages
     0  errors states messages abilities hosts       pure words
        resources job text times secretforms checks families
 """

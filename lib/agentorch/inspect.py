@@ -13,6 +13,7 @@ from agentorch.documents import Document, read_json
 from agentorch.errors import UnknownJob
 from agentorch.job import JOB_ID, Job, Key
 from agentorch.jobqueue import Queue, current_document
+from agentorch.paths import ArtifactPaths
 from agentorch.states import ENDED, State, Status
 from agentorch.times import rfc3339
 
@@ -97,9 +98,13 @@ def status_word(state: State | None, document: Document | None) -> str | None:
     return None if state is None else state.value
 
 
+# A job in a listing: its key, its state, and its slot when it is running.
+Listed = tuple[Key, State, str | None]
+
+
 @dataclass(frozen=True)
 class Row:
-    """A line of a listing."""
+    """A line of a listing. `until` is told of a parked job; `reason` of that and of a held one."""
 
     key: Key
     state: State
@@ -110,6 +115,8 @@ class Row:
     project: str | None
     agents: tuple[str, ...]
     tags: tuple[str, ...]
+    until: str | None = None
+    reason: str | None = None
 
     def document(self) -> dict[str, Any]:
         """The row as one JSON object."""
@@ -121,19 +128,21 @@ class Row:
             "submitted_at": rfc3339(self.key.submitted_at),
             "slot": self.slot,
             "step": self.step,
+            "until": self.until,
+            "reason": self.reason,
             "project_id": self.project,
             "tags": list(self.tags),
             "goal": self.goal,
         }
 
 
-def keys(queue: Queue, states: Iterable[State]) -> list[tuple[Key, State, str | None]]:
+def keys(queue: Queue, states: Iterable[State]) -> list[Listed]:
     """The jobs in these states, in claim order."""
     found = [(key, state, slot) for state in states for key, slot in queue.list_state(state)]
     return sorted(found, key=lambda entry: str(entry[0]))
 
 
-def rows(queue: Queue, listed: Iterable[tuple[Key, State, str | None]]) -> Iterator[Row]:
+def rows(queue: Queue, listed: Iterable[Listed]) -> Iterator[Row]:
     """What a listing shows of each; a job that moved or vanished meanwhile is left out."""
     for key, state, slot in listed:
         try:
@@ -141,6 +150,7 @@ def rows(queue: Queue, listed: Iterable[tuple[Key, State, str | None]]) -> Itera
         except FileNotFoundError:
             continue
         known = read_json(queue.roots.artifacts(key.job_id).state)
+        until, reason = _waits(queue.roots.artifacts(key.job_id), state, known)
         yield Row(
             key=key,
             state=state,
@@ -151,7 +161,20 @@ def rows(queue: Queue, listed: Iterable[tuple[Key, State, str | None]]) -> Itera
             project=document["project_id"],
             agents=tuple(step["agent"] for step in document["steps"]),
             tags=tuple(document["tags"]),
+            until=until,
+            reason=reason,
         )
+
+
+def _waits(
+    paths: ArtifactPaths, state: State, known: Document | None
+) -> tuple[str | None, str | None]:
+    """Until when a job is parked, and why it is, or why it is held."""
+    if state is State.PARKED and known is not None and known["parked"] is not None:
+        return known["parked"]["until"], known["parked"]["reason"]
+    if state is State.HELD:
+        return None, (read_json(paths.hold) or {}).get("reason")
+    return None, None
 
 
 def age_s(key: Key, now: datetime) -> float:

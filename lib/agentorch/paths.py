@@ -24,11 +24,13 @@
         callback.json                   on its way to the outbox
         manifest.json manifest.json.sig  hashes of all of it at the end, and their signature
         state.json                      the pipeline's progress; its status is the commit record
-        base.json                       the commit that the workspace was made from
+        base.json                       the commit and the tree that the workspace was made from
         context.json  result.json  report.md  patch.diff  logs.txt
         steps/STEP/.lock                flock held by the step's process and its sandbox
         steps/STEP/{result.json,report.md,patch.diff,logs.txt,raw_stdout.txt,raw_stderr.txt}
                                         the latest attempt's files (hard links)
+        steps/STEP/.unit                the attempt has a unit of its own: there from before its
+                                        start until its owner saw its end
         steps/STEP/attempts/N/          the same names, and:
             claim                       linked by the process that runs the attempt
             end.json                    how its unit ended, and what it used (systemd launcher)
@@ -218,6 +220,10 @@ class StepPaths(_Below):
     @property
     def lock(self) -> Path:
         return self.directory / ".lock"
+
+    @property
+    def unit(self) -> Path:
+        return self.directory / ".unit"
 
     @property
     def attempts(self) -> Path:
