@@ -13,8 +13,8 @@ The decision lock is held from the last look to the end, so nobody retries the j
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from agentorch.documents import read_json
 from agentorch.errors import UnknownJob
 from agentorch.job import Key
 from agentorch.jobqueue import Queue
-from agentorch.retention import Ended, Part, Removal, Rules, least_age_s, removals
+from agentorch.retention import Ended, Part, Plan, Removal, Rules, least_age_s, plan
 from agentorch.states import ENDED, State
 from agentorch.times import moment_of
 from agentorch.treecopy import remove
@@ -42,8 +42,8 @@ class Collected:
     freed_bytes: int
 
 
-def planned(queue: Queue, rules: Rules, now: datetime) -> list[Removal]:
-    """What would go now, and why. Nothing is written."""
+def planned(queue: Queue, rules: Rules, now: datetime) -> Plan:
+    """What would go now, and why, and what stays in spite. Nothing is written."""
     free_bytes = _free_bytes(queue.roots.artifacts_root)
     sized = bool(rules.max_bytes) or free_bytes < rules.min_free_bytes
     least_s = least_age_s(rules)
@@ -57,17 +57,18 @@ def planned(queue: Queue, rules: Rules, now: datetime) -> list[Removal]:
     cut_off = [Removal(job, Part.JOB, CUT_OFF) for job in ended if not _has_artifacts(queue, job)]
     gone = {removal.job.key for removal in cut_off}
     rest = (job for job in ended if job.key not in gone)
-    return cut_off + removals(rest, rules, now, free_bytes=free_bytes)
+    found = plan(rest, rules, now, free_bytes=free_bytes)
+    return replace(found, goes=(*cut_off, *found.goes))
 
 
-def carry_out(queue: Queue, plan: list[Removal]) -> Iterator[Collected]:
+def carry_out(queue: Queue, goes: Iterable[Removal]) -> Iterator[Collected]:
     """Removes what was planned, where that still holds, and what an earlier collection left.
 
     Raises TryAgain where something can't be removed.
     """
     for directory in _trashes(queue):
         remove(directory)
-    for removal in plan:
+    for removal in goes:
         with atomic.disk_trouble(queue.paths.root):
             moved = _moved(queue, removal)
         if moved is not None:
@@ -86,6 +87,8 @@ def _moved(queue: Queue, removal: Removal) -> list[Path] | None:
         with deciding(artifacts):
             if not _is_whole(queued, artifacts.job):
                 return _forgotten(queued, artifacts.job)
+            if artifacts.keep.exists():  # pinned since
+                return None
             whole = removal.part is Part.JOB
             if whole:
                 queue.forget_key(key.job_id)
@@ -157,6 +160,7 @@ def _ended(queue: Queue, state: State, key: Key, *, sized: bool) -> Ended:
         has_workspace=workspace.directory.exists(),
         artifacts_bytes=_size_bytes(artifacts.directory) if sized else 0,
         workspace_bytes=_size_bytes(workspace.directory) if sized else 0,
+        is_pinned=artifacts.keep.exists(),
     )
 
 

@@ -39,6 +39,11 @@ class Message(StrEnum):
     PARKED = "02bf4d15760f4ec6b6935587a4bf02ff"
     WOKEN = "c9bbe6b1498d477fbbfe8a847fd69c68"
     HELD = "a13212f7954d4d2ab18428b12852acf6"
+    PINNED = "52a58231ae6843239d5407209245effd"
+    ENTERED = "3acf8e35c55e4eaca5059325d10bf4cc"
+    TOLD = "a854689cf8ce4223a7fbf6814e80275a"
+    UNTOLD = "ee1e5f5c7c7b487aa832782d7534ec5e"
+    EXPIRED = "fc5b265bfc664a418ccab887070ebe48"
 
 
 # What comes by the hundred while all is well: the priority of these stays that of their level.

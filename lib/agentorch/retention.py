@@ -2,7 +2,8 @@
 
 Age comes first. Where that leaves too much, the oldest go until it is enough: first workspaces,
 which can be made again from the steps' patches, then whole jobs. Nothing that has not ended is
-ever among them: it is not told.
+ever among them: it is not told. Nor is a job that somebody pinned, whatever the limits say: what
+it takes counts, and where that alone is too much, the plan says so.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Ended:
     has_workspace: bool
     artifacts_bytes: int = 0
     workspace_bytes: int = 0
+    is_pinned: bool = False
 
     @property
     def bytes(self) -> int:
@@ -65,15 +67,52 @@ class Removal:
         return self.job.bytes if self.part is Part.JOB else self.job.workspace_bytes
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What goes; what would go too were it not pinned, each with the reason that it would have;
+    and the limits that can't be met because of pins, in words.
+    """
+
+    goes: tuple[Removal, ...] = ()
+    kept: tuple[Removal, ...] = ()
+    unmet: tuple[str, ...] = ()
+
+
+def plan(ended: Iterable[Ended], rules: Rules, now: datetime, *, free_bytes: int) -> Plan:
+    """What a collection does now."""
+    jobs = list(ended)
+    goes = removals(jobs, rules, now, free_bytes=free_bytes)
+    unpinned = [replace(job, is_pinned=False) for job in jobs]
+    pinned = {job.key for job in jobs if job.is_pinned}
+    would = removals(unpinned, rules, now, free_bytes=free_bytes) if pinned else []
+    kept = tuple(removal for removal in would if removal.job.key in pinned)
+    return Plan(tuple(goes), kept, tuple(_unmet(jobs, goes, rules, free_bytes)))
+
+
+def _unmet(
+    jobs: Sequence[Ended], goes: Sequence[Removal], rules: Rules, free_bytes: int
+) -> Iterator[str]:
+    pinned_bytes = sum(job.bytes for job in jobs if job.is_pinned)
+    freed_bytes = sum(removal.bytes for removal in goes)
+    left_bytes = sum(job.bytes for job in jobs) - freed_bytes
+    because = f"pinned jobs take {pinned_bytes} bytes"
+    if pinned_bytes and 0 < rules.max_bytes < left_bytes:
+        yield f"{because}: more than RETENTION_MAX_BYTES={rules.max_bytes} stay"
+    if pinned_bytes and free_bytes + freed_bytes < rules.min_free_bytes:
+        yield f"{because}: fewer than RETENTION_MIN_FREE_BYTES={rules.min_free_bytes} are free"
+
+
 def removals(
     ended: Iterable[Ended], rules: Rules, now: datetime, *, free_bytes: int
 ) -> list[Removal]:
     """What goes, oldest first within each rule."""
     jobs = sorted(ended, key=lambda job: (job.ended_at, str(job.key)))
+    pinned_bytes = sum(job.bytes for job in jobs if job.is_pinned)
+    jobs = [job for job in jobs if not job.is_pinned]
     gone = [removal for job in jobs if (removal := _by_age(job, rules, now)) is not None]
     left = list(_left(jobs, gone))
     if rules.max_bytes:
-        excess = sum(job.bytes for job in left) - rules.max_bytes
+        excess = pinned_bytes + sum(job.bytes for job in left) - rules.max_bytes
         more = list(_until(left, excess, f"ended jobs take more than {rules.max_bytes} bytes"))
         gone += more
         left = list(_left(left, more))

@@ -144,6 +144,31 @@ def test_an_id_that_is_used_again_is_another_job(here: Installation) -> None:
     assert here.status(job_id)["status"] == "success"
 
 
+def test_a_pinned_job_stays_whatever_the_limits_say(here: Installation) -> None:
+    """And who asks is told what would have gone; a limit that is not met then is told, too."""
+    kept, gone = (here.submit(step("one", "echo x >new")) for _ in range(2))
+    here.drain()
+    aged(here, kept)
+    (here.artifacts(kept) / "keep").touch()
+    week = {"ARTIFACTS_TTL_SEC": "604800", "WORKSPACES_TTL_SEC": "172800"}
+    shown = here.run("gc", "--dry-run", given="", code=0, **week).stdout
+    assert shown.startswith(f"{kept}\tkept\tpinned, else its job would go: ended ")
+    told = collected(here, "--dry-run", **week, RETENTION_MAX_BYTES="1")
+    assert [(one["job_id"], one["kept"]) for one in told] == [(gone, None), (kept, "pinned")]
+    done = here.run("gc", given="", code=0, **week, RETENTION_MAX_BYTES="1")
+    assert done.stdout == f"{gone}\tjob\tended jobs take more than 1 bytes\n"
+    assert "pinned jobs take" in done.stderr
+    assert done.stderr.endswith(" bytes: more than RETENTION_MAX_BYTES=1 stay\n")
+    assert (here.work(kept) / "new").read_text() == "x\n"
+    as_service = here.run(
+        "gc", given="", code=0, **week, RETENTION_MAX_BYTES="1", AGENTORCH_UNIT="1", LOG_JSON="1"
+    )
+    (entry,) = [json.loads(line) for line in as_service.stderr.splitlines()]
+    assert entry["event"] == "pinned"
+    (here.artifacts(kept) / "keep").unlink()
+    assert [one["job_id"] for one in collected(here, **week)] == [kept]
+
+
 @pytest.mark.parametrize("free", ["0", "9999T"])
 def test_free_space(here: Installation, free: str) -> None:
     here.submit(step("one", "true"))

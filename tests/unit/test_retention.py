@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentorch.job import Key
-from agentorch.retention import Ended, Part, Rules, least_age_s, removals
+from agentorch.retention import Ended, Part, Plan, Rules, least_age_s, plan, removals
 from agentorch.states import State
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
@@ -86,6 +87,52 @@ def test_a_reason_names_its_numbers() -> None:
     assert (one.why, one.bytes) == ("ended jobs take more than 50 bytes", 100)
 
 
+# ---- pins -------------------------------------------------------------------------------------
+
+
+def pinned(job: Ended) -> Ended:
+    return replace(job, is_pinned=True)
+
+
+def planned(jobs: list[Ended], rules: Rules, free_bytes: int = ROOMY) -> Plan:
+    return plan(jobs, rules, NOW, free_bytes=free_bytes)
+
+
+def test_a_pin_outlasts_every_age() -> None:
+    jobs = [pinned(ended(1, age_s=9999 * DAY)), ended(2, age_s=8 * DAY)]
+    found = planned(jobs, Rules(artifacts_ttl_s=7 * DAY, workspaces_ttl_s=DAY))
+    assert [one.job.key.job_id for one in found.goes] == ["job-000002"]
+    (kept,) = found.kept
+    assert (kept.job.key.job_id, kept.part) == ("job-000001", Part.JOB)
+    assert kept.why == f"ended {9999 * DAY} s ago, kept {7 * DAY} s"
+    assert found.unmet == ()
+
+
+def test_what_is_pinned_counts_and_others_go_in_its_place() -> None:
+    jobs = [pinned(ended(1, age_s=3)), ended(2, age_s=2), ended(3, age_s=1)]  # 330 bytes
+    found = planned(jobs, Rules(max_bytes=250))
+    assert [(one.job.key.job_id, one.part) for one in found.goes] == [
+        ("job-000002", Part.WORKSPACE)
+    ]
+    assert [one.job.key.job_id for one in found.kept] == ["job-000001"]
+    assert found.unmet == ()
+
+
+def test_limits_that_pins_break_are_told() -> None:
+    jobs = [pinned(ended(1, age_s=2)), ended(2, age_s=1)]
+    found = planned(jobs, Rules(max_bytes=109, min_free_bytes=300), free_bytes=189)
+    assert [one.part for one in found.goes] == [Part.JOB]
+    assert found.unmet == (
+        "pinned jobs take 110 bytes: more than RETENTION_MAX_BYTES=109 stay",
+        "pinned jobs take 110 bytes: fewer than RETENTION_MIN_FREE_BYTES=300 are free",
+    )
+    assert planned(jobs, Rules(max_bytes=110, min_free_bytes=300), free_bytes=190).unmet == ()
+
+
+def test_a_limit_that_nothing_could_meet_is_no_pins_fault() -> None:
+    assert planned([ended(1, age_s=1)], Rules(min_free_bytes=500), free_bytes=0).unmet == ()
+
+
 JOBS = st.lists(
     st.tuples(st.integers(0, 20), st.integers(0, 9), st.integers(0, 9)), max_size=8
 ).map(
@@ -113,3 +160,30 @@ def test_the_rules_hold_afterwards(
     assert not least or free + freed >= least or not kept
     if not (most or least):
         assert all((NOW - job.ended_at).total_seconds() < keep for job in left) or not keep
+
+
+@given(JOBS, st.sets(st.integers(0, 7)), NUMBER, NUMBER, NUMBER, NUMBER, NUMBER)
+def test_pins_hold_and_nobody_pays_more_than_needed(
+    jobs: list[Ended],
+    pins: set[int],
+    keep: int,
+    work: int,
+    most: int,
+    least: int,
+    free: int,
+) -> None:
+    jobs = [replace(job, is_pinned=number in pins) for number, job in enumerate(jobs)]
+    rules = Rules(keep, work, most, least)
+    found = planned(jobs, rules, free)
+    assert not any(one.job.is_pinned for one in found.goes)
+    assert all(one.job.key in {job.key for job in jobs if job.is_pinned} for one in found.kept)
+    without = planned([job for job in jobs if not job.is_pinned], Rules(keep, work), free)
+    assert {one.job.key for one in without.goes} <= {one.job.key for one in found.goes}
+    left = sum(job.bytes for job in jobs) - sum(one.bytes for one in found.goes)
+    over = bool(most) and left > most
+    assert any("MAX_BYTES" in words for words in found.unmet) is over
+    stays = sum(job.bytes for job in jobs if job.is_pinned)
+    if over:
+        assert left == stays > most
+    if not pins:
+        assert found == Plan(tuple(removals(jobs, rules, NOW, free_bytes=free)))

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import click
 
 from agentorch.collect import Collected, carry_out, planned
-from agentorch.commands.shape import answer, configured, program
+from agentorch.commands.shape import answer, configured, program, say
 from agentorch.jobqueue import Queue
 from agentorch.journal import Journal
 from agentorch.messages import Message
-from agentorch.retention import Removal, Rules
+from agentorch.retention import Plan, Removal, Rules
 from agentorch.settings import Settings
 
 
@@ -24,21 +24,36 @@ def main(*, dry_run: bool, as_json: bool) -> None:
 
     And the oldest of them where they take more than RETENTION_MAX_BYTES, or less than
     RETENTION_MIN_FREE_BYTES are free: workspaces first. A job that has not ended stays, whatever
-    its age. Prints a line a removal: the id, what of it, and why.
+    its age, and so does one that is pinned (agentorch-hold --keep). Prints a line a removal: the
+    id, what of it, and why.
     """
     settings = configured()
     queue = Queue(settings.roots)
     plan = planned(queue, rules_of(settings), datetime.now(UTC))
     if dry_run:
-        for removal in plan:
-            _print(removal, removal.bytes, as_json=as_json)
+        _show(plan, as_json=as_json)
         return
     journal = Journal("agentorch-gc", settings) if "AGENTORCH_UNIT" in os.environ else None
-    for done in carry_out(queue, plan):
+    for done in carry_out(queue, plan.goes):
         if journal is None:
             _print(done.removal, done.freed_bytes, as_json=as_json)
         else:
             _log(journal, done)
+    for limit in plan.unmet:
+        if journal is None:
+            say(limit)
+        else:
+            journal.warning(limit, Message.PINNED)
+
+
+def _show(plan: Plan, *, as_json: bool) -> None:
+    """What would go, what would but for its pin, and the limits that are not met then."""
+    for removal in plan.goes:
+        _print(removal, removal.bytes, as_json=as_json)
+    for removal in plan.kept:
+        _print(removal, removal.bytes, as_json=as_json, is_kept=True)
+    for limit in plan.unmet:
+        say(limit)
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -61,15 +76,12 @@ def _log(journal: Journal, done: Collected) -> None:
     )
 
 
-def _print(removal: Removal, freed_bytes: int, *, as_json: bool) -> None:
+def _print(removal: Removal, freed_bytes: int, *, as_json: bool, is_kept: bool = False) -> None:
+    job_id, why = removal.job.key.job_id, removal.why
     if as_json:
-        answer(
-            {
-                "job_id": removal.job.key.job_id,
-                "part": removal.part,
-                "why": removal.why,
-                "bytes": freed_bytes,
-            }
-        )
+        told = {"job_id": job_id, "part": removal.part, "why": why, "bytes": freed_bytes}
+        answer({**told, "kept": "pinned" if is_kept else None})
+    elif is_kept:
+        click.echo(f"{job_id}\tkept\tpinned, else its {removal.part} would go: {why}")
     else:
-        click.echo(f"{removal.job.key.job_id}\t{removal.part}\t{removal.why}")
+        click.echo(f"{job_id}\t{removal.part}\t{why}")
