@@ -1,8 +1,11 @@
 """Decisions on a job: the record of who decided what, and the lock under which one is taken.
 
     artifacts/ID/.lock              flock held while state is checked and the line is written
-    artifacts/ID/decisions.jsonl    {when, who: {uid, name}, what, comment, …}, appended, fsynced
+    artifacts/ID/decisions.jsonl    {when, who: {uid, name} or {token}, what, comment, shown, …},
+                                    appended, fsynced
     artifacts/ID/cancel             the marker by which a decision reaches the job's owner
+    artifacts/ID/hold               another: {who, reason, when}
+    artifacts/ID/keep               the same for retention
 
 The line is durable before the act. No decision expires by itself.
 """
@@ -10,11 +13,13 @@ The line is durable before the act. No decision expires by itself.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from agentorch import atomic
@@ -38,9 +43,11 @@ def deciding(paths: ArtifactPaths) -> Iterator[None]:
         yield
 
 
-def record(paths: ArtifactPaths, what: str, now: datetime, **more: Any) -> None:
+def record(
+    paths: ArtifactPaths, what: str, now: datetime, by: Mapping[str, Any], **more: Any
+) -> None:
     """Appends a decision; durable when it returns."""
-    line = {"when": rfc3339(now), "who": who(), "what": what, **more}
+    line = {"when": rfc3339(now), "who": dict(by), "what": what, **more}
     atomic.append_line(
         paths.decisions, json.dumps(line, ensure_ascii=False).encode("utf-8", "replace")
     )
@@ -72,13 +79,66 @@ def who() -> dict[str, Any]:
     return {"uid": uid, "name": name}
 
 
+def name_of(by: Mapping[str, Any]) -> str:
+    """Who that is, for people: a name, or the hash of a token. Pure."""
+    return str(by.get("name") or by.get("token") or "somebody")
+
+
+_TOLD = {
+    "approve": "approved it",
+    "reject": "rejected it",
+    "answer": "answered it",
+    "retry": "retried it",
+    "cancel": "cancelled it",
+    "unlock": "unlocked it",
+    "hold": "held it back",
+    "release": "released it",
+    "keep": "pinned it",
+    "unkeep": "unpinned it",
+    "edit": "edited it",
+    "priority": "changed its priority",
+}
+
+
+def told(line: Mapping[str, Any]) -> str:
+    """A decision in words: who, what and when. Pure."""
+    what = str(line["what"])
+    return f"{name_of(line['who'])} {_TOLD.get(what, what)} at {line['when']}"
+
+
+def shown(paths: ArtifactPaths) -> str:
+    """The SHA-256 (hex) of what there is to be seen of a job: the same until something changes.
+
+    That is the job as it is by now, its state, and its result, report and patch.
+    """
+    document = paths.edited if paths.edited.exists() else paths.job
+    digest = hashlib.sha256()
+    for path in (document, paths.state, paths.result, paths.report, paths.patch):
+        digest.update(f"{path.name}\0{hashed(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def hashed(path: Path) -> str:
+    """The SHA-256 (hex) of a file, `-` where there is none."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return "-"
+
+
 def mark_cancelled(paths: ArtifactPaths) -> None:
     """Leaves the marker that ends the job at its owner; durable when it returns."""
     paths.cancel.touch(0o640)
     atomic.sync_directory(paths.directory)
 
 
-def unmark_cancelled(paths: ArtifactPaths) -> None:
-    """Takes the marker away; durable when it returns."""
-    paths.cancel.unlink(missing_ok=True)
-    atomic.sync_directory(paths.directory)
+def mark(marker: Path, by: Mapping[str, Any] | None, reason: str, now: datetime) -> None:
+    """Leaves a marker that says who wants it, and why; durable when it returns."""
+    atomic.replace_json(marker, {"who": by, "reason": reason, "when": rfc3339(now)})
+
+
+def unmark(marker: Path) -> None:
+    """Takes a marker away; durable when it returns."""
+    marker.unlink(missing_ok=True)
+    atomic.sync_directory(marker.parent)

@@ -49,6 +49,27 @@ def after_step(
     return kept((*messages, *added), strategy)
 
 
+def commented(
+    messages: Sequence[Message], strategy: ContextStrategy, what: str, comment: str
+) -> Messages:
+    """The conversation after a human decided; said twice in a row it stands there once."""
+    said = f"A human decided ({what}) and says: {comment}"
+    return _with(messages, strategy, {"role": "user", "content": said})
+
+
+def answered(
+    messages: Sequence[Message], strategy: ContextStrategy, question: str, answer: str
+) -> Messages:
+    """The conversation after a human answered an agent's question; the same for twice."""
+    said = f"A human answers the question: {question}\n\nThe answer: {answer}"
+    return _with(messages, strategy, {"role": "user", "content": said})
+
+
+def _with(messages: Sequence[Message], strategy: ContextStrategy, last: Message) -> Messages:
+    before = messages[:-1] if messages and messages[-1] == last else messages
+    return kept((*before, last), strategy)
+
+
 def kept(messages: Messages, strategy: ContextStrategy) -> Messages:
     """What a strategy keeps of a conversation; keeping it again changes nothing."""
     match strategy:

@@ -163,7 +163,7 @@ def _cancel(queue: Queue, schedule: Schedule, jobs: tuple[str, ...]) -> None:
     for job_id in jobs:
         # it ended meanwhile
         with contextlib.suppress(Refused, UnknownJob):
-            cancel(queue, job_id, comment)
+            cancel(queue, job_id, comment=comment)
 
 
 # ---- the record -------------------------------------------------------------------------------

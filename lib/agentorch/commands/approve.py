@@ -17,4 +17,4 @@ def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str) -> None:
     agentorch-cancel ends such a job instead.
     """
     queue = opened()
-    decide(queue, "approve", ids(words, jobs), lambda word: approve(queue, word, comment))
+    decide(queue, "approve", ids(words, jobs), lambda word: approve(queue, word, comment=comment))

@@ -14,4 +14,4 @@ from agentorch.decide import cancel
 def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str) -> None:
     """Cancels pending, running and waiting jobs; a running step is ended by its runner."""
     queue = opened()
-    decide(queue, "cancel", ids(words, jobs), lambda word: cancel(queue, word, comment))
+    decide(queue, "cancel", ids(words, jobs), lambda word: cancel(queue, word, comment=comment))

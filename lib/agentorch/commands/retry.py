@@ -18,4 +18,6 @@ def main(words: tuple[str, ...], jobs: tuple[str, ...], step_id: str | None, com
     What succeeded before that step is kept.
     """
     queue = opened()
-    decide(queue, "retry", ids(words, jobs), lambda word: retry(queue, word, step_id, comment))
+    decide(
+        queue, "retry", ids(words, jobs), lambda word: retry(queue, word, step_id, comment=comment)
+    )

@@ -1,0 +1,165 @@
+"""A job on which somebody decides: found, locked, checked, and in our hands where it is to move.
+
+The order of every decision: the job's lock, the checks, the line in decisions.jsonl, the act. What
+moves a job that has no owner takes it into the commands' slot first, so a crash is settled like
+that of any dead owner: state.json and the markers say where the job goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from agentorch import approvals, atomic, context
+from agentorch.artifacts import PENDING, JobArtifacts, JobState
+from agentorch.context import Messages
+from agentorch.errors import Refused
+from agentorch.finish import give_back
+from agentorch.inspect import Found, find
+from agentorch.job import Job, Key
+from agentorch.jobqueue import Queue
+from agentorch.paths import ArtifactPaths
+from agentorch.pipeline import Progress, begin
+from agentorch.reclaim import settle
+from agentorch.record import without_secrets
+from agentorch.redact import Redactor
+from agentorch.slots import COMMANDS, Slot, hold
+from agentorch.states import TRANSITIONS, Event, State
+from agentorch.text import one_line
+from agentorch.times import rfc3339
+
+By = Mapping[str, Any]
+
+APPROVABLE, REJECTABLE, RETRIABLE, CANCELLABLE, HOLDABLE, RELEASABLE = (
+    frozenset(state for state, events in TRANSITIONS.items() if event in events)
+    for event in (
+        Event.APPROVE,
+        Event.REJECT,
+        Event.RETRY,
+        Event.CANCEL,
+        Event.HOLD,
+        Event.RELEASE,
+    )
+)
+MOST_CHARS = 20000
+
+
+@dataclass(frozen=True)
+class Case:
+    """A job under its lock. `by` is who decides, `shown` the hash of what is to be seen of it now,
+    `wanted` that of what the decider saw; None: that is not asked.
+    """
+
+    queue: Queue
+    found: Found
+    by: By
+    shown: str
+    wanted: str | None
+
+    @property
+    def job(self) -> Job:
+        return self.found.job
+
+    @property
+    def paths(self) -> ArtifactPaths:
+        return self.queue.roots.artifacts(self.job.job_id)
+
+    @property
+    def artifacts(self) -> JobArtifacts:
+        return JobArtifacts(self.paths)
+
+    def expect(self, what: str, states: Collection[State]) -> None:
+        """Raises Refused where the job is in none of these, or was shown another way."""
+        if self.found.state not in states:
+            raise self._refusal(what, states)
+        if self.wanted is not None and self.wanted != self.shown:
+            raise Refused(
+                f"can't {what} job {self.job.job_id}: it is not any more what was shown "
+                f"({self.wanted[:12]}…){self._last(': ')}"
+            )
+
+    def _refusal(self, what: str, states: Collection[State]) -> Refused:
+        """Why not: where the job is, and who decided that; else where it would have to be."""
+        wanted = " or ".join(state for state in State if state in states)
+        place = self.found.state or "not in the queue"
+        why = self._last(": ") or f", not {wanted}"
+        return Refused(f"can't {what} job {self.job.job_id}: it is {place}{why}")
+
+    def _last(self, before: str) -> str:
+        lines = approvals.decisions(self.paths)
+        return f"{before}{approvals.told(lines[-1])}" if lines else ""
+
+    def record(self, what: str, comment: str = "", **more: Any) -> None:
+        """Appends the decision, without secrets; durable when it returns."""
+        if len(comment) > MOST_CHARS:
+            raise Refused(f"the comment is longer than {MOST_CHARS} characters")
+        line = {"comment": comment, "shown": self.shown, **more}
+        approvals.record(self.paths, what, now(), self.by, **without_secrets(line, Redactor()))
+
+    def worded(self, what: str, comment: str) -> str:
+        """The decision as the job's result tells it."""
+        words = f"{what} by {approvals.name_of(self.by)}"
+        return f"{words}: {self.clean(one_line(comment))}" if comment.strip() else words
+
+    def clean(self, text: str) -> str:
+        """The text without secrets."""
+        return Redactor().redact(text)
+
+    def at(self, place: tuple[State, Key, str | None]) -> Case:
+        """The same where the job lies somewhere else by now."""
+        state, key, slot = place
+        return replace(self, found=replace(self.found, state=state, key=key, slot=slot))
+
+    def comment(self, what: str, comment: str) -> None:
+        """Tells it to the next attempt and the next steps, where there is something to tell."""
+        if comment.strip():
+            known, strategy = self.artifacts.read_context(self.job), self.job.context_strategy
+            self.tell(context.commented(known, strategy, what, comment))
+
+    def tell(self, messages: Messages) -> None:
+        """Replaces the conversation; durable when it returns."""
+        known = self.artifacts.context_document() or {}
+        document = context.document(self.job.context_strategy, messages, rfc3339(now()))
+        clean = without_secrets(document, Redactor())
+        self.artifacts.write_context(clean | {k: known[k] for k in ("after",) if k in known})
+
+    @contextmanager
+    def taken(self) -> Iterator[tuple[Slot, Key]]:
+        """The job in the commands' slot. Raises Refused when it was moved meanwhile."""
+        with ExitStack() as held:
+            slot = held.enter_context(hold(self.queue, COMMANDS, wait=True))
+            key, state = self.found.key, self.found.state
+            assert slot is not None and key is not None and state is not None  # noqa: PT018
+            for stray in slot.held():  # a command died in here
+                settle(slot, stray)
+            if not slot.take(state, key):
+                raise Refused(f"job {self.job.job_id} was moved meanwhile")
+            yield slot, key
+
+    def fresh(self) -> JobState:
+        """What state.json would say of a job that nobody worked on yet."""
+        return JobState(self.job.job_id, PENDING, begin(self.job))
+
+    def goes_on(
+        self, slot: Slot, key: Key, known: JobState, progress: Progress, *, anew: bool = False
+    ) -> None:
+        """Gives the job back to go on with this progress; `anew`: as if it had lost no owner."""
+        as_ = replace(key, taken=0) if anew else None
+        give_back(slot, key, self.job, replace(known, progress=progress), as_=as_)
+
+
+@contextmanager
+def case(queue: Queue, word: str, by: By | None = None, shown: str | None = None) -> Iterator[Case]:
+    """The job that a word means, while nobody else decides on it. Raises UnknownJob."""
+    paths = queue.roots.artifacts(find(queue, word).job.job_id)
+    with atomic.disk_trouble(paths.directory), approvals.deciding(paths):
+        found = find(queue, paths.directory.name)
+        yield Case(queue, found, by or approvals.who(), approvals.shown(paths), shown)
+
+
+def now() -> datetime:
+    """The time of a decision."""
+    return datetime.now(UTC)

@@ -1,0 +1,135 @@
+"""Changing a job that waits: its remaining steps and what it may cost, and its priority.
+
+job.json stays what was submitted (the queue file is its other name); job.edited.json is the job as
+it is by now, replaced whole. See decide for what is raised, and for `by` and `shown`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+from agentorch import atomic
+from agentorch.approvals import hashed, unmark
+from agentorch.cases import By, Case, case
+from agentorch.contracts.door import Document, Door, accept
+from agentorch.contracts.values import job_of
+from agentorch.errors import Invalid, Refused
+from agentorch.job import Job, Key
+from agentorch.jobqueue import Queue, read_document
+from agentorch.paths import parked_key
+from agentorch.pipeline import Progress
+from agentorch.states import State
+from agentorch.times import moment_of
+
+EDITABLE = frozenset({State.PENDING, State.AWAITING_APPROVAL, State.HELD, State.PARKED})
+
+
+def edit(
+    queue: Queue,
+    word: str,
+    document: Any,
+    door: Door,
+    *,
+    shown: str | None = None,
+    by: By | None = None,
+) -> Job:
+    """Replaces the document of a waiting job by this one, whole; the job as it is then.
+
+    Only its remaining steps and policy.max_cost_usd may differ. Raises Invalid with every problem.
+    """
+    with case(queue, word, by, shown) as it:
+        it.expect("edit", EDITABLE)
+        before, known = it.found.document, it.artifacts.read_state()
+        after = checked(document, before, None if known is None else known.progress, door)
+        if after == before:
+            return it.job
+        assert it.found.state is not None and it.found.key is not None  # noqa: PT018
+        source = queue.file_of(it.found.state, it.found.key)
+        with it.taken() as (slot, key):
+            was = hashed(it.paths.edited if it.paths.edited.exists() else it.paths.job)
+            it.record("edit", before=was, after=sha256(atomic.encode(after)).hexdigest())
+            atomic.replace_json(it.paths.edited, after)
+            queue.move(slot.path(key), source)
+        return job_of(after)
+
+
+def checked(document: Any, before: Document, progress: Progress | None, door: Door) -> Document:
+    """The document as it goes to disk. Raises Invalid. Pure."""
+    _, complete = accept(document, door, moment_of(before["submitted_at"]))
+    after = {**complete, "submitted_at": before["submitted_at"]}
+    problems = list(_fixed(before, after))
+    if progress is not None:
+        problems += _ended(before, after, progress.current)
+    if problems:
+        raise Invalid(problems)
+    return after
+
+
+def place_of(document: Document, step_id: str) -> int:
+    """The place of a step. Pure."""
+    return [step["step_id"] for step in document["steps"]].index(step_id)
+
+
+def _fixed(before: Document, after: Document) -> Iterator[str]:
+    """What no edit changes."""
+    for name in sorted({*before, *after} - {"steps", "policy"}):
+        if before.get(name) != after.get(name):
+            hint = ": see agentorch-priority(1)" if name == "priority" else ""
+            yield f".{name}: can't be edited{hint}"
+    for name in sorted({*before["policy"], *after["policy"]} - {"max_cost_usd"}):
+        if before["policy"].get(name) != after["policy"].get(name):
+            yield f".policy.{name}: can't be edited"
+
+
+def _ended(before: Document, after: Document, current: str) -> Iterator[str]:
+    """The steps before the current one stay as they are, and that one where it is."""
+    old, new, place = before["steps"], after["steps"], place_of(before, current)
+    for number, step in enumerate(old[:place]):
+        if new[number : number + 1] != [step]:
+            yield f".steps[{number}]: step {step['step_id']!r} is over: it may not change"
+    if [step["step_id"] for step in new[place : place + 1]] != [current]:
+        yield f".steps[{place}]: the job stopped at step {current!r}: its step_id may not change"
+
+
+def reprioritise(queue: Queue, word: str, priority: int, *, by: By | None = None) -> Job:
+    """Gives a waiting job another priority (0 is claimed first); the job as it is then.
+
+    The document first, then one rename: who finds the job between the two lists for it.
+    """
+    with case(queue, word, by) as it:
+        it.expect("change the priority of", EDITABLE)
+        before = it.found.document
+        after = {**before, "priority": priority}
+        it.record("priority", before=before["priority"], after=priority)
+        atomic.replace_json(it.paths.edited, after)
+        if not _renamed(it, priority):
+            _put_back(it, before)
+            raise Refused(f"job {it.job.job_id} was claimed meanwhile")
+        return job_of(after)
+
+
+def _renamed(it: Case, priority: int) -> bool:
+    """Gives the queue file its new name where it lies; False: it was claimed."""
+    while (place := it.queue.find(it.job)) is not None and place[0] in EDITABLE:
+        state, key, _ = place
+        source = it.queue.file_of(state, key)
+        target = source.with_name(_named(source.name, replace(key, priority=priority)))
+        if it.queue.move(source, target):
+            return True
+    return False
+
+
+def _named(name: str, key: Key) -> str:
+    """The name of a queue file with another key: what comes before it, of a parked one, stays."""
+    parked = parked_key(name)
+    return str(key) if parked is None else name.removesuffix(str(parked[1])) + str(key)
+
+
+def _put_back(it: Case, before: Document) -> None:
+    if before == read_document(it.paths.job):
+        unmark(it.paths.edited)
+    else:
+        atomic.replace_json(it.paths.edited, before)
