@@ -6,12 +6,12 @@ The floors of this package. Imports go down; on one floor they go to the left:
     7  inspect selection report/ doctoragents agentprobe doctor  what owns or reads whole jobs
        reclaim cases holding editing decide firing collect
        notify announcing expiring metrics attending jobrun runner webhook/
-    6  place metering wayout selftest execution     one attempt of one step
+    6  place metering wayout admission selftest execution  one attempt of one step
        record step attempt
     5  broker/ launch/ sandbox/ agents/ output logbook  what runs programs
        versions preflight provenance logins credentials descendants scripted/
        watch process agentlines oncalendar hooks
-    4  jobqueue slots artifacts approvals ledger outbox  what keeps state on disk
+    4  archive jobqueue slots artifacts approvals tills ledger outbox  what keeps state on disk
        signing runrecord finish tree git treecopy history source workrecord workspace
     3  paths atomic documents filesystem beneath   how the disk, the kernel and the
        inotify signals procfs backlog sd_daemon     environment are touched

@@ -19,6 +19,8 @@ from agentorch.states import OutcomeClass
 SCHEMA_VERSION = "1.0"
 DEFAULT_PRIORITY = 5
 MAX_TAKEN = 5
+# How long a job waits for a human where it is said what then, and not when.
+WAITING_S = 7 * 86400
 
 JOB_ID = re.compile(r"(?![.-])[A-Za-z0-9._-]{8,64}")
 
@@ -187,7 +189,9 @@ class Outcome:
     tokens_in holds the cached ones (tokens_cached) too, tokens_out those of reasoning
     (tokens_reasoning). `files` are those that the agent says it changed, below the workspace;
     `network` is what it tried to reach beside its model: `connections`, `refused`. `program` is
-    what was run, None where nothing was (see provenance).
+    what was run, None where nothing was (see provenance). `credential` names what the agent was let
+    in with at its provider's: a variable of a key, `login:AGENT`, or `provider:NAME`, which wants
+    none; None where it is not known, or nothing was asked.
     """
 
     kind: OutcomeClass
@@ -203,3 +207,4 @@ class Outcome:
     verdict: Verdict | None = None
     network: Mapping[str, Any] = field(default_factory=dict)
     program: Mapping[str, Any] | None = None
+    credential: str | None = None

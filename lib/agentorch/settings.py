@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from agentorch import envfile, variables
 from agentorch.errors import Misconfigured
-from agentorch.job import Handoff, Network
+from agentorch.job import WAITING_S, Expiry, Handoff, Network, Waiting
 from agentorch.paths import Roots, SchedulePaths
 from agentorch.resources import UNLIMITED, Resources
 
@@ -53,12 +53,22 @@ class Settings:
     project_aliases: Mapping[str, Path] = field(default_factory=dict)
     default_artifact_handoff: Handoff = Handoff.MANUAL
     webhook_tokens: Mapping[str, frozenset[str] | None] = field(default_factory=dict, repr=False)
+    webhook_decision_tokens: Mapping[str, variables.Decider] = field(
+        default_factory=dict, repr=False
+    )
     webhook_rate_limit_window_s: int = 60
     webhook_rate_limit_max_requests: int = 30
     webhook_trusted_proxies: tuple[str, ...] = ()
     max_webhook_body_bytes: int = 262144
     callback_secrets: tuple[bytes, ...] = field(default=(), repr=False)
     callback_allowed_hosts: tuple[str, ...] = ()
+    waiting_policy: Expiry = Expiry.WAIT
+    waiting_max_s: int = WAITING_S
+    max_daily_api_calls: int = 0
+    max_daily_cost_usd: float = 0
+    project_budgets: Mapping[str, float] = field(default_factory=dict)
+    agent_budgets: Mapping[str, float] = field(default_factory=dict)
+    max_attempt_cost_usd: float = 5
     retention_interval_s: int = 300
     artifacts_ttl_s: int = 604800
     workspaces_ttl_s: int = 172800
@@ -82,6 +92,11 @@ class Settings:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
+    def waiting(self) -> Waiting:
+        """How long a job waits for a human that says nothing of it itself, and what then."""
+        return Waiting(self.waiting_policy, self.waiting_max_s)
+
+    @property
     def agents_directory(self) -> Path:
         """Manifests of third-party agents."""
         return self.configuration / "agents.d"
@@ -90,6 +105,11 @@ class Settings:
     def ends_directory(self) -> Path:
         """The administrator's patterns of how agents end, before the built-in ones."""
         return self.configuration / "ends.d"
+
+    @property
+    def notify_directory(self) -> Path:
+        """The administrator's programs that hear of jobs that wait for a human."""
+        return self.configuration / "notify.d"
 
     @property
     def prompts_directory(self) -> Path:
@@ -177,14 +197,20 @@ VARIABLES: tuple[Variable, ...] = (
     ("WORKER_ENTRYPOINT_GROUP", "worker_entrypoint_group", variables.text),
     ("LOG_LEVEL", "log_level", variables.log_level),
     ("LOG_JSON", "log_json", variables.boolean),
+    ("WEBHOOK_DECISION_TOKENS", "webhook_decision_tokens", variables.deciders),
     ("WEBHOOK_RATE_LIMIT_WINDOW_SEC", "webhook_rate_limit_window_s", variables.whole(1)),
     ("WEBHOOK_RATE_LIMIT_MAX_REQUESTS", "webhook_rate_limit_max_requests", variables.whole(0)),
     ("WEBHOOK_TRUSTED_PROXIES", "webhook_trusted_proxies", variables.addresses),
     ("MAX_WEBHOOK_BODY_BYTES", "max_webhook_body_bytes", variables.whole(1)),
     ("CALLBACK_SECRETS", "callback_secrets", variables.secrets),
     ("CALLBACK_ALLOWED_HOSTS", "callback_allowed_hosts", variables.receivers),
-    ("MAX_DAILY_API_CALLS", None, variables.whole(0)),
-    ("MAX_DAILY_COST_USD", None, variables.amount),
+    ("WAITING_POLICY", "waiting_policy", variables.expiry),
+    ("WAITING_MAX_SEC", "waiting_max_s", variables.between(60, 31536000)),
+    ("MAX_DAILY_API_CALLS", "max_daily_api_calls", variables.whole(0)),
+    ("MAX_DAILY_COST_USD", "max_daily_cost_usd", variables.amount),
+    ("PROJECT_BUDGETS", "project_budgets", variables.amounts),
+    ("AGENT_BUDGETS", "agent_budgets", variables.amounts),
+    ("MAX_ATTEMPT_COST_USD", "max_attempt_cost_usd", variables.amount),
     ("RETENTION_INTERVAL_SEC", "retention_interval_s", variables.whole(1)),
     ("ARTIFACTS_TTL_SEC", "artifacts_ttl_s", variables.whole(0)),
     ("WORKSPACES_TTL_SEC", "workspaces_ttl_s", variables.whole(0)),
@@ -211,7 +237,9 @@ LIMITED = (
 )
 DEV_TOKEN = "dev-token"
 # Variables whose values are secrets.
-SECRET = frozenset({"WEBHOOK_TOKENS", "WEBHOOK_TOKEN", "CALLBACK_SECRETS"})
+SECRET = frozenset(
+    {"WEBHOOK_TOKENS", "WEBHOOK_TOKEN", "WEBHOOK_DECISION_TOKENS", "CALLBACK_SECRETS"}
+)
 
 
 # ---- the whole --------------------------------------------------------------------------------

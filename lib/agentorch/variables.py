@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from agentorch.callbacks import secret_of
 from agentorch.hosts import is_listed_host
+from agentorch.job import Expiry
 
 Version = tuple[int, ...]
+MOST_NAME_CHARS = 64
 
 
 def text(text: str) -> str:
@@ -128,6 +131,16 @@ def aliases(text: str) -> Mapping[str, Path]:
     return MappingProxyType(aliases)
 
 
+def amounts(text: str) -> Mapping[str, float]:
+    """Amounts of US dollars by names: of projects, or of agents."""
+    found = {}
+    for name, value in pairs(text):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
+            raise ValueError(f"{name!r} is no name")
+        found[name] = amount(value)
+    return MappingProxyType(found)
+
+
 def version(text: str) -> Version:
     """`1.2.3` as (1, 2, 3); ValueError where it is not numbers and dots."""
     if not re.fullmatch(r"\d{1,9}(\.\d{1,9}){0,5}", text, re.ASCII):
@@ -174,6 +187,32 @@ def tokens(text: str) -> Mapping[str, frozenset[str] | None]:
         projects = frozenset(word.strip() for word in value.split("|") if word.strip())
         tokens[token] = None if "*" in projects else projects
     return MappingProxyType(tokens)
+
+
+@dataclass(frozen=True)
+class Decider:
+    """Who decides by HTTP: a token's projects, None: all of them; and what they are called."""
+
+    projects: frozenset[str] | None
+    name: str = ""
+
+
+def deciders(text: str) -> Mapping[str, Decider]:
+    """Webhook tokens that decide: as `tokens`, each with a name behind a # or without."""
+    names = {}
+    plain = []
+    for word in words(text):
+        given, _, name = word.partition("#")
+        if len(name) > MOST_NAME_CHARS or not name.isprintable():
+            raise ValueError(f"expected a name of {MOST_NAME_CHARS} printable characters at most")
+        names[given.partition("=")[0].strip()] = name.strip()
+        plain.append(given)
+    found = tokens(",".join(plain))
+    return MappingProxyType({it: Decider(found[it], names[it]) for it in found})
+
+
+def expiry(text: str) -> Expiry:
+    return Expiry(one_of(*Expiry)(text))
 
 
 def log_level(text: str) -> str:

@@ -23,6 +23,7 @@ COMMANDS = {
     "reclaim": "gives back what dead owners left",
     "gc": "removes what was kept long enough of jobs that have ended",
     "schedule": "submits jobs at times of their own",
+    "announce": "tells the administrator's programs that a job waits for a human",
     "notify": "tells who wants to know about ended jobs",
     "metrics": "writes the queue's metrics for Prometheus",
     "doctor": "tries what jobs will need, for real",

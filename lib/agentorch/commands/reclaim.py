@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import click
 
 from agentorch.commands.shape import answer, configured, program, tell
+from agentorch.expiring import Ended, expire
 from agentorch.jobqueue import Queue
 from agentorch.messages import Message
 from agentorch.reclaim import reclaim, wake
@@ -23,7 +24,8 @@ from agentorch.reclaim import reclaim, wake
 def main(least_age_s: float | None) -> None:
     """Puts dead owners' jobs to the front of pending/, and finishes half-done submissions.
 
-    Parked jobs whose time has come go back there, too.
+    Parked jobs whose time has come go back there, too; jobs for which no human has decided in the
+    time that their policy gives are rejected or cancelled.
 
     A job of a live owner is left alone, however long it runs. Prints {reclaimed, stale_after_sec}.
     """
@@ -37,4 +39,15 @@ def main(least_age_s: float | None) -> None:
         tell("taken back from a dead owner", Message.RECLAIMED, job=job_id)
     for job_id in wake(queue, datetime.now(UTC)):
         tell("its time has come: it goes on", Message.WOKEN, job=job_id)
+    for ended in expire(queue, settings.waiting, datetime.now(UTC)):
+        _tell_of(ended)
     answer({"reclaimed": len(taken), "stale_after_sec": age_s})
+
+
+def _tell_of(ended: Ended) -> None:
+    place = {"job": ended.job_id, "project": ended.project_id}
+    if ended.refused is None:
+        words = f"{ended.expired.then} by agentorch: {ended.expired.comment}"
+        tell(words, Message.EXPIRED, **place, decision=ended.expired.then)
+    else:
+        tell(f"its waiting is over, but {ended.refused}", Message.EXPIRED, **place)

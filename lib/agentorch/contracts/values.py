@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from agentorch.job import ContextStrategy, Expiry, Handoff, Job, Network, Policy, Step, Waiting
+from agentorch.job import (
+    WAITING_S,
+    ContextStrategy,
+    Expiry,
+    Handoff,
+    Job,
+    Network,
+    Policy,
+    Step,
+    Waiting,
+)
 from agentorch.resources import Resources
 from agentorch.times import moment_of
 
@@ -38,16 +48,14 @@ def job_of(document: Document) -> Job:
             allow_hosts=tuple(policy["allow_hosts"]),
             requires_approval=policy["requires_approval"],
             max_cost_usd=policy["max_cost_usd"],
-            waiting=_waiting_of(policy.get("waiting")),
+            waiting=waiting_of(policy.get("waiting")),
             resources=Resources(**policy["resources"]),
         ),
     )
 
 
-WAITING_S = 7 * 86400
-
-
-def _waiting_of(document: Document | None) -> Waiting:
+def waiting_of(document: Document | None) -> Waiting:
+    """How long a job waits for a human, as its policy says; None: it says nothing."""
     if document is None:
         return Waiting()
     return Waiting(Expiry(document["then"]), document.get("after_sec", WAITING_S))

@@ -1,0 +1,45 @@
+"""agentorch-announce: tells the administrator's programs that a job waits for a human."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import UTC, datetime
+
+import click
+
+from agentorch.announcing import LIMIT_S, announce, complain_of, described, due
+from agentorch.commands.shape import answer, configured, program
+from agentorch.hooks import Hooks, hooks_in
+from agentorch.jobqueue import Queue, flocked
+from agentorch.journal import Journal
+from agentorch.settings import Settings
+
+
+@program()
+@click.option("--dry-run", is_flag=True, help="Print what would be told to whom, as JSON lines.")
+def main(*, dry_run: bool) -> None:
+    """Runs every program in notify.d once for each time a job begins to wait for a human.
+
+    What a program does not take is told again for a day, more and more seldom.
+    """
+    settings = configured()
+    queue, hooks = Queue(settings.roots), hooks_in(settings.notify_directory, os.geteuid())
+    if dry_run:
+        _print(queue, hooks)
+    elif queue.paths.root.is_dir() and (hooks.programs or hooks.refused):
+        _tell(queue, hooks, settings)
+
+
+def _print(queue: Queue, hooks: Hooks) -> None:
+    for one in due(queue, hooks.programs, datetime.now(UTC)):
+        answer({"programs": [path.name for path in one.programs], **described(queue, one.waiting)})
+
+
+def _tell(queue: Queue, hooks: Hooks, settings: Settings) -> None:
+    journal = Journal("agentorch-announce", settings)
+    with flocked(queue.paths.announcing_lock, wait=True):
+        entries = due(queue, hooks.programs, datetime.now(UTC))
+        if entries:
+            complain_of(hooks.refused or {}, journal)
+            asyncio.run(announce(queue, settings, entries, journal, LIMIT_S))
