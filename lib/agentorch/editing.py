@@ -6,7 +6,8 @@ it is by now, replaced whole. See decide for what is raised, and for `by` and `s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -16,6 +17,7 @@ from agentorch.approvals import hashed, unmark
 from agentorch.cases import By, Case, case
 from agentorch.contracts.door import Document, Door, accept
 from agentorch.contracts.values import job_of
+from agentorch.contracts.words import kind
 from agentorch.errors import Invalid, Refused
 from agentorch.job import Job, Key
 from agentorch.jobqueue import Queue, read_document
@@ -54,6 +56,39 @@ def edit(
             atomic.replace_json(it.paths.edited, after)
             queue.move(slot.path(key), source)
         return job_of(after)
+
+
+def remaining(document: Document, over: int) -> Document:
+    """What may be edited of a job of which so many steps are over. Pure."""
+    cap = {"max_cost_usd": document["policy"].get("max_cost_usd")}
+    return {"steps": document["steps"][over:], "policy": cap}
+
+
+def merged(document: Document, over: int, part: Any) -> Document:
+    """The job's document with its remaining part replaced. Raises Invalid. Pure."""
+    if not isinstance(part, dict):
+        raise Invalid([f".: expected an object, found {kind(part)}"])
+    policy = part.get("policy", {})
+    problems = [f".{name}: can't be edited" for name in sorted(set(part) - {"steps", "policy"})]
+    if not isinstance(policy, dict):
+        problems.append(f".policy: expected an object, found {kind(policy)}")
+    elif set(policy) - {"max_cost_usd"}:
+        strange = sorted(set(policy) - {"max_cost_usd"})
+        problems += [f".policy.{name}: can't be edited" for name in strange]
+    if not isinstance(part.get("steps"), list) or not part["steps"]:
+        problems.append(".steps: one step or more is needed")
+    if problems:
+        raise Invalid(problems)
+    steps = [*document["steps"][:over], *part["steps"]]
+    return {**document, "steps": steps, "policy": {**document["policy"], **policy}}
+
+
+def renumbered(problems: Iterable[str], over: int) -> list[str]:
+    """Problems with a whole document as those with its remaining part. Pure."""
+    return [_STEP.sub(lambda match: f".steps[{int(match[1]) - over}]", line) for line in problems]
+
+
+_STEP = re.compile(r"^\.steps\[([0-9]+)\]")
 
 
 def checked(document: Any, before: Document, progress: Progress | None, door: Door) -> Document:

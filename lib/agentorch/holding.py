@@ -73,12 +73,12 @@ def _let_go_later(it: Case) -> None:
         _let_go(it.at(place))
 
 
-def keep(queue: Queue, word: str, *, pinned: bool, by: By | None = None) -> Job:
+def keep(queue: Queue, word: str, *, pinned: bool, comment: str = "", by: By | None = None) -> Job:
     """Keeps a job from retention, or no longer; whatever its state."""
     with case(queue, word, by) as it:
-        it.record("keep" if pinned else "unkeep")
+        it.record("keep" if pinned else "unkeep", comment)
         if pinned:
-            mark(it.paths.keep, it.by, "", now())
+            mark(it.paths.keep, it.by, it.clean(comment), now())
         else:
             unmark(it.paths.keep)
     return it.job

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from agentorch.approvals import shown
 from agentorch.contracts.values import job_of
 from agentorch.documents import Document, read_json
 from agentorch.errors import UnknownJob
@@ -74,8 +75,9 @@ def _some(ids: list[str]) -> str:
 
 
 def status(queue: Queue, found: Found) -> Document:
-    """What `agentorch-status` and GET /jobs/{id} answer."""
+    """What `agentorch-status` and GET /jobs/{id} answer; `shown` is what a decision binds to."""
     artifacts = queue.roots.artifacts(found.job.job_id)
+    seen = shown(artifacts)  # before the rest: what changes after that is refused
     state = read_json(artifacts.state)
     settled = found.state in ENDED or found.state is State.AWAITING_APPROVAL
     result = read_json(artifacts.result) if settled else None
@@ -86,6 +88,7 @@ def status(queue: Queue, found: Found) -> Document:
         "queue_state": found.state,
         "state": state,
         "result": result,
+        "shown": seen,
     }
 
 

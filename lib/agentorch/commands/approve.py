@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import click
 
-from agentorch.commands.shape import decide, ids, opened, program, with_ids
+from agentorch.commands.shape import (
+    COMMENT,
+    HASH,
+    configured,
+    decide,
+    ids,
+    program,
+    with_ids,
+    without_secrets,
+)
 from agentorch.decide import approve
+from agentorch.jobqueue import Queue
 
 
 @program()
 @with_ids
-@click.option("--comment", default="", help="Recorded with the decision.")
-def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str) -> None:
+@click.option("--accept", is_flag=True, help="Take the step as it is, and go on behind it.")
+@COMMENT
+@HASH
+def main(
+    words: tuple[str, ...], jobs: tuple[str, ...], comment: str, shown: str | None, *, accept: bool
+) -> None:
     """Approves jobs in awaiting_approval/: each goes on at the step where it stopped.
 
-    agentorch-cancel ends such a job instead.
+    The step begins anew; with --accept, and where it succeeded and was only to be approved, the
+    job goes on behind it. agentorch-reject and agentorch-cancel end such a job instead.
     """
-    queue = opened()
-    decide(queue, "approve", ids(words, jobs), lambda word: approve(queue, word, comment=comment))
+    settings = configured()
+    queue, said = Queue(settings.roots), without_secrets(comment, settings)
+    decide(
+        queue,
+        "approve",
+        ids(words, jobs),
+        lambda word: approve(queue, word, comment=said, accept=accept, shown=shown),
+    )

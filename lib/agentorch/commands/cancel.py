@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import click
-
-from agentorch.commands.shape import decide, ids, opened, program, with_ids
+from agentorch.commands.shape import (
+    COMMENT,
+    configured,
+    decide,
+    ids,
+    program,
+    with_ids,
+    without_secrets,
+)
 from agentorch.decide import cancel
+from agentorch.jobqueue import Queue
 
 
 @program()
 @with_ids
-@click.option("--comment", default="", help="Recorded with the decision.")
+@COMMENT
 def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str) -> None:
-    """Cancels pending, running and waiting jobs; a running step is ended by its runner."""
-    queue = opened()
-    decide(queue, "cancel", ids(words, jobs), lambda word: cancel(queue, word, comment=comment))
+    """Cancels pending, running, held, parked and waiting jobs.
+
+    A running step is ended by its runner.
+    """
+    settings = configured()
+    queue, said = Queue(settings.roots), without_secrets(comment, settings)
+    decide(queue, "cancel", ids(words, jobs), lambda word: cancel(queue, word, comment=said))

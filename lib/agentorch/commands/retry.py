@@ -1,23 +1,36 @@
-"""agentorch-retry: puts failed jobs back into the queue."""
+"""agentorch-retry: puts jobs that ended or wait back into the queue."""
 
 from __future__ import annotations
 
 import click
 
-from agentorch.commands.shape import decide, ids, opened, program, with_ids
+from agentorch.commands.shape import (
+    COMMENT,
+    configured,
+    decide,
+    ids,
+    program,
+    with_ids,
+    without_secrets,
+)
 from agentorch.decide import retry
+from agentorch.jobqueue import Queue
 
 
 @program()
 @with_ids
 @click.option("--from", "step_id", metavar="STEP", help="Begin at this step instead.")
-@click.option("--comment", default="", help="Recorded with the decision.")
+@COMMENT
 def main(words: tuple[str, ...], jobs: tuple[str, ...], step_id: str | None, comment: str) -> None:
-    """Queues failed and cancelled jobs again, from the step where each failed.
+    """Queues failed, cancelled and waiting jobs again, from the step where each stopped.
 
-    What succeeded before that step is kept.
+    What succeeded before that step is kept. A job that is done begins at its first step.
     """
-    queue = opened()
+    settings = configured()
+    queue, said = Queue(settings.roots), without_secrets(comment, settings)
     decide(
-        queue, "retry", ids(words, jobs), lambda word: retry(queue, word, step_id, comment=comment)
+        queue,
+        "retry",
+        ids(words, jobs),
+        lambda word: retry(queue, word, step_id, comment=said),
     )

@@ -225,6 +225,22 @@ def decide(queue: Queue, what: str, words: Iterable[str], act: Callable[[str], J
     each(words, decided)
 
 
+COMMENT = click.option("--comment", default="", help="Recorded, and told to the next steps.")
+HASH = click.option(
+    "--hash", "shown", metavar="HASH", help="Only if agentorch-status still shows this."
+)
+
+
+def without_secrets(text: str, settings: Settings) -> str:
+    """What somebody wrote, without the values that are secret here."""
+    if not text.strip():
+        return text
+    from agentorch.place import secret_values  # noqa: PLC0415  (most decisions say nothing)
+    from agentorch.redact import Redactor  # noqa: PLC0415
+
+    return Redactor(secret_values(settings)).redact(text)
+
+
 def told_by() -> dict[str, Any]:
     """Who runs this, as an entry carries it."""
     user = who()

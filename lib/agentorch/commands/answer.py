@@ -1,0 +1,35 @@
+"""agentorch-answer: answers the question that a job's agent asked."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from agentorch.commands.shape import HASH, configured, decide, program, without_secrets
+from agentorch.decide import answer
+from agentorch.errors import Invalid
+from agentorch.jobqueue import Queue
+
+
+@program()
+@click.argument("word", metavar="ID")
+@click.argument("text", metavar="TEXT")
+@HASH
+def main(word: str, text: str, shown: str | None) -> None:
+    """Answers the question that an agent asked, with TEXT (- is standard input).
+
+    Its step goes on from there: the agent finds its work as it left it, and its session where it
+    can resume one.
+    """
+    settings = configured()
+    queue = Queue(settings.roots)
+    said = without_secrets(_read() if text == "-" else text, settings)
+    decide(queue, "answer", [word], lambda word: answer(queue, word, said, shown=shown))
+
+
+def _read() -> str:
+    try:
+        return sys.stdin.read().strip("\n")
+    except UnicodeDecodeError as problem:
+        raise Invalid(["standard input: not UTF-8"]) from problem

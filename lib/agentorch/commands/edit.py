@@ -1,0 +1,114 @@
+"""agentorch-edit: changes the remaining steps of a waiting job."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from agentorch import approvals, atomic, editing
+from agentorch.agents.registry import load as load_agents
+from agentorch.artifacts import JobArtifacts
+from agentorch.commands.shape import HASH, configured, decide, program, say
+from agentorch.contracts.door import Door
+from agentorch.contracts.reading import parse
+from agentorch.decide import edit
+from agentorch.documents import Document
+from agentorch.errors import Invalid
+from agentorch.inspect import find
+from agentorch.job import Job
+from agentorch.jobqueue import Queue
+from agentorch.settings import Settings
+
+
+@dataclass(frozen=True)
+class Before:
+    """A job before it is edited: its document, how many steps are over, the hash of all of it."""
+
+    document: Document
+    over: int
+    hash: str
+
+    def text(self) -> bytes:
+        """What may be edited of it."""
+        return atomic.encode(editing.remaining(self.document, self.over))
+
+
+@program()
+@click.argument("word", metavar="ID")
+@click.option("--file", "path", metavar="FILE", help="Read from this file what it is to be.")
+@HASH
+def main(word: str, path: str | None, shown: str | None) -> None:
+    """Changes the remaining steps of a waiting job, and what the job may cost.
+
+    Opens them in $VISUAL or $EDITOR; without a terminal they are read from standard input. They
+    are checked as those of a new job are. job.json stays what was submitted.
+    """
+    settings = configured()
+    queue = Queue(settings.roots)
+
+    def edited(word: str) -> Job:
+        before = _before(queue, word)
+        kept, content = _given(before, path)
+        try:
+            wanted = editing.merged(before.document, before.over, parse(content))
+            job = edit(queue, word, wanted, _door(settings), shown=shown or before.hash)
+        except Invalid as invalid:
+            if kept is not None:
+                say(f"what you wrote is in {kept}: give it again with --file")
+            raise Invalid(editing.renumbered(invalid.problems, before.over)) from invalid
+        if kept is not None:
+            kept.unlink()
+        return job
+
+    decide(queue, "edit", [word], edited)
+
+
+def _before(queue: Queue, word: str) -> Before:
+    """The job as it is; what changes after the hash was made is found out."""
+    paths = queue.roots.artifacts(find(queue, word).job.job_id)
+    seen = approvals.shown(paths)
+    found, state = find(queue, paths.directory.name), JobArtifacts(paths).read_state()
+    over = 0 if state is None else found.job.index(state.progress.current)
+    return Before(found.document, over, seen)
+
+
+def _door(settings: Settings) -> Door:
+    agents = load_agents(settings).abilities()
+    return Door(agents, tuple(settings.project_aliases), settings.allowed_hosts)
+
+
+def _given(before: Before, path: str | None) -> tuple[Path | None, bytes]:
+    """What the job is to be; and the file of the user's own work, where an editor was opened."""
+    if path is not None:
+        try:
+            return None, Path(path).read_bytes()
+        except OSError as problem:
+            raise Invalid([f"{path}: {problem.strerror}"]) from problem
+    if not sys.stdin.isatty():
+        return None, sys.stdin.buffer.read()
+    return _from_editor(before)
+
+
+def _from_editor(before: Before) -> tuple[Path, bytes]:
+    with tempfile.NamedTemporaryFile(
+        prefix="agentorch-edit-", suffix=".json", delete=False
+    ) as file:
+        file.write(before.text())
+    kept = Path(file.name)
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "editor"
+    try:
+        ended = subprocess.run([*shlex.split(editor), file.name], check=False)
+    except (OSError, ValueError) as problem:
+        kept.unlink()
+        raise Invalid([f"{editor!r} can't be run: set $EDITOR, or use --file"]) from problem
+    if ended.returncode != 0:
+        kept.unlink()
+        raise Invalid([f"{editor!r} ended with {ended.returncode}: nothing was changed"])
+    return kept, kept.read_bytes()

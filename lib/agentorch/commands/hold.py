@@ -1,0 +1,45 @@
+"""agentorch-hold: holds jobs back until they are released."""
+
+from __future__ import annotations
+
+import click
+
+from agentorch.commands.shape import (
+    COMMENT,
+    configured,
+    decide,
+    ids,
+    program,
+    say,
+    with_ids,
+    without_secrets,
+)
+from agentorch.decide import hold, keep
+from agentorch.job import Job
+from agentorch.jobqueue import Queue
+from agentorch.states import State
+
+
+@program()
+@with_ids
+@click.option("--keep", "pins", is_flag=True, help="Only keep them from agentorch-gc.")
+@COMMENT
+def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str, *, pins: bool) -> None:
+    """Holds pending, parked and running jobs back: none is run before agentorch-release.
+
+    A running one is held when its step has ended. With --keep a job goes on as it does, and what
+    it left is not removed before it is released with --keep; it may have ended.
+    """
+    settings = configured()
+    queue, said = Queue(settings.roots), without_secrets(comment, settings)
+
+    def held(word: str) -> Job:
+        if pins:
+            return keep(queue, word, pinned=True, comment=said)
+        job = hold(queue, word, comment=said)
+        place = queue.find(job)
+        if place is not None and place[0] is State.RUNNING:
+            say(f"{job.job_id}: it runs, and is held when its step has ended")
+        return job
+
+    decide(queue, "keep" if pins else "hold", ids(words, jobs), held)

@@ -1,0 +1,17 @@
+"""agentorch-priority: moves waiting jobs forward or back in the queue."""
+
+from __future__ import annotations
+
+import click
+
+from agentorch.commands.shape import decide, ids, opened, program, with_ids
+from agentorch.decide import reprioritise
+
+
+@program()
+@click.argument("priority", metavar="0-9", type=click.IntRange(0, 9))
+@with_ids
+def main(priority: int, words: tuple[str, ...], jobs: tuple[str, ...]) -> None:
+    """Gives pending, held, parked and awaiting jobs this priority: 0 is claimed first."""
+    queue = opened()
+    decide(queue, "priority", ids(words, jobs), lambda word: reprioritise(queue, word, priority))

@@ -1,0 +1,35 @@
+"""agentorch-reject: fails jobs that wait for a human."""
+
+from __future__ import annotations
+
+from agentorch.commands.shape import (
+    COMMENT,
+    HASH,
+    configured,
+    decide,
+    ids,
+    program,
+    with_ids,
+    without_secrets,
+)
+from agentorch.decide import reject
+from agentorch.jobqueue import Queue
+
+
+@program()
+@with_ids
+@COMMENT
+@HASH
+def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str, shown: str | None) -> None:
+    """Rejects jobs in awaiting_approval/: each ends as failed, with the error `rejected`.
+
+    agentorch-retry queues such a job again.
+    """
+    settings = configured()
+    queue, said = Queue(settings.roots), without_secrets(comment, settings)
+    decide(
+        queue,
+        "reject",
+        ids(words, jobs),
+        lambda word: reject(queue, word, comment=said, shown=shown),
+    )

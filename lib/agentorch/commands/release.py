@@ -1,0 +1,38 @@
+"""agentorch-release: lets held and parked jobs go on."""
+
+from __future__ import annotations
+
+import click
+
+from agentorch.commands.shape import (
+    COMMENT,
+    configured,
+    decide,
+    ids,
+    program,
+    with_ids,
+    without_secrets,
+)
+from agentorch.decide import keep, release
+from agentorch.job import Job
+from agentorch.jobqueue import Queue
+
+
+@program()
+@with_ids
+@click.option("--keep", "unpins", is_flag=True, help="Only let agentorch-gc have them again.")
+@COMMENT
+def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str, *, unpins: bool) -> None:
+    """Puts held jobs back into the queue, and parked ones before their time.
+
+    A running job that was to be held when its step has ended goes on.
+    """
+    settings = configured()
+    queue, said = Queue(settings.roots), without_secrets(comment, settings)
+
+    def released(word: str) -> Job:
+        if unpins:
+            return keep(queue, word, pinned=False, comment=said)
+        return release(queue, word, comment=said)
+
+    decide(queue, "unkeep" if unpins else "release", ids(words, jobs), released)
