@@ -100,9 +100,9 @@ class JobArtifacts:
         document = read_json(self.paths.base)
         return None if document is None else str(document["commit"])
 
-    def write_base(self, commit: str) -> None:
-        """Remembers the commit for the case that the workspace is lost; durable."""
-        atomic.replace_json(self.paths.base, {"commit": commit})
+    def write_base(self, commit: str, tree: str) -> None:
+        """Remembers what the workspace was made from, for the case that it is lost; durable."""
+        atomic.replace_json(self.paths.base, {"commit": commit, "tree": tree})
 
     def context_document(self) -> Document | None:
         """context.json as it is, None before the first step ended."""
@@ -241,6 +241,7 @@ def step_result(
         "secrets_check": secrets_check,
         "session_id": outcome.session_id,
         "model": outcome.model,
+        "credential": outcome.credential,
         "program": None if outcome.program is None else dict(outcome.program),
         "files": list(outcome.files),
         "verdict": _verdict(outcome.verdict),

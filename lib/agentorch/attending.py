@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from agentorch import atomic, death, sd_daemon
+from agentorch import atomic, counts, death, sd_daemon
 from agentorch.artifacts import JobArtifacts, step_result
 from agentorch.budgets import Admission
 from agentorch.documents import Document
@@ -180,13 +180,20 @@ class Attendance:
         self._record(cause, death.lost(how))
 
     def _record(self, cause: Cause, outcome: Outcome) -> None:
-        """The end of an attempt whose process left none: an outcome, so that it is counted."""
-        outcome = replace(outcome, metrics=cause.usage)
+        """The end of an attempt whose process left none: an outcome, so that it is counted.
+
+        Where it left one that is not the truth, it had told what it cost; else, where its process
+        began at all, nobody knows that.
+        """
         step, number, now = cause.attempt.step, cause.attempt.number, rfc3339(datetime.now(UTC))
+        paths = self.artifacts.paths.step(step.step_id).attempt(number)
+        told = self.artifacts.attempt_result(step.step_id, number) or {}
+        cost = {counts.UNMETERED: 1} if not told and paths.claim.exists() else {}
+        metrics = {**told.get("metrics", {}), **cost, **cause.usage}
+        outcome = replace(outcome, metrics=metrics, credential=told.get("credential"))
         result = step_result(
             self.job, step, number, outcome, started_at=cause.began or now, finished_at=now
         )
-        paths = self.artifacts.paths.step(step.step_id).attempt(number)
         paths.directory.mkdir(0o750, exist_ok=True)
         atomic.replace_json(paths.result, result)
         fields = self.fields_of(cause.attempt)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from agentorch import families
@@ -38,7 +38,11 @@ class Addition:
 
 @dataclass(frozen=True)
 class AttemptEnd:
-    """An attempt that has a result. `is_retry`: made because one before it failed."""
+    """An attempt that has a result. `is_retry`: made because one before it failed.
+
+    `credential` names what it was let in with, None where that is not known; `resets_at` is when a
+    limit of its provider is over, as the result has it; `summary` is the result's.
+    """
 
     job_id: str
     step_id: str
@@ -51,7 +55,15 @@ class AttemptEnd:
     project: str | None = None
     model: str = UNKNOWN
     is_retry: bool = False
+    credential: str | None = None
+    resets_at: str | None = None
+    summary: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def began_at(self) -> datetime:
+        """When it began."""
+        return self.ended_at - timedelta(seconds=self.duration_s)
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,7 @@ class JobEnd:
     number: int
     status: str
     place: State | None
+    ended_at: datetime
     taken: int = 0
     duration_s: float | None = None
     waited_s: float | None = None
@@ -77,7 +90,8 @@ def attempt_end(
 ) -> AttemptEnd:
     """The end that an attempt's result.json tells of."""
     told = result.get("metrics", {})
-    code = (result.get("error") or {}).get("code")
+    error = result.get("error") or {}
+    code = error.get("code")
     return AttemptEnd(
         job_id=result["job_id"],
         step_id=result["step_id"],
@@ -90,6 +104,9 @@ def attempt_end(
         project=project,
         model=model_word(result.get("model")),
         is_retry=is_retry,
+        credential=result.get("credential"),
+        resets_at=(error.get("details") or {}).get("resets_at"),
+        summary=result["summary"],
         metrics={name: amount(value) for name, value in told.items()},
     )
 
@@ -111,6 +128,32 @@ def model_word(told: object) -> str:
 def between_s(start: str, end: str) -> float:
     """Seconds between two moments; never less than 0, whatever was done to the clock."""
     return max(0.0, (moment_of(end) - moment_of(start)).total_seconds())
+
+
+# ---- money ------------------------------------------------------------------------------------
+
+# What an account's name begins with that is paid for by the month (see Outcome.credential).
+LOGIN = "login:"
+# A metric: the broker's count was lost, or there was never one.
+UNMETERED = "unmetered"
+
+
+def dollars(end: AttemptEnd, reserved_usd: float) -> float:
+    """What an attempt has cost: where its calls were not counted, no less than was reserved."""
+    told = end.metrics.get("cost_usd", 0)
+    return max(told, reserved_usd) if end.metrics.get(UNMETERED) else told
+
+
+def calls(end: AttemptEnd, reserved: int) -> int:
+    """How many calls of a model an attempt made.
+
+    Those of a login pass by the broker: its program's turns are counted, one where it tells none.
+    """
+    if "model_calls" in end.metrics:
+        return int(end.metrics["model_calls"])
+    if (end.credential or "").startswith(LOGIN):
+        return int(end.metrics.get("turns", 0)) or 1
+    return reserved if end.metrics.get(UNMETERED) else 0
 
 
 # ---- attempts ---------------------------------------------------------------------------------

@@ -41,6 +41,11 @@ class Credential:
         """There is neither a key nor a login; with a hidden key, nobody here can tell."""
         return self.key is Key.MISSING and not self.login
 
+    @property
+    def is_login(self) -> bool:
+        """The agent uses its login: as far as can be seen, there is no key."""
+        return self.login and self.key in (Key.MISSING, Key.HIDDEN)
+
 
 def credential(
     settings: Settings,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from agentorch.agents import ends
 from agentorch.agents.registry import Registry
 from agentorch.agents.registry import load as load_agents
+from agentorch.broker import prices
 from agentorch.checks import Check, State
 from agentorch.errors import Misconfigured, TryAgain
 from agentorch.filesystem import mounted, power_cut_doubt, refusal
@@ -28,6 +29,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield sandbox_check(settings)
     yield from agent_checks(settings)
     yield from ends_checks(settings)
+    yield from prices_checks(settings)
     yield from signing_checks(settings)
 
 
@@ -130,6 +132,19 @@ def ends_checks(settings: Settings) -> Iterator[Check]:
         return
     if own:
         yield Check("ends", "ok", f"{own} patterns of how agents end in {directory}")
+
+
+def prices_checks(settings: Settings) -> Iterator[Check]:
+    """What there is of the administrator's prices: where they can't be read, no agent is started
+    that costs any.
+    """
+    try:
+        own = len(prices.entries(settings.prices, optional=True))
+    except Misconfigured as problem:
+        yield Check("prices", "problem", "; ".join(problem.problems))
+        return
+    if own:
+        yield Check("prices", "ok", f"{own} prices of models in {settings.prices}")
 
 
 # ---- records ----------------------------------------------------------------------------------

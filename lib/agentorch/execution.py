@@ -23,7 +23,7 @@ from agentorch.job import Outcome
 from agentorch.jobqueue import refuse_below
 from agentorch.launch.base import Attempt
 from agentorch.logbook import Logbook, redacted
-from agentorch.metering import metered
+from agentorch.metering import metered, unmetered
 from agentorch.paths import AttemptPaths
 from agentorch.place import Place, environment_of, policy_of
 from agentorch.process import Launch, Limits, run
@@ -132,7 +132,9 @@ class Execution:
         account = self.out.account()
         if account is None and self.out.path is not None:
             logs.note("the broker is gone, and with it what it counted")
-        return metered(ends.classified(outcome, self.agent.name, rules), account)
+            outcome = unmetered(outcome)
+        outcome = ends.classified(outcome, self.agent.name, rules)
+        return metered(outcome, account, self.out.credential(account))
 
     def _relay(self) -> tuple[Path, ...]:
         return () if self.out.path is None else (relay_program(),)

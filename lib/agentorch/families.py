@@ -167,8 +167,40 @@ LEDGER_READABLE = Family(
     Kind.GAUGE,
     "1 where the ledger can be read; 0: all counters are missing, and nothing is counted.",
 )
+BUDGET_CAP = Family(
+    "agentorch_budget_cap_usd",
+    Kind.GAUGE,
+    "What may be spent on a UTC day, by cap: day, project:NAME, agent:NAME.",
+    ("cap",),
+)
+BUDGET_SPENT = Family(
+    "agentorch_budget_spent_usd",
+    Kind.GAUGE,
+    "What attempts that ended on this UTC day have cost, by cap.",
+    ("cap",),
+)
+BUDGET_RESERVED = Family(
+    "agentorch_budget_reserved_usd",
+    Kind.GAUGE,
+    "What attempts that run may still cost, by cap.",
+    ("cap",),
+)
+BUDGET_CALLS = Family(
+    "agentorch_budget_calls",
+    Kind.GAUGE,
+    "Calls of models on this UTC day: those that may be made (cap), spent and reserved ones.",
+    ("of",),
+)
+WALLS = Family(
+    "agentorch_walls",
+    Kind.GAUGE,
+    "Credentials that are not used now, because a limit of their provider's is reached.",
+)
 BUILD = Family("agentorch_build_info", Kind.GAUGE, "1, with the version.", ("version",))
 
-LOOKED_AT = (QUEUE_JOBS, QUEUE_OLDEST, SLOTS, SLOTS_LIVE, FREE_BYTES, LEDGER_READABLE, BUILD)
+LOOKED_AT = (
+    *(QUEUE_JOBS, QUEUE_OLDEST, SLOTS, SLOTS_LIVE, FREE_BYTES, LEDGER_READABLE),
+    *(BUDGET_CAP, BUDGET_SPENT, BUDGET_RESERVED, BUDGET_CALLS, WALLS, BUILD),
+)
 
 FAMILIES = (*COUNTED, *LOOKED_AT)

@@ -8,7 +8,7 @@ the rename is left to do.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from agentorch import atomic, counts, ledger, outbox, runrecord
 from agentorch.artifacts import (
@@ -77,12 +77,14 @@ def count_end(
     """
     number = known.progress.of(known.progress.current).attempt
     last = artifacts.attempt_result(known.progress.current, number)
-    place, began, ended = FINAL_STATES[state.status], known.started_at, state.finished_at or ""
+    place, began, ended = FINAL_STATES[state.status], known.started_at, state.finished_at
+    assert ended is not None  # `state` is final
     end = counts.JobEnd(
         job_id=job.job_id,
         number=state.ends,
         status=state.status,
         place=place if place in ENDED else None,
+        ended_at=moment_of(ended),
         taken=key.taken,
         duration_s=None if began is None else counts.between_s(began, ended),
         waited_s=None if began is None else counts.between_s(rfc3339(job.submitted_at), began),
@@ -122,6 +124,9 @@ def give_back(slot: Slot, key: Key, job: Job, state: JobState, *, as_: Key | Non
         # it is retried; where we die before this, its next end puts it right
         if FINAL_STATES.get(state.status) in ENDED:
             ledger.no_longer_ended(slot.queue.roots, job.job_id)
+        # one that runs on in its unit is settled by who adopts it
+        if state.progress.of(state.progress.current).status is not Phase.RUNNING:
+            ledger.settle_lost(slot.queue.roots, job.job_id, datetime.now(UTC))
     target = State.HELD if artifacts.paths.hold.exists() else State.PENDING
     slot.give(key, target, as_=as_)
     return target
@@ -132,4 +137,5 @@ def park(slot: Slot, key: Key, job: Job, state: JobState, parked: Parked) -> Non
     artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
     with atomic.disk_trouble(artifacts.paths.directory):
         artifacts.write_state(job, replace(state, status=PARKED, parked=parked))
+        ledger.settle_lost(slot.queue.roots, job.job_id, datetime.now(UTC))
     slot.park(key, moment_of(parked.until))

@@ -4,15 +4,18 @@
                 jobs        a job's ends that were counted, and where it lies now that it has ended
                 models      the model names that an agent has had
                 counts      the counters; as many rows as there are labels, however many jobs ended
+                            and the tables about money and credentials (see tills)
 
 An end and its row are one transaction, made durable *before* state.json says that the job or the
 attempt has ended: an owner that dies in between leaves it to the next one, who comes here again
-and changes nothing. `forget` removes a job's rows when it is collected.
+and changes nothing. What an attempt has cost is settled in the transaction that counts it.
+`forget` removes a job's rows when it is collected; what was spent on a day stays.
 
 Written only by owners of jobs; how it is opened, and by whom, is in `database`.
 
 A file that is broken, or of another version, stops no job: what a job did is worth more than that
 it is counted. Whoever counts is told in words, and the gauge agentorch_ledger_readable says so.
+Only an attempt that draws on a cap does not begin, for as long as nobody can say what is left.
 """
 
 from __future__ import annotations
@@ -22,20 +25,25 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
-from agentorch import counts, database, families
+from agentorch import budgets, counts, database, families, tills
 from agentorch.backlog import names_in
+from agentorch.budgets import Admitted, Allowance, Ask, Caps, Wait
 from agentorch.counts import Addition, AttemptEnd, JobEnd
 from agentorch.errors import Misconfigured
 from agentorch.job import Key
 from agentorch.paths import Roots
-from agentorch.states import ENDED, State, Status
+from agentorch.states import ENDED, OutcomeClass, State, Status
+from agentorch.tills import Book
 
-VERSION = 1
+VERSION = 2
 MAX_MODELS = 20  # of an agent; what it tells beyond these is counted as `other`
 
-SCHEMA = """
+SCHEMA = (
+    tills.SCHEMA
+    + """
 CREATE TABLE attempts (
     job_id TEXT, step_id TEXT, attempt INTEGER,
     project TEXT, agent TEXT, model TEXT, day TEXT, cost_usd REAL, calls INTEGER,
@@ -49,6 +57,7 @@ CREATE TABLE counts (
     family TEXT, labels TEXT, part TEXT, value REAL, PRIMARY KEY (family, labels, part)
 ) WITHOUT ROWID;
 """
+)
 ADD = """
 INSERT INTO counts VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET value = value + excluded.value
@@ -72,19 +81,41 @@ def count_attempt(roots: Roots, end: AttemptEnd) -> str | None:
 
 
 def count_job(roots: Roots, end: JobEnd, last: AttemptEnd | None = None) -> str | None:
-    """Counts a job's end, and that of its last attempt where nobody took that in. As above."""
+    """Counts a job's end, and that of its last attempt where nobody took that in. As above.
+
+    Nothing stays reserved for the job.
+    """
 
     def count(db: sqlite3.Connection) -> None:
         if last is not None:
             _count_attempt(db, last)
+        tills.settle_lost(db, roots, end.job_id, end.ended_at)
         _count_job(db, end)
 
     return _told(roots, count)
 
 
+def settle_lost(roots: Roots, job_id: str, now: datetime) -> str | None:
+    """Settles what is reserved for attempts of a job that left no end, and run no more. As above.
+
+    Nothing is written where nothing is reserved.
+    """
+    try:
+        if not database.look(roots.state_db, lambda db: tills.reserved_for(db, job_id)):
+            return None
+    except Misconfigured as problem:
+        return str(problem)
+    return _told(roots, lambda db: tills.settle_lost(db, roots, job_id, now))
+
+
 def no_longer_ended(roots: Roots, job_id: str) -> str | None:
     """A job that has ended goes on: it no longer lies where it did. As above."""
     return _told(roots, lambda db: _place(db, job_id, None))
+
+
+def lies(roots: Roots, job_id: str, place: State) -> str | None:
+    """A job that ended elsewhere lies there now; its ends are not counted as ours. As above."""
+    return _told(roots, lambda db: _place(db, job_id, place))
 
 
 def forget(roots: Roots, job_id: str) -> str | None:
@@ -94,6 +125,7 @@ def forget(roots: Roots, job_id: str) -> str | None:
         _place(db, job_id, None)
         db.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
         db.execute("DELETE FROM attempts WHERE job_id = ?", (job_id,))
+        tills.forget(db, job_id)
 
     return _told(roots, remove)
 
@@ -108,6 +140,7 @@ def _count_attempt(db: sqlite3.Connection, end: AttemptEnd) -> None:
     marks = ", ".join("?" * len(row))
     new = db.execute(f"INSERT OR IGNORE INTO attempts VALUES ({marks})", row)
     if new.rowcount:
+        tills.settle(db, end)
         _add(db, counts.of_attempt(end))
 
 
@@ -160,6 +193,52 @@ def _told(roots: Roots, act: Callable[[sqlite3.Connection], None]) -> str | None
     except Misconfigured as problem:
         return str(problem)
     return None
+
+
+# ---- money ------------------------------------------------------------------------------------
+
+
+def admit(roots: Roots, ask: Ask, caps: Caps, now: datetime) -> Admitted:
+    """Whether an attempt may begin; what it may cost is reserved for it, durably, on return.
+
+    A ledger that is broken holds back an attempt that draws on a cap, and no other. Raises TryAgain
+    where the disk can't take it now.
+    """
+    found: list[Admitted] = []
+    problem = _told(roots, lambda db: found.append(tills.admit(db, roots, ask, caps, now)))
+    if problem is None:
+        return found[0]
+    if not budgets.caps_of(ask, caps):
+        return Admitted(Allowance())
+    until = now + timedelta(seconds=budgets.LOOK_AGAIN_S)
+    return Admitted(Wait(OutcomeClass.BUDGET, f"nobody can say what is left: {problem}", until))
+
+
+def clear(roots: Roots, credential: str) -> bool:
+    """Lets attempts use a credential again that has met a limit; whether there was one.
+
+    Raises TryAgain and Misconfigured.
+    """
+    found: list[bool] = []
+    problem = _told(roots, lambda db: found.append(tills.clear(db, credential)))
+    if problem is not None:
+        raise Misconfigured(problem)
+    return found[0]
+
+
+def book(path: Path, caps: Caps, day: str, now: datetime) -> Book:
+    """What was spent on a UTC day, and what is reserved. Needs no write access and makes nothing.
+
+    Raises Misconfigured where the file is broken or may not be read, TryAgain where it is busy.
+    """
+
+    def read_book(db: sqlite3.Connection) -> Book | None:
+        if _is_empty(db):
+            return None
+        _check_version(path, db)
+        return tills.book(db, caps, day, now)
+
+    return database.look(path, read_book) or tills.nothing(caps, day)
 
 
 # ---- the file ---------------------------------------------------------------------------------

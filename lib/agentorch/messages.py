@@ -39,6 +39,7 @@ class Message(StrEnum):
     PARKED = "02bf4d15760f4ec6b6935587a4bf02ff"
     WOKEN = "c9bbe6b1498d477fbbfe8a847fd69c68"
     HELD = "a13212f7954d4d2ab18428b12852acf6"
+    BUDGET_NEAR = "530c296e638e447b9dfd56ef9194acc4"
     PINNED = "52a58231ae6843239d5407209245effd"
     ENTERED = "3acf8e35c55e4eaca5059325d10bf4cc"
     TOLD = "a854689cf8ce4223a7fbf6814e80275a"

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from agentorch import counts
 from agentorch.broker.client import Account
 from agentorch.job import Outcome
 from agentorch.states import OutcomeClass
@@ -22,11 +23,30 @@ OWN = frozenset(
 _TOKENS = ("tokens_in", "tokens_out", "tokens_cached", "tokens_reasoning")
 
 
-def metered(outcome: Outcome, account: Account | None) -> Outcome:
-    """The outcome with what its account says; as it is where there is no account."""
+def metered(outcome: Outcome, account: Account | None, credential: str | None) -> Outcome:
+    """The outcome with what its account says, and with what it was let in with.
+
+    As it is where there is no account: see `unmetered`.
+    """
+    outcome = replace(outcome, credential=credential)
+    if credential is not None and credential.startswith(counts.LOGIN):
+        outcome = replace(outcome, metrics=_reported(outcome))
     if account is None:
         return outcome
     return _ended(replace(outcome, **_counted(outcome, account)), account)
+
+
+def unmetered(outcome: Outcome) -> Outcome:
+    """The outcome of an attempt whose account is lost: what it has cost, nobody knows."""
+    return replace(outcome, metrics={**outcome.metrics, counts.UNMETERED: 1})
+
+
+def _reported(outcome: Outcome) -> dict[str, float]:
+    """The metrics without what the agent says that it has cost: that is kept by another name."""
+    metrics = dict(outcome.metrics)
+    if "cost_usd" in metrics:
+        metrics["reported_cost_usd"] = metrics.pop("cost_usd")
+    return metrics
 
 
 def _counted(outcome: Outcome, account: Account) -> dict[str, Any]:
@@ -34,10 +54,8 @@ def _counted(outcome: Outcome, account: Account) -> dict[str, Any]:
     found: dict[str, Any] = {"network": network} if any(network.values()) else {}
     if not account.calls:
         return found
-    metrics = dict(outcome.metrics) | {name: getattr(account, name) for name in _TOKENS}
+    metrics = _reported(outcome) | {name: getattr(account, name) for name in _TOKENS}
     metrics["model_calls"] = account.calls
-    if "cost_usd" in outcome.metrics:
-        metrics["reported_cost_usd"] = outcome.metrics["cost_usd"]
     if account.unpriced_calls:
         metrics["unpriced_calls"] = account.unpriced_calls
     if account.unpriced_calls < account.calls:

@@ -20,7 +20,9 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.utils import floatToGoString
 
 from agentorch import __version__, atomic, families, ledger
+from agentorch.admission import caps_of
 from agentorch.backlog import names_in
+from agentorch.budgets import CALLS, DAY, Till, day_of
 from agentorch.counts import ABOVE, SUM
 from agentorch.errors import Misconfigured
 from agentorch.families import Family, Kind
@@ -31,6 +33,7 @@ from agentorch.paths import Roots
 from agentorch.settings import Settings
 from agentorch.slots import live_slots
 from agentorch.states import ENDED, State, Status
+from agentorch.tills import Book
 
 # A family's values, by its labels'.
 Values = Mapping[tuple[str, ...], float]
@@ -62,13 +65,17 @@ def exposition(settings: Settings) -> bytes:
 def look(settings: Settings, now: datetime) -> Exposition:
     """The same, with what is wrong with the ledger. Reads only."""
     counted: Counts | None = None
+    book: Book | None = None
     problem: str | None = None
+    path, today = settings.roots.state_db, day_of(now)
     try:
-        counted = ledger.read(settings.roots.state_db)
+        counted = ledger.read(path)
+        book = ledger.book(path, caps_of(settings), today, now)
     except Misconfigured as broken:
         problem = str(broken)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector([*_counted(counted), *_looked_at(settings, counted, now)]))
+    found = [*_counted(counted), *_money(book), *_looked_at(settings, counted, now)]
+    registry.register(_Collector(found))
     return Exposition(generate_latest(registry), problem)
 
 
@@ -156,6 +163,25 @@ def bound_word(bound: float) -> str:
 def _at_most(bound: float, parts: Mapping[str, float]) -> float:
     """How many a histogram saw up to a bound; whatever the bounds were when they were counted."""
     return sum(value for part, value in parts.items() if part != SUM and float(part) <= bound)
+
+
+# ---- money ------------------------------------------------------------------------------------
+
+
+def _money(book: Book | None) -> Iterator[Metric]:
+    """What is gone of the caps; nothing where the ledger can't be read."""
+    if book is None:
+        return
+    tills = {till.cap: till for till in book.tills}
+    calls = tills.pop(CALLS, None)
+    usd = {DAY: Till(DAY, 0, book.spent_usd, book.reserved_usd), **tills}
+    yield gauge(families.BUDGET_CAP, {(cap,): till.most for cap, till in tills.items()})
+    yield gauge(families.BUDGET_SPENT, {(cap,): till.spent for cap, till in usd.items()})
+    yield gauge(families.BUDGET_RESERVED, {(cap,): till.reserved for cap, till in usd.items()})
+    known: Values = {("spent",): book.spent_calls, ("reserved",): book.reserved_calls}
+    most: Values = {} if calls is None else {("cap",): calls.most}
+    yield gauge(families.BUDGET_CALLS, {**most, **known})
+    yield gauge(families.WALLS, {(): len(book.breakers)})
 
 
 # ---- looked at --------------------------------------------------------------------------------

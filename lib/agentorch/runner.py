@@ -16,10 +16,11 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from agentorch import atomic, sd_daemon
+from agentorch.admission import admit
 from agentorch.agents.registry import Registry
 from agentorch.artifacts import JobArtifacts
 from agentorch.attending import Means
-from agentorch.budgets import Allowance
+from agentorch.budgets import Admission
 from agentorch.documents import Document
 from agentorch.errors import Exit, Misconfigured, TryAgain
 from agentorch.events import Events, Pulse, SecondLooks
@@ -290,9 +291,15 @@ class Runner:
                 max_attempts=self.settings.runner_max_attempts_per_step,
                 check_room=self._check_room,
                 without_secrets=self.without_secrets,
-                admit=lambda _: Allowance(),
+                admit=self._admit,
             )
             return JobRun(slot, key, means).run()
+
+    def _admit(self, attempt: Attempt) -> Admission:
+        found = admit(self.settings, self.agents, attempt, datetime.now(UTC))
+        for words in found.near:
+            self.journal.warning(words, Message.BUDGET_NEAR, job=attempt.job.job_id)
+        return found.admission
 
 
 def sooner(one_s: float | None, other_s: float | None) -> float | None:

@@ -23,17 +23,20 @@ from pathlib import Path
 from agentorch import beneath, logins
 from agentorch.agents.base import Agent, Endpoint
 from agentorch.agents.registry import Registry
+from agentorch.artifacts import JobArtifacts
 from agentorch.broker import client, relay
 from agentorch.broker.client import Account, Grant
 from agentorch.broker.grants import remove_expired
 from agentorch.broker.keys import Keys
 from agentorch.broker.prices import load as load_prices
-from agentorch.credentials import Credential, Key, credential
+from agentorch.budgets import OWN, STEP, Allowance
+from agentorch.counts import LOGIN
+from agentorch.credentials import Credential, credential
 from agentorch.errors import Invalid, Misconfigured, TryAgain
 from agentorch.hosts import parted
 from agentorch.job import Job, Network, Outcome
 from agentorch.launch.base import Attempt, StepEnded
-from agentorch.paths import WorkspacePaths
+from agentorch.paths import ArtifactPaths, WorkspacePaths
 from agentorch.place import Place, policy_of
 from agentorch.policy import Effective
 from agentorch.sandbox import BROKER
@@ -54,6 +57,7 @@ class WayOut:
     """How the agent of an attempt gets out; without `path` it doesn't.
 
     `listener` is a port of the host's loopback, for an agent that shares the host's network.
+    `login` names the agent's own login, None where it does not use one.
     """
 
     endpoint: Endpoint | None = None
@@ -61,6 +65,13 @@ class WayOut:
     token: str = ""
     listener: socket.socket | None = None
     confined: bool = True
+    login: str | None = None
+
+    def credential(self, account: Account | None) -> str | None:
+        """What the agent was let in with at its provider's; None where that is not known."""
+        if self.login is not None or account is None or self.endpoint is None:
+            return self.login
+        return account.providers.get(self.endpoint.provider)
 
     @property
     def pass_fds(self) -> tuple[int, ...]:
@@ -143,10 +154,12 @@ def way_out(
         return
     with contextlib.ExitStack() as stack:
         found = _credential(settings, attempt, agent, provider)
-        login = found.login and found.key in (Key.MISSING, Key.HIDDEN)
+        login = found.is_login
         path, grants = _broker(stack, settings, place)
         hosts = (*policy.hosts, *(_login_hosts(agent) if login else ()))
-        grant = _grant(attempt, provider, hosts)
+        artifacts = JobArtifacts(ArtifactPaths(place.artifacts))
+        allowance = artifacts.read_allowance(attempt.step.step_id, attempt.number)
+        grant = _grant(attempt, provider, hosts, allowance)
         written = _granted(settings, grants, grant, token)
         stack.callback(written.unlink, missing_ok=True)
         listener = _listener(stack, policy)
@@ -161,7 +174,8 @@ def way_out(
         if login:
             stack.callback(forget, agent, home)
             _seed(settings, agent, home)
-        yield WayOut(endpoint, path, token, listener, policy.sandbox)
+        name = f"{LOGIN}{agent.name}" if login else None
+        yield WayOut(endpoint, path, token, listener, policy.sandbox, name)
 
 
 def model_of(settings: Settings, attempt: Attempt) -> str | None:
@@ -225,8 +239,16 @@ def _listener(stack: contextlib.ExitStack, policy: Effective) -> socket.socket |
     return listener
 
 
-def _grant(attempt: Attempt, provider: str | None, hosts: Sequence[tuple[str, int]]) -> Grant:
+def _grant(
+    attempt: Attempt, provider: str | None, hosts: Sequence[tuple[str, int]], allowance: Allowance
+) -> Grant:
+    """The grant; what limits it is the allowance, which knows the step's own cap as well.
+
+    An attempt that nobody admitted (a step that is run by hand) has that cap alone.
+    """
     cost = attempt.step.options.get("max_cost_usd")
+    if allowance.max_cost_usd is None and cost is not None:
+        allowance = Allowance(float(cost), STEP)
     return Grant(
         job_id=attempt.job.job_id,
         step_id=attempt.step.step_id,
@@ -235,7 +257,8 @@ def _grant(attempt: Attempt, provider: str | None, hosts: Sequence[tuple[str, in
         project_id=attempt.job.project_id,
         providers=() if provider is None else (provider,),
         hosts=tuple(f"{name}:{port}" for name, port in hosts),
-        max_cost_usd=None if cost is None else float(cost),
+        max_cost_usd=allowance.max_cost_usd,
+        cap="max_cost" if allowance.cap in OWN else "budget_exceeded",
         expires_at=time.time() + attempt.step.timeout_s + SPARE_S,
     )
 

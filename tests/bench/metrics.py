@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
@@ -55,7 +56,7 @@ def ended(directory: Path, count: int) -> Site:
     site.queue.prepare()
     fill(site.queue.paths.state(State.DONE), directory, count)
     # its tables are made, and what lies in done/ is noted
-    end = JobEnd(NO_ID, 1, "success", State.DONE, duration_s=1.0, waited_s=1.0)
+    end = JobEnd(NO_ID, 1, "success", State.DONE, datetime.now(UTC), duration_s=1.0, waited_s=1.0)
     if (problem := ledger.count_job(site.roots, end)) is not None:
         raise RuntimeError(problem)
     database.KEPT.close()

@@ -347,7 +347,7 @@ def test_without_a_key_nothing_is_asked(start: Start) -> None:
         site = start(**at(one.url, ANTHROPIC_API_KEY=""))
         words = refused(site.ask(), "auth")
         assert "ANTHROPIC_API_KEY" in words
-        assert site.account().providers == {"anthropic": "none", "openai": "key"}
+        assert site.account().providers == {"anthropic": None, "openai": "OPENAI_API_KEY"}
         assert site.account().end == End("auth", "auth_failed", words.split(": ", 2)[2])
         assert not one.asked
     assert meant(words) == (OutcomeClass.AUTH, "auth_failed")

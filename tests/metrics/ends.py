@@ -25,15 +25,14 @@ def roots_in(directory: Path) -> Roots:
 def attempt(number: int = 1, job_id: str = "job-00001", **fields: Any) -> AttemptEnd:
     """An attempt that took three seconds."""
     base = {"agent": "codex", "outcome": "success", "status": "success", "duration_s": 3.0}
-    return AttemptEnd(
-        job_id=job_id, step_id="step1", attempt=number, ended_at=WHEN, **{**base, **fields}
-    )
+    told: dict[str, Any] = {**base, "ended_at": WHEN, **fields}
+    return AttemptEnd(job_id=job_id, step_id="step1", attempt=number, **told)
 
 
 def job(number: int = 1, job_id: str = "job-00001", **fields: Any) -> JobEnd:
     """A job that is done."""
     base = {"status": "success", "place": State.DONE, "duration_s": 12.5, "waited_s": 0.2}
-    return JobEnd(job_id=job_id, number=number, **{**base, **fields})
+    return JobEnd(job_id=job_id, number=number, ended_at=WHEN, **{**base, **fields})
 
 
 def value(counts: Counts, family: str, *labels: str, part: str = "") -> float:

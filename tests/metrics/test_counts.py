@@ -35,6 +35,7 @@ RESULT: dict[str, Any] = {
     "status": "timeout",
     "started_at": "2026-03-04T05:06:07.000000Z",
     "finished_at": "2026-03-04T05:06:09.500000Z",
+    "summary": "was stopped",
     "model": "gpt-5.2-codex",
     "metrics": {"duration_ms": 99999999, "tokens_in": 10, "cost_usd": None, "turns": "many"},
     "error": {"code": "timeout", "message": "…"},

@@ -46,11 +46,11 @@ class End:
 class Account:
     """A grant's account. `tokens_in` includes cached ones, `tokens_out` those of reasoning.
 
-    `failures` are the provider's in a row. `providers` says of each of the grant's whether there is
-    a key: "key" or "none".
+    `failures` are the provider's in a row. `providers` says of each of the grant's by what name its
+    key is there (`provider:NAME` where it wants none), None where there is none.
     """
 
-    providers: dict[str, str] = field(default_factory=dict)
+    providers: dict[str, str | None] = field(default_factory=dict)
     calls: int = 0
     tokens_in: int = 0
     tokens_cached: int = 0

@@ -73,18 +73,21 @@ class Calls:
             return self._refused(request, refusal, grant, call)
 
     def _key(self, call: Call) -> str:
-        """The provider's key. Raises Refusal."""
+        """The provider's key, whose name is noted. Raises Refusal."""
         variable = call.provider.key_variable
         if not variable:
+            call.credential = call.provider.keyless
             return ""
         try:
-            key = self.keys.find(variable, call.grant.agent, call.grant.project_id)
+            found = self.keys.named(variable, call.grant.agent, call.grant.project_id)
         except Misconfigured as problem:
             self.journal.error(str(problem), Message.MISCONFIGURED, **whose(call.grant))
-            key = None
-        if key is None:
+            found = None
+        if found is None:
             words = f"the broker has no key for {call.provider.name} ({variable})"
             raise Refusal("auth", words, end=End("auth", "auth_failed", words))
+        call.credential, key = found
+        call.account.providers[call.provider.name] = call.credential
         return key
 
     # ---- forwarding ---------------------------------------------------------------------------
@@ -96,6 +99,7 @@ class Calls:
         try:
             self.judge.check_budget(call)
             key = self._key(call)
+            self.judge.check_wall(call)
             async with self.bodies.read(request) as body:
                 asked = _asked(body, call.wire)
                 self.judge.check_priced(call, asked.model)

@@ -35,7 +35,8 @@ class Grant:
     """What one attempt of a step may use until `expires_at` (seconds since 1970).
 
     `providers` are names of model providers, `hosts` are `NAME:PORT`, `max_cost_usd` None means no
-    cap of its own. `digest` is its token's hash, by which it is known.
+    cap of its own; `cap` is the error code of running into it. `digest` is its token's hash, by
+    which it is known.
     """
 
     job_id: str
@@ -47,6 +48,7 @@ class Grant:
     providers: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     max_cost_usd: float | None = None
+    cap: str = "max_cost"
     digest: str = ""
 
 

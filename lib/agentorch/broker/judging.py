@@ -44,6 +44,7 @@ class Call:
     status: int = 0
     bill: Bill | None = None
     words: str = ""
+    credential: str = ""
 
     @property
     def is_paid(self) -> bool:
@@ -53,12 +54,13 @@ class Call:
 
 @dataclass
 class Judge:
-    """What is refused, and why."""
+    """What is refused, and why. `walls` are the ends of credentials whose limit is reached."""
 
     accounts: Accounts
     providers: dict[str, Provider]
     prices: Prices
     now: Callable[[], float] = time.time
+    walls: dict[str, End] = field(default_factory=dict)
 
     def granted(self, grant: Grant | None) -> Grant:
         if grant is None:
@@ -80,7 +82,7 @@ class Judge:
         cap = call.grant.max_cost_usd
         if call.is_paid and cap is not None and call.account.cost_usd >= cap:
             words = f"${call.account.cost_usd:.4f} of ${cap:g} are used up"
-            raise Refusal("budget", words, end=End("budget", "max_cost", words))
+            raise Refusal("budget", words, end=End("budget", call.grant.cap, words))
 
     def check_priced(self, call: Call, model: str) -> None:
         """A cap that can't be held is none: what has no price does not run under one."""
@@ -90,6 +92,16 @@ class Judge:
             f"{one_line(model, 100)!r} has no price, so max_cost_usd can't be held (prices.toml)"
         )
         raise Refusal("budget", words, end=End("budget", "unpriced", words))
+
+    def check_wall(self, call: Call) -> None:
+        """Whoever has the same key need not run into the same limit. Raises Refusal."""
+        end = self.walls.get(call.credential)
+        if not call.is_paid or end is None:
+            return
+        if end.resets_at is None or end.resets_at <= self.now():
+            del self.walls[call.credential]
+            return
+        raise Refusal(end.kind, end.words, end=end)
 
     def check_failing(self, call: Call, status: int, body: bytes) -> None:
         """Some CLIs would try again for long: what has no hope ends here. Raises Refusal."""
@@ -104,7 +116,7 @@ class Judge:
             status, account.failures, provider
         )
         if end is not None:
-            raise Refusal(end.kind, end.words, end=end)
+            raise self._wall(call, end)
 
     def check_far(self, call: Call, answer: aiohttp.ClientResponse) -> None:
         """A limit that is not free again soon is told at once: some CLIs would wait for it."""
@@ -114,4 +126,9 @@ class Judge:
             return
         when = f"resets_at {int(free_at)} (in {int(free_at - now)} s)"
         words = f"{call.provider.name}: the limit is reached; {when}"
-        raise Refusal("quota", words, end=End("quota", "rate_limited", words, free_at))
+        raise self._wall(call, End("quota", "rate_limited", words, free_at))
+
+    def _wall(self, call: Call, end: End) -> Refusal:
+        if end.kind == "quota" and end.resets_at is not None and call.credential:
+            self.walls[call.credential] = end
+        return Refusal(end.kind, end.words, end=end)

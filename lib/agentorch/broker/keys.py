@@ -112,13 +112,18 @@ class Keys:
 
     def find(self, variable: str, agent: str, project_id: str | None) -> str | None:
         """The key; None where there is none. Raises Misconfigured."""
+        found = self.named(variable, agent, project_id)
+        return None if found is None else found[1]
+
+    def named(self, variable: str, agent: str, project_id: str | None) -> tuple[str, str] | None:
+        """The name by which the key is there, and the key. As above."""
         tables = [file.read() for file in self._files]
         for name in names(variable, agent, project_id):
             for key in (self._credential(name), *(table.get(name) for table in tables)):
                 if key:
-                    return key
+                    return name, key
             if key := self._environment.get(name):
-                return key
+                return name, key
         return None
 
     def check(self) -> None:

@@ -71,15 +71,16 @@ def _cost(usage: Usage, rates: Rates) -> float:
 
 def load(own: Path) -> Prices:
     """The administrator's prices, where that file is there, before ours. Raises Misconfigured."""
-    entries = [*_of(read(own, optional=True), own), *_of(read(BUILT_IN), BUILT_IN)]
-    return Prices(tuple(entries))
+    return Prices((*entries(own, optional=True), *entries(BUILT_IN)))
 
 
-def _of(document: Mapping[str, Any], path: Path) -> list[Price]:
+def entries(path: Path, *, optional: bool = False) -> list[Price]:
+    """The entries of one file, none where an optional one is not there. Raises Misconfigured."""
+    document = read(path, optional=optional)
     problems = [f"{path}: {key}: unknown key" for key in document if key != "price"]
     found = []
-    entries = document.get("price", [])
-    for number, entry in enumerate(entries if isinstance(entries, list) else [entries], 1):
+    told = document.get("price", [])
+    for number, entry in enumerate(told if isinstance(told, list) else [told], 1):
         try:
             found.append(price_of(entry))
         except ValueError as problem:

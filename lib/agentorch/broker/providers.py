@@ -38,6 +38,11 @@ class Provider:
         """Its host's name, for people."""
         return urlsplit(self.base_url).hostname or self.base_url
 
+    @property
+    def keyless(self) -> str:
+        """What stands where the name of a key would, of one that wants none."""
+        return f"provider:{self.name}"
+
     def credentials(self, key: str) -> dict[str, str]:
         """The header that has the key."""
         if not key:

@@ -157,17 +157,17 @@ async def _within(limit_s: float | None, told: asyncio.Event) -> bool:
 
 def _new_account(grant: Grant, found: Tables) -> Account:
     known = {name: found.providers[name] for name in grant.providers if name in found.providers}
-    return Account(providers={name: _has_key(one, grant, found) for name, one in known.items()})
+    return Account(providers={name: _credential(one, grant, found) for name, one in known.items()})
 
 
-def _has_key(provider: Provider, grant: Grant, found: Tables) -> str:
+def _credential(provider: Provider, grant: Grant, found: Tables) -> str | None:
     if not provider.key_variable:
-        return "key"
+        return provider.keyless
     try:
-        key = found.keys.find(provider.key_variable, grant.agent, grant.project_id)
+        key = found.keys.named(provider.key_variable, grant.agent, grant.project_id)
     except Misconfigured:  # each call says it
-        return "none"
-    return "key" if key else "none"
+        return None
+    return None if key is None else key[0]
 
 
 # ---- the process ------------------------------------------------------------------------------

@@ -1,0 +1,152 @@
+"""What an attempt may cost: a pure decision, walked through at random."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentorch.budgets import (
+    CALLS,
+    CENT_USD,
+    DAY,
+    JOB,
+    Allowance,
+    Ask,
+    Caps,
+    Till,
+    Wait,
+    caps_of,
+    day_of,
+    decide,
+    next_day,
+)
+from agentorch.states import OutcomeClass
+
+NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
+USD = st.floats(0, 50, allow_nan=False)
+CAPS = st.sampled_from([DAY, JOB, "project:shop", "agent:claude"])
+TILLS = st.lists(
+    st.builds(Till, CAPS, st.floats(0.01, 50), USD, USD), unique_by=lambda till: till.cap
+)
+
+
+def ask(**fields: Any) -> Ask:
+    return Ask(**{"job_id": "job-1", "step_id": "one", "attempt": 1, "agent": "claude", **fields})
+
+
+@given(TILLS, USD, st.none() | st.floats(0.01, 50))
+def test_what_is_allowed_is_left_in_every_till(
+    tills: list[Till], attempt_usd: float, step_usd: float | None
+) -> None:
+    found = decide(ask(step_usd=step_usd), tills, attempt_usd, NOW)
+    if isinstance(found, Wait):
+        assert any(till.left < CENT_USD for till in tills)
+        assert found.until is None or NOW < found.until <= next_day(NOW)
+    elif tills:
+        assert found.max_cost_usd is not None
+        assert found.max_cost_usd <= min(till.left for till in tills)
+        assert found.max_cost_usd <= (step_usd or 50)
+        assert found.max_cost_usd <= (attempt_usd or 50)
+    else:
+        assert found == Allowance()
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1)), max_size=60), st.floats(0.01, 3))
+def test_no_order_of_starts_and_ends_passes_a_cap(
+    moves: list[tuple[bool, float]], attempt_usd: float
+) -> None:
+    """Attempts begin and end in any order; each costs some part of what it was allowed."""
+    most, spent, running = 1.0, 0.0, list[float]()
+    for begins, part in moves:
+        if begins:
+            till = Till(DAY, most, spent, sum(running))
+            found = decide(ask(), [till], attempt_usd, NOW)
+            if isinstance(found, Allowance):
+                assert found.max_cost_usd is not None
+                running.append(found.max_cost_usd)
+        elif running:
+            spent += running.pop(0) * part
+        assert spent + sum(running) <= most + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("tills", "attempt_usd", "step_usd", "allowed"),
+    [
+        ([Till(DAY, 20)], 5, None, Allowance(5, "attempt")),
+        ([Till(DAY, 20, 3, 14)], 5, None, Allowance(3, DAY)),
+        ([Till(DAY, 20), Till("project:shop", 2)], 5, None, Allowance(2, "project:shop")),
+        ([Till(DAY, 20), Till(JOB, 2, 1)], 5, None, Allowance(1, JOB)),
+        ([Till(DAY, 20)], 5, 0.5, Allowance(0.5, "step")),
+        ([Till(DAY, 20)], 0, None, Allowance(20, DAY)),
+        # the day's end is no failure of the step
+        ([Till(DAY, 5)], 5, 5.0, Allowance(5, DAY)),
+        ([Till(CALLS, 10, 9)], 5, None, Allowance()),
+        ([], 5, 0.5, Allowance()),
+    ],
+)
+def test_the_least_of_all_that_is_left_is_allowed(
+    tills: list[Till], attempt_usd: float, step_usd: float | None, allowed: Allowance
+) -> None:
+    assert decide(ask(step_usd=step_usd), tills, attempt_usd, NOW) == allowed
+
+
+MIDNIGHT = datetime(2026, 3, 5, tzinfo=UTC)
+SOON = NOW + timedelta(seconds=60)
+
+
+@pytest.mark.parametrize(
+    ("tills", "until", "words"),
+    [
+        ([Till(DAY, 1, 1)], MIDNIGHT, "the day's budget (MAX_DAILY_COST_USD) is used up: $1.00"),
+        ([Till(DAY, 1, 0.995)], MIDNIGHT, "until the next day (UTC)"),
+        ([Till(DAY, 1, 0.5, 0.495)], SOON, "$0.49 of it by attempts that still run"),
+        ([Till(CALLS, 7, 7)], MIDNIGHT, "7 calls of 7 calls"),
+        ([Till(CALLS, 7, 5, 2)], SOON, "2 calls of it"),
+        ([Till("agent:claude", 1, 1), Till(DAY, 9, 0, 9)], MIDNIGHT, "agent claude (AGENT_BUD"),
+        # no day helps the job, whatever else is used up
+        ([Till(DAY, 1, 1), Till(JOB, 1, 1)], None, "the job's budget (policy.max_cost_usd)"),
+        ([Till(JOB, 1, 0, 1)], SOON, "the job's budget"),
+    ],
+)
+def test_what_is_used_up_is_waited_for(
+    tills: list[Till], until: datetime | None, words: str
+) -> None:
+    found = decide(ask(), tills, 5, NOW)
+    assert isinstance(found, Wait)
+    assert (found.kind, found.until) == (OutcomeClass.BUDGET, until)
+    assert words in found.reason
+
+
+def test_nobody_waits_beyond_midnight_for_what_others_reserved() -> None:
+    late = MIDNIGHT - timedelta(seconds=5)
+    found = decide(ask(), [Till(DAY, 1, 0, 1)], 5, late)
+    assert isinstance(found, Wait)
+    assert found.until == MIDNIGHT
+
+
+def test_an_attempt_draws_on_the_caps_that_are_its_own() -> None:
+    caps = Caps(10, 7, {"shop": 5, "None": 1, "off": 0}, {"claude": 3}, 1)
+    assert caps_of(ask(project="shop", job_usd=2.0), caps) == {
+        CALLS: 7,
+        DAY: 10,
+        "project:shop": 5,
+        "agent:claude": 3,
+        JOB: 2,
+    }
+    assert caps_of(ask(agent="codex"), caps) == {CALLS: 7, DAY: 10}
+    assert caps_of(ask(agent="codex", project="off"), Caps()) == {}
+
+
+def test_a_subscription_draws_on_calls_alone() -> None:
+    caps = Caps(10, 7, {"shop": 5}, {"claude": 3}, 1)
+    assert caps_of(ask(project="shop", login="login:claude", job_usd=2.0), caps) == {CALLS: 7}
+
+
+def test_a_day_is_utc() -> None:
+    east = datetime.fromisoformat("2026-03-05T01:30:00+02:00")
+    assert day_of(east) == "2026-03-04"
+    assert next_day(east) == MIDNIGHT
