@@ -158,11 +158,12 @@ def environment(settings: Settings, told: Document) -> dict[str, str]:
 
 
 def _variables(told: Mapping[str, Any]) -> dict[str, str]:
-    return {
+    lines = {
         f"AGENTORCH_{name.upper()}": one_line(str(value), MOST_VARIABLE_CHARS)
         for name, value in told.items()
         if name != "how_to" and value is not None
     }
+    return {**lines, "AGENTORCH_HOW_TO": "\n".join(told["how_to"].values())}
 
 
 # ---- telling ----------------------------------------------------------------------------------

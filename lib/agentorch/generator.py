@@ -46,7 +46,12 @@ READERS: Mapping[str, Callable[[str], object]] = {
     **{f"AGENTORCH_TOTAL_{name}": read for name, _, read in LIMITS},
 }
 # Services that write to the state directory.
-WRITERS = ("runner@", "webhook", "reclaim", "gc", "metrics", "notify", "schedule@")
+WRITERS = ("runner@", "webhook", "reclaim", "gc", "metrics", "notify", "announce", "schedule@")
+# What a service does not see of the state, and where else it writes.
+HIDING = ("webhook", "announce")
+MORE_WRITABLE: Mapping[str, tuple[str, ...]] = {
+    "announce": ("ReadWritePaths=-/var/spool -/var/mail -/var/log",)
+}
 # Services that talk to the service user's manager.
 CALLERS = ("runner@", "steps")
 HOMES = ("/home", "/root", "/run/user")
@@ -83,6 +88,7 @@ def user_units(given: Given) -> dict[str, str]:
         drop_in("agentorch.target"): _slots(given),
         **dict(_of_warm(given)),
         **dict(_of_queue(given)),
+        **dict(_of_announcing(given)),
         **dict(_of_interval(given)),
     }
 
@@ -203,6 +209,28 @@ def _of_queue(given: Given) -> Iterator[tuple[str, str]]:
     yield drop_in("agentorch-notify.path"), _text("Path", "DirectoryNotEmpty=", outbox)
 
 
+def _of_announcing(given: Given) -> Iterator[tuple[str, str]]:
+    """Where jobs wait for a human, and where the programs are that hear of it.
+
+    An empty condition takes all of a unit's away: what is known comes again, for the rest of them
+    the program looks itself.
+    """
+    conditions = ["ConditionDirectoryNotEmpty="]
+    if {"QUEUE_ROOT", "AGENTORCH_STATE_DIR"} & given.variables.keys():
+        queue = _escaped(Places.of(given.variables).queue)
+        waiting = [f"{queue}/{name}" for name in ("awaiting_approval", "held")]
+        watched = (f"PathChanged={path}" for path in waiting)
+        yield drop_in("agentorch-announce.path"), _text("Path", "PathChanged=", *watched)
+        conditions += [f"ConditionDirectoryNotEmpty=|{path}" for path in waiting]
+    if (configuration := given.variables.get("AGENTORCH_CONFIG_DIR")) is not None:
+        hooks = _escaped(PurePosixPath(configuration) / "notify.d")
+        conditions.append(f"ConditionDirectoryNotEmpty={hooks}")
+    if len(conditions) > 1:
+        # beside the drop-in of places
+        name = _service("announce").replace("/50-", "/51-")
+        yield name, _text("Unit", *conditions)
+
+
 def _of_places(given: Given) -> Iterator[tuple[str, str]]:
     places = Places.of(given.variables)
     if places == Places.of({}):
@@ -210,8 +238,8 @@ def _of_places(given: Given) -> Iterator[tuple[str, str]]:
     writable = tuple(_writable(places.writable()))
     hidden = f"InaccessiblePaths={_optional(places.workspaces)}"
     for name in WRITERS:
-        lines = ("ReadWritePaths=", *writable, *((hidden,) if name == "webhook" else ()))
-        yield _service(name), _text("Service", *lines)
+        more = (*MORE_WRITABLE.get(name, ()), *((hidden,) if name in HIDING else ()))
+        yield _service(name), _text("Service", "ReadWritePaths=", *writable, *more)
 
 
 def _writable(directories: Iterable[PurePosixPath]) -> Iterator[str]:

@@ -73,6 +73,29 @@ def test_path_units_look_where_the_queue_is() -> None:
     assert service == '[Service]\nReadWritePaths=\nReadWritePaths="-/srv/100%% agentorch"\n'
 
 
+def test_who_tells_of_waiting_jobs_looks_where_they_wait() -> None:
+    written = units(checked({"QUEUE_ROOT": "/fast/queue", "ARTIFACTS_ROOT": "/fast/artifacts"}))
+    assert written[drop_in("agentorch-announce.path")] == (
+        "[Path]\nPathChanged=\n"
+        "PathChanged=/fast/queue/awaiting_approval\nPathChanged=/fast/queue/held\n"
+    )
+    conditions = "agentorch-announce.service.d/51-agentorch.conf"
+    assert written[conditions] == (
+        "[Unit]\nConditionDirectoryNotEmpty=\n"
+        "ConditionDirectoryNotEmpty=|/fast/queue/awaiting_approval\n"
+        "ConditionDirectoryNotEmpty=|/fast/queue/held\n"
+    )
+    service = written[drop_in("agentorch-announce.service")]
+    assert "ReadWritePaths=-/var/spool -/var/mail -/var/log\n" in service
+    assert "InaccessiblePaths=" in service
+    written = user_units(checked({"AGENTORCH_CONFIG_DIR": "/home/me/own"}))
+    assert written[conditions] == (
+        "[Unit]\nConditionDirectoryNotEmpty=\nConditionDirectoryNotEmpty=/home/me/own/notify.d\n"
+    )
+    assert drop_in("agentorch-announce.path") not in written
+    assert conditions not in units(checked({"AGENTORCH_SLOTS": "2"}))
+
+
 def test_what_lies_below_home_is_shown() -> None:
     written = units(checked({"AGENTORCH_STATE_DIR": "/home/agentorch/state"}))
     text = written[drop_in("agentorch-reclaim.service")]
