@@ -166,7 +166,7 @@ def make_workspace(settings: Settings, artifacts: JobArtifacts, job: Job) -> Non
         commit=artifacts.read_base(),
         when=job.submitted_at,
     )
-    artifacts.write_base(workspace.commit)
+    artifacts.write_base(workspace.commit, workspace.tree)
 
 
 def excluded(settings: Settings) -> tuple[Path, ...]:

@@ -48,11 +48,12 @@ def settle(slot: Slot, key: Key, *, least_age_s: float = 0) -> bool:
         return False
     with atomic.disk_trouble(artifacts.paths.directory):
         sweep(artifacts.paths)
+    until = parked_until(state, datetime.now(UTC))
     if _waits_for_approval(artifacts, job):
         slot.give(key, State.AWAITING_APPROVAL)
     elif state.status in FINAL_STATES:
         slot.give(key, FINAL_STATES[state.status])
-    elif (until := parked_until(state, datetime.now(UTC))) is not None:
+    elif until is not None and not artifacts.paths.hold.exists():
         slot.park(key, until)
     elif (counted := recounted(slot.queue.roots, key, state)).taken >= MAX_TAKEN:
         end_as_lost(slot, key, job)
@@ -98,11 +99,14 @@ def left_on_purpose(state: JobState) -> bool:
 
 
 def outlives(roots: Roots, state: JobState) -> bool:
-    """Whether the job's step runs on in a unit of its own, whatever became of its owner."""
-    step_id = state.progress.current
-    if not roots.workspace(state.job_id).unit(step_id).directory.exists():
+    """Whether the job's step runs on in a unit of its own, whatever became of its owner.
+
+    The webhook asks, too, which sees no workspaces.
+    """
+    step = roots.artifacts(state.job_id).step(state.progress.current)
+    if not step.unit.exists():
         return False
-    with flocked(roots.artifacts(state.job_id).step(step_id).lock, wait=False, owning=False) as it:
+    with flocked(step.lock, wait=False, owning=False) as it:
         return it is None
 
 

@@ -74,7 +74,7 @@ def keep(roots: Roots, result: Mapping[str, Any], ends: int, state: bytes) -> No
     that can't be made stops no job: whoever verifies it finds none.
     """
     paths = roots.artifacts(result["job_id"])
-    content = canonical(_manifest(roots, paths, result, ends, state))
+    content = canonical(_manifest(paths, result, ends, state))
     signature = None if roots.signing_key is None else _signature(roots.signing_key, content)
     if signature is None:
         paths.signature.unlink(missing_ok=True)
@@ -88,9 +88,7 @@ def canonical(document: Document) -> bytes:
     return json.dumps(document, ensure_ascii=True, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def _manifest(
-    roots: Roots, paths: ArtifactPaths, result: Mapping[str, Any], ends: int, state: bytes
-) -> Document:
+def _manifest(paths: ArtifactPaths, result: Mapping[str, Any], ends: int, state: bytes) -> Document:
     files = dict(listed(paths))
     files[paths.state.name] = _entry(state)
     return {
@@ -101,21 +99,11 @@ def _manifest(
         "status": result["status"],
         "finished_at": result["finished_at"],
         "ends": ends,
-        "base": _base(roots, paths),
+        "base": read_json(paths.base),
         "agents": list(_agents(paths)),
         "decisions": _entry(read_bytes(paths.decisions)),
         "files": files,
     }
-
-
-def _base(roots: Roots, paths: ArtifactPaths) -> Document | None:
-    """The commit that the workspace began with, and its tree where there is one to tell."""
-    base = read_json(paths.base)
-    workspace = read_json(roots.workspace(paths.directory.name).record)
-    if base is None:
-        return None
-    tree = None if workspace is None else workspace["base"]["full"]
-    return {"commit": base["commit"], "tree": tree}
 
 
 def _agents(paths: ArtifactPaths) -> Iterator[Document]:

@@ -90,6 +90,11 @@ class Workspace:
         """The commit of the base, in the source and in the agents' `.git`."""
         return self._recorded().commit
 
+    @property
+    def tree(self) -> str:
+        """The whole tree of the base."""
+        return self._recorded().base.full
+
     def prepare(
         self,
         source: Source,

@@ -24,7 +24,10 @@ ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 30
 TOKEN = "token-of-the-tests"
 SCOPED = "token-of-one-project"
+DECIDER = "token-that-decides"
+ALICE = "token-of-alice"
 TOKENS = f"{TOKEN}=*,{SCOPED}=one|two"
+DECIDERS = f"{DECIDER}=*,{ALICE}=one|two # alice"
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Site:
             "AGENTORCH_MIN_FREE_BYTES": "0",
             "WORKER_ENTRYPOINT_GROUP": "",
             "WEBHOOK_TOKENS": TOKENS,
+            "WEBHOOK_DECISION_TOKENS": DECIDERS,
             "WEBHOOK_RATE_LIMIT_MAX_REQUESTS": "0",
             "PROJECT_ALIASES": f"one={project},two={project},three={project}",
             **self.variables,

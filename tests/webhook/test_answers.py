@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agentorch.approvals import shown
 from agentorch.states import State
 
 from .door import SCOPED, TOKEN, Door, Site, opened
@@ -34,6 +35,7 @@ def test_a_job_is_queued_as_its_answer_says(door: Door) -> None:
         "status": "pending",
         "queue_state": "pending",
         "state": None,
+        "shown": shown(door.site.queue.roots.artifacts(told["job_id"])),
         "result": None,
     }
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentorch.errors import Invalid, Misconfigured
-from agentorch.settings import DEV_TOKEN
+from agentorch.settings import DEV_TOKEN, load
+from agentorch.variables import Decider
 from agentorch.webhook import deliveries, tokens
 from agentorch.webhook.answers import Refusal
 from agentorch.webhook.clients import client, counted, networks
+from agentorch.webhook.deciding import ACTS, TAKES, asked
 from agentorch.webhook.listening import Bind, bind_of
 from agentorch.webhook.rate import Limit, Limiter, Window, admit
-from agentorch.webhook.routes import Endpoint, Found, NoMethod, find
+from agentorch.webhook.routes import ROUTES, Endpoint, Found, NoMethod, find
 from agentorch.webhook.submitting import from_outside
+from agentorch.webhook.tokens import Tokens
 
 LIMIT = Limit(requests=3, window_s=60)
 
@@ -37,11 +43,12 @@ def test_a_path_leads_to_its_endpoint() -> None:
 
 
 def test_a_token_is_its_own_and_no_beginning_of_it() -> None:
-    known = tokens.callers({"alpha": None, "beta": frozenset({"p"})})
+    known = tokens.callers(Tokens({"alpha": None, "beta": frozenset({"p"})}))
     found = tokens.identify("beta", known)
     assert found is not None
-    assert found.projects == frozenset({"p"})
-    assert [found.may(project) for project in ("p", "q", None, ["p"], 5)] == [True, *[False] * 4]
+    assert found.submits == frozenset({"p"})
+    projects = ("p", "q", None, ["p"], 5)
+    assert [found.may_submit(project) for project in projects] == [True, *[False] * 4]
     for token in ("", "alph", "alphaa", "ALPHA", "alpha\0", "\udcff"):
         assert tokens.identify(token, known) is None
 
@@ -55,10 +62,105 @@ def test_a_bearer_header(header: str | None, token: str | None) -> None:
 
 
 def test_the_token_that_everybody_knows_is_for_this_host() -> None:
-    tokens.refuse_dev_token({DEV_TOKEN: None}, local=True)
-    tokens.refuse_dev_token({"other": None}, local=False)
+    tokens.refuse_dev_token(Tokens({DEV_TOKEN: None}), local=True)
+    tokens.refuse_dev_token(Tokens({"other": None}), local=False)
     with pytest.raises(Misconfigured, match="WEBHOOK_TOKEN"):
-        tokens.refuse_dev_token({DEV_TOKEN: None}, local=False)
+        tokens.refuse_dev_token(Tokens({DEV_TOKEN: None}), local=False)
+
+
+def test_the_token_that_everybody_knows_decides_nowhere() -> None:
+    with pytest.raises(Misconfigured, match="WEBHOOK_DECISION_TOKENS"):
+        tokens.refuse_dev_token(Tokens({}, {DEV_TOKEN: Decider(None)}), local=True)
+
+
+def test_who_submits_decides_on_nothing() -> None:
+    submits, both, decides = tokens.callers(
+        Tokens(
+            {"alpha": None, "beta": frozenset({"p"})},
+            {"beta": Decider(frozenset({"q"}), "bob"), "gamma": Decider(None)},
+        )
+    )
+    rights = [
+        (it.may_submit("p"), it.may_decide("p"), it.may_decide("q"), it.may_read("q"))
+        for it in (submits, both, decides)
+    ]
+    assert rights == [
+        (True, False, False, True),
+        (True, False, True, True),
+        (False, True, True, True),
+    ]
+    assert [it.sees_all for it in (submits, both, decides)] == [True, False, True]
+    assert both.who == {"token": "sha256:f44e64e7", "name": "bob"}
+    assert submits.who == {"token": "sha256:8ed3f6ad"}
+
+
+def test_the_tokens_of_credentials_come_first(tmp_path: Path) -> None:
+    environment = {
+        "AGENTORCH_ENV_FILE": "/dev/null",
+        "CREDENTIALS_DIRECTORY": str(tmp_path),
+        "WEBHOOK_TOKENS": "a=*",
+        "WEBHOOK_DECISION_TOKENS": "b=*",
+    }
+    assert tokens.load(load(environment)) == Tokens({"a": None}, {"b": Decider(None)})
+    (tmp_path / "webhook-tokens").write_text("c=one\nd=*\n")
+    (tmp_path / "webhook-decision-tokens").write_text("e=one|two # Eve\n\nf=*\n")
+    assert tokens.load(load(environment)) == Tokens(
+        {"c": frozenset({"one"}), "d": None},
+        {"e": Decider(frozenset({"one", "two"}), "Eve"), "f": Decider(None)},
+    )
+    for name in ("webhook-tokens", "webhook-decision-tokens"):
+        (tmp_path / name).write_text("")
+    assert tokens.load(load(environment)) == Tokens({}, {})
+    (tmp_path / "webhook-decision-tokens").write_text("the-secret")
+    with pytest.raises(Misconfigured) as refused:
+        tokens.load(load(environment))
+    assert "the-secret" not in str(refused.value)
+
+
+# ---- bodies of decisions ----------------------------------------------------------------------
+
+
+def test_a_body_is_what_its_decision_takes() -> None:
+    assert asked(Endpoint.CANCEL, b" ") == asked(Endpoint.CANCEL, b"{}") == {}
+    told = {"comment": "x", "accept": True, "shown": None}
+    assert asked(Endpoint.APPROVE, json.dumps(told).encode()) == told
+    assert asked(Endpoint.RETRY, b'{"step": "01_plan"}') == {"step": "01_plan"}
+
+
+@pytest.mark.parametrize(
+    ("decision", "body", "said"),
+    [
+        (Endpoint.APPROVE, b"[]", [".: expected object, found an array"]),
+        (Endpoint.APPROVE, b"{", ["not JSON"]),
+        (
+            Endpoint.REJECT,
+            b'{"coment": "x", "accept": 1, "step": "/"}',
+            [
+                ".: 'coment' is unknown (did you mean 'comment'?)",
+                ".accept: expected boolean, found a number",
+                ".step: '/' does not match",
+                ".: 'accept' says nothing to reject",
+                ".: 'step' says nothing to reject",
+            ],
+        ),
+        (Endpoint.ANSWER, b"", [".: 'text' is missing"]),
+        (Endpoint.ANSWER, b'{"text": ""}', [".text: is empty"]),
+        (Endpoint.HOLD, b'{"comment": null}', [".comment: expected string, found null"]),
+    ],
+)
+def test_what_is_no_body_of_a_decision(decision: Endpoint, body: bytes, said: list[str]) -> None:
+    with pytest.raises(Invalid) as refused:
+        asked(decision, body)
+    problems = refused.value.problems
+    assert [problem.startswith(want) for problem, want in zip(problems, said, strict=True)] == [
+        True for _ in said
+    ], problems
+
+
+def test_every_decision_has_its_route_its_keys_and_its_act() -> None:
+    routed = {route.endpoint for route in ROUTES if route.path.startswith("/jobs/{job_id}/")}
+    assert set(TAKES) == set(ACTS) == routed - {Endpoint.ARTIFACT}
+    assert all(it.path.endswith(f"/{it.endpoint}") for it in ROUTES if it.endpoint in TAKES)
 
 
 # ---- windows ----------------------------------------------------------------------------------

@@ -42,12 +42,12 @@ def main(binds: tuple[str, ...], idle_s: float) -> None:
         raise click.UsageError("no socket was passed (see systemd.socket(5)): give --bind")
     places = [bind_of(text) for text in binds]
     settings = configured()
-    scopes = tokens.scopes(settings)
+    known = tokens.load(settings)
     journal = Journal("agentorch-webhook", settings)
     log_through(journal)
     with bound(places) as ours:
         sockets = [*passed, *ours]
-        tokens.refuse_dev_token(scopes, local=all(is_local(one) for one in sockets))
-        application = Application(site_of(settings, scopes), journal)
+        tokens.refuse_dev_token(known, local=all(is_local(one) for one in sockets))
+        application = Application(site_of(settings, known), journal)
         most_bytes = settings.max_webhook_body_bytes
         Server(application, sockets, journal, most_bytes, idle_s if passed else None).run()

@@ -87,7 +87,7 @@ class Systemd:
         if paths.claim.exists():
             return attempt.name
         unit = self._roots.workspace(attempt.job.job_id).unit(attempt.step.step_id)
-        self._prepare(unit)
+        self._prepare(unit, step.unit)
         argv = run_argv(
             attempt, self._program, self._limits(attempt), unit, paths, Path.cwd(), sys.executable
         )
@@ -96,8 +96,9 @@ class Systemd:
             raise _trouble(done)
         return attempt.name
 
-    def _prepare(self, unit: UnitPaths) -> None:
+    def _prepare(self, unit: UnitPaths, marker: Path) -> None:
         with atomic.disk_trouble(unit.directory):
+            marker.touch(0o640)
             unit.directory.mkdir(0o700, parents=True, exist_ok=True)
             atomic.replace(unit.environment, self._environment, mode=0o600, last=False)
             shutil.copyfile(recorder.__file__, unit.recorder)
@@ -122,7 +123,9 @@ class Systemd:
             raise _trouble(done)
         job_id, step_id, number = identity(name)
         shutil.rmtree(self._roots.workspace(job_id).unit(step_id).directory, ignore_errors=True)
-        end = read_json(self._roots.artifacts(job_id).step(step_id).attempt(number).end)
+        step = self._roots.artifacts(job_id).step(step_id)
+        step.unit.unlink(missing_ok=True)
+        end = read_json(step.attempt(number).end)
         return {} if end is None else usage_of(end)
 
 

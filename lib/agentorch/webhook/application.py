@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, BinaryIO
 
-from agentorch.errors import Duplicate, Invalid, TryAgain
+from agentorch.errors import AgentorchError, Duplicate, Invalid, Refused, TryAgain, UnknownJob
+from agentorch.job import Job
 from agentorch.journal import Journal
 from agentorch.messages import Message
-from agentorch.webhook import reading
+from agentorch.webhook import deciding, reading
 from agentorch.webhook.answers import Answer, Refusal, document, problem, try_again
 from agentorch.webhook.clients import client, counted
 from agentorch.webhook.files import artifact
@@ -19,10 +20,16 @@ from agentorch.webhook.rate import Limiter
 from agentorch.webhook.requests import Request, of_environment
 from agentorch.webhook.routes import Endpoint, Found, NoMethod, find
 from agentorch.webhook.site import Site
-from agentorch.webhook.submitting import acknowledged, submit, too_large
-from agentorch.webhook.tokens import Caller, required
+from agentorch.webhook.submitting import acknowledged, body, submit, too_large
+from agentorch.webhook.tokens import Caller, bearer, identify, refuse_deciding, required
 
 MOST_PROBLEMS = 100
+ANSWERED: Mapping[type[AgentorchError], HTTPStatus] = {
+    Invalid: HTTPStatus.BAD_REQUEST,
+    Duplicate: HTTPStatus.CONFLICT,
+    Refused: HTTPStatus.CONFLICT,
+    UnknownJob: HTTPStatus.NOT_FOUND,  # it was collected or deleted meanwhile
+}
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
@@ -53,10 +60,8 @@ class Application:
             return self._answer(request, asks)
         except Refusal as refusal:
             return refusal.answer
-        except Invalid as invalid:
-            return problem(HTTPStatus.BAD_REQUEST, "\n".join(invalid.problems[:MOST_PROBLEMS]))
-        except Duplicate as duplicate:
-            return problem(HTTPStatus.CONFLICT, str(duplicate))
+        except (Invalid, Duplicate, Refused, UnknownJob) as trouble:
+            return problem(ANSWERED[type(trouble)], "\n".join(trouble.problems[:MOST_PROBLEMS]))
         except TryAgain as trouble:
             return self._not_now(str(trouble))
         except OSError as trouble:  # no client can cause one: the state is out of reach
@@ -72,7 +77,7 @@ class Application:
 
     def _not_now(self, why: str) -> Answer:
         self._journal.error(why, Message.REFUSED)
-        return try_again("no job can be taken now: the server's journal says why")
+        return try_again("that can't be done now: the server's journal says why")
 
     def _answer(self, request: Request, asks: str) -> Answer:
         found = find(request.method, request.path) if request.path is not None else None
@@ -84,7 +89,7 @@ class Application:
                 return problem(HTTPStatus.METHOD_NOT_ALLOWED, "another method is needed", allow)
             case Found(route, names) if route.open:
                 return self._open(route.endpoint)
-        if found.route.endpoint is Endpoint.SUBMIT:
+        if found.route.method == "POST":
             self._count(asks)
         return self._private(found.route.endpoint, request, names, self._caller(request, asks))
 
@@ -122,12 +127,16 @@ class Application:
             case Endpoint.LIST:
                 return document(reading.listing(site.queue, caller, reading.asked(request)))
             case Endpoint.STATUS:
-                job = site.job(names["job_id"], caller)
+                job = site.job(names["job_id"], caller.may_read)
                 return document(reading.status(site.queue, job), job_id=job.job_id)
-            case _:
-                job = site.job(names["job_id"], caller)
+            case Endpoint.ARTIFACT:
+                job = site.job(names["job_id"], caller.may_read)
                 directory = site.queue.roots.artifacts(job.job_id).directory
                 return artifact(directory, names["path"], job.job_id)
+            case _:
+                refuse_deciding(caller)
+                job = site.job(names["job_id"], caller.may_decide)
+                return self._decide(endpoint, request, job, caller)
 
     def _submit(self, request: Request, caller: Caller) -> Answer:
         job, is_new = submit(self._site, request, caller)
@@ -135,12 +144,37 @@ class Application:
             self._journal.info("queued", Message.SUBMITTED, job=job.job_id, project=job.project_id)
         return document(acknowledged(job, self._site.queue.roots), job_id=job.job_id)
 
+    def _decide(self, decision: Endpoint, request: Request, job: Job, caller: Caller) -> Answer:
+        content = body(request, self._site.settings.max_webhook_body_bytes)
+        wanted = deciding.asked(decision, content)
+        told: dict[str, Any] = {
+            "job": job.job_id,
+            "project": job.project_id,
+            "decision": decision.value,
+        }
+        told |= {"who": caller.called, "token": caller.fingerprint}
+        try:
+            deciding.take(self._site.queue, job.job_id, decision, wanted, caller.who)
+        except Refused as refused:
+            why = f"{decision} by {caller.called} was refused: {refused}"
+            self._journal.info(why, Message.REFUSED, **told)
+            raise
+        self._journal.info(f"{decision}, decided by {caller.called}", Message.DECIDED, **told)
+        return document(deciding.taken(self._site.queue, job, decision), job_id=job.job_id)
+
+    def _token(self, request: Request) -> str | None:
+        """What is said of a request's token; None where it is none that we know."""
+        token = bearer(request.headers.get("authorization"))
+        caller = identify(token, self._site.callers) if token else None
+        return None if caller is None else caller.fingerprint
+
     def _log(self, request: Request, answer: Answer, asks: str, took_s: float) -> None:
         self._journal.info(
             f"{request.method[:20]} {request.shown_path}: {answer.line}",
             Message.ACCESS,
             job=answer.job_id,
             peer=asks,
+            token=self._token(request),
             method=request.method[:20],
             path=request.shown_path,
             status=answer.status.value,

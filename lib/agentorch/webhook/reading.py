@@ -13,6 +13,7 @@ import heapq
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 
 from agentorch import inspect
@@ -20,7 +21,9 @@ from agentorch.backlog import names_in
 from agentorch.documents import Document
 from agentorch.job import Job, Key
 from agentorch.jobqueue import Queue
-from agentorch.states import State
+from agentorch.paths import parked_key_name
+from agentorch.selection import Filters, selected
+from agentorch.states import OutcomeClass, State
 from agentorch.webhook.answers import Refusal, problem
 from agentorch.webhook.requests import Request
 from agentorch.webhook.tokens import Caller, refuse_outside
@@ -33,22 +36,18 @@ MOST_READ = 500
 
 @dataclass(frozen=True)
 class Asked:
-    """What a listing is to show; None: whatever there is. `after` is a queue file's name."""
+    """What a listing is to show; None: whatever there is. `after` is a key."""
 
     states: tuple[State, ...]
     project: str | None
-    tag: str | None
+    filters: Filters
     limit: int
     after: str
-
-    @property
-    def is_filtered(self) -> bool:
-        return self.project is not None or self.tag is not None
 
 
 @dataclass(frozen=True, order=True)
 class Entry:
-    """A queue file: its name, and where it lies."""
+    """A queue file: its key (a parked one's name begins with a time), and where it lies."""
 
     name: str
     state: State
@@ -70,7 +69,7 @@ def asked(request: Request) -> Asked:
         return Asked(
             states=_states(request.field("state")),
             project=request.field("project"),
-            tag=request.field("tag"),
+            filters=_filters(request),
             limit=_limit(request.field("limit")),
             after=_name(request.field("after")),
         )
@@ -84,6 +83,15 @@ def _states(word: str | None) -> tuple[State, ...]:
     if word not in set(State):
         raise ValueError(f"state: expected one of {', '.join(State)}")
     return (State(word),)
+
+
+def _filters(request: Request) -> Filters:
+    given = {name: request.field(name) for name in ("project", "tag", "agent", "outcome")}
+    outcome = given["outcome"]
+    if outcome is not None and outcome not in set(OutcomeClass):
+        raise ValueError(f"outcome: expected one of {', '.join(OutcomeClass)}")
+    words = {name: () if word is None else (word,) for name, word in given.items()}
+    return Filters(words["project"], words["tag"], words["agent"], words["outcome"])
 
 
 def _limit(text: str | None) -> int:
@@ -117,8 +125,8 @@ def listing(queue: Queue, caller: Caller, wanted: Asked) -> Document:
     Raises Refusal (403) where the caller asks for a project that is not its own.
     """
     if wanted.project is not None:
-        refuse_outside(caller, wanted.project)
-    scoped = wanted.is_filtered or caller.projects is not None
+        refuse_outside(wanted.project, allowed=caller.may_read(wanted.project))
+    scoped = not wanted.filters.read_nothing or not caller.sees_all
     most = MOST_READ if scoped else wanted.limit
     # one more than may be read tells whether there is more
     names = (entry for entry in _entries(queue, wanted.states) if entry.name > wanted.after)
@@ -138,13 +146,9 @@ def _rows(queue: Queue, entry: Entry, caller: Caller, wanted: Asked) -> Iterator
     key = Key.parse(entry.name)
     if key is None:
         return
-    for row in inspect.rows(queue, [(key, entry.state, entry.slot)]):
-        if (
-            caller.may(row.project)
-            and wanted.project in (None, row.project)
-            and (wanted.tag is None or wanted.tag in row.tags)
-        ):
-            yield row
+    listed = [(key, entry.state, entry.slot)]
+    found = selected(queue, listed, wanted.filters, datetime.now(UTC))
+    yield from (row for row in inspect.rows(queue, found) if caller.may_read(row.project))
 
 
 def _entries(queue: Queue, states: Iterable[State]) -> Iterator[Entry]:
@@ -154,6 +158,8 @@ def _entries(queue: Queue, states: Iterable[State]) -> Iterator[Entry]:
             directory = queue.paths.state(state) if slot is None else queue.paths.slot(slot)
             try:
                 for name in names_in(directory):
-                    yield Entry(name, state, slot)
+                    if name.endswith(".json"):  # not a slot's lock
+                        key = parked_key_name(name) if state is State.PARKED else name
+                        yield Entry(key, state, slot)
             except (FileNotFoundError, NotADirectoryError):
                 continue

@@ -19,6 +19,13 @@ class Endpoint(StrEnum):
     ARTIFACT = "artifact"
     HEALTH = "health"
     METRICS = "metrics"
+    APPROVE = "approve"
+    REJECT = "reject"
+    ANSWER = "answer"
+    CANCEL = "cancel"
+    RETRY = "retry"
+    HOLD = "hold"
+    RELEASE = "release"
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,13 @@ ROUTES = (
     Route("GET", "/jobs", Endpoint.LIST),
     Route("GET", "/jobs/{job_id}", Endpoint.STATUS),
     Route("GET", "/jobs/{job_id}/artifacts/{path...}", Endpoint.ARTIFACT),
+    Route("POST", "/jobs/{job_id}/approve", Endpoint.APPROVE),
+    Route("POST", "/jobs/{job_id}/reject", Endpoint.REJECT),
+    Route("POST", "/jobs/{job_id}/answer", Endpoint.ANSWER),
+    Route("POST", "/jobs/{job_id}/cancel", Endpoint.CANCEL),
+    Route("POST", "/jobs/{job_id}/retry", Endpoint.RETRY),
+    Route("POST", "/jobs/{job_id}/hold", Endpoint.HOLD),
+    Route("POST", "/jobs/{job_id}/release", Endpoint.RELEASE),
     Route("GET", "/health", Endpoint.HEALTH, open=True),
     Route("GET", "/metrics", Endpoint.METRICS, open=True),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -14,7 +14,7 @@ from agentorch.settings import Settings
 from agentorch.webhook.answers import Refusal, problem
 from agentorch.webhook.clients import Network, networks
 from agentorch.webhook.rate import Limit
-from agentorch.webhook.tokens import Caller, Scopes, callers, refuse_outside
+from agentorch.webhook.tokens import Caller, Tokens, callers, refuse_outside
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ class Site:
     proxies: Sequence[Network]
     limit: Limit
 
-    def job(self, job_id: str, caller: Caller) -> Job:
-        """A job that the caller may see. Raises Refusal: 404 where there is none, 403."""
+    def job(self, job_id: str, may: Callable[[object], bool]) -> Job:
+        """A job, where the caller `may` with its project. Raises Refusal: 404, 403."""
         try:
             job = read_job(self.queue.roots.artifacts(job_id).job) if is_id(job_id) else None
         except FileNotFoundError:
             job = None
         if job is None:
             raise Refusal(problem(HTTPStatus.NOT_FOUND, "there is no such job"))
-        refuse_outside(caller, job.project_id)
+        refuse_outside(job.project_id, allowed=may(job.project_id))
         return job
 
 
@@ -45,7 +45,7 @@ def is_id(text: str) -> bool:
     return JOB_ID.fullmatch(text) is not None
 
 
-def site_of(settings: Settings, scopes: Scopes) -> Site:
+def site_of(settings: Settings, tokens: Tokens) -> Site:
     """The site of a configuration. Raises Misconfigured."""
     door = Door(
         load_agents(settings).abilities(),
@@ -56,4 +56,4 @@ def site_of(settings: Settings, scopes: Scopes) -> Site:
     )
     limit = Limit(settings.webhook_rate_limit_max_requests, settings.webhook_rate_limit_window_s)
     proxies = networks(settings.webhook_trusted_proxies)
-    return Site(settings, Queue(settings.roots), door, callers(scopes), proxies, limit)
+    return Site(settings, Queue(settings.roots), door, callers(tokens), proxies, limit)

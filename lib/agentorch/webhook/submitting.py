@@ -17,7 +17,7 @@ from agentorch.webhook import deliveries
 from agentorch.webhook.answers import Answer, Refusal, problem
 from agentorch.webhook.requests import Request
 from agentorch.webhook.site import Site
-from agentorch.webhook.tokens import Caller, refuse_outside
+from agentorch.webhook.tokens import Caller, refuse_outside, refuse_submitting
 
 MOST_WORKDIR_CHARS = 4096
 
@@ -27,10 +27,12 @@ def submit(site: Site, request: Request, caller: Caller) -> tuple[Job, bool]:
 
     Raises Refusal, Invalid, Duplicate and TryAgain.
     """
+    refuse_submitting(caller)
     key = deliveries.key(request.headers)
     asked = parse(body(request, site.settings.max_webhook_body_bytes))
     if isinstance(asked, dict):
-        refuse_outside(caller, asked.get("project_id"))
+        project = asked.get("project_id")
+        refuse_outside(project, allowed=caller.may_submit(project))
         asked = from_outside(asked)
     job, complete = accept(asked, site.door, datetime.now(UTC))
     site.queue.prepare()

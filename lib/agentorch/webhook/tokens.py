@@ -1,5 +1,8 @@
 """Who may ask for what: bearer tokens, each with its projects.
 
+A token that submits decides on nothing, or whoever may ask for a job could approve it: those that
+decide are tokens of their own. One may be listed as both.
+
 A token is only ever compared as its digest, with every digest that is known, in constant time; the
 digest is also all that is kept and said of it.
 """
@@ -7,36 +10,96 @@ digest is also all that is kept and said of it.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any, TypeVar
 
 from agentorch import variables
 from agentorch.errors import Misconfigured
 from agentorch.settings import DEV_TOKEN, Settings
+from agentorch.variables import Decider
 from agentorch.webhook.answers import Refusal, problem
 
 CREDENTIAL = "webhook-tokens"
-Scopes = Mapping[str, frozenset[str] | None]
+DECISION_CREDENTIAL = "webhook-decision-tokens"
+DECISION_VARIABLE = "WEBHOOK_DECISION_TOKENS"
+SHOWN_DIGITS = 8
+# The projects of a token; None: all of them.
+Projects = frozenset[str] | None
+NOWHERE: Projects = frozenset()
+Table = TypeVar("Table")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens that submit, and those that decide."""
+
+    submit: Mapping[str, Projects]
+    decide: Mapping[str, Decider] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whose token it is: the token's digest, and its projects; None: all of them."""
+    """Whose token it is: the token's digest, where it submits, where it decides, its name."""
 
     digest: bytes
-    projects: frozenset[str] | None
+    submits: Projects = NOWHERE
+    decides: Projects = NOWHERE
+    name: str = ""
 
-    def may(self, project: object) -> bool:
-        """Whether the token is good for this project; a scoped one never for no project."""
-        return self.projects is None or (isinstance(project, str) and project in self.projects)
+    def may_submit(self, project: object) -> bool:
+        """Whether the token submits jobs of this project; a scoped one never of none."""
+        return _holds(self.submits, project)
+
+    def may_decide(self, project: object) -> bool:
+        """Whether the token decides on jobs of this project."""
+        return _holds(self.decides, project)
+
+    def may_read(self, project: object) -> bool:
+        """Whether the token sees jobs of this project."""
+        return self.may_submit(project) or self.may_decide(project)
+
+    @property
+    def sees_all(self) -> bool:
+        return self.submits is None or self.decides is None
+
+    @property
+    def fingerprint(self) -> str:
+        """What is said of the token."""
+        return f"sha256:{self.digest.hex()[:SHOWN_DIGITS]}"
+
+    @property
+    def called(self) -> str:
+        """What people call who has it."""
+        return self.name or self.fingerprint
+
+    @property
+    def who(self) -> dict[str, Any]:
+        """Who decides, as it is recorded with a decision."""
+        return {"token": self.fingerprint} | ({"name": self.name} if self.name else {})
 
 
-def callers(scopes: Scopes) -> tuple[Caller, ...]:
+def _holds(projects: Projects, project: object) -> bool:
+    return projects is None or (isinstance(project, str) and project in projects)
+
+
+def callers(tokens: Tokens) -> tuple[Caller, ...]:
     """The callers that these tokens make. Pure."""
-    return tuple(Caller(sha256(token.encode()).digest(), it) for token, it in scopes.items())
+    nobody = Decider(NOWHERE)
+    found = []
+    for token in dict.fromkeys([*tokens.submit, *tokens.decide]):
+        decider = tokens.decide.get(token, nobody)
+        submits = tokens.submit.get(token, NOWHERE)
+        found.append(Caller(digest_of(token), submits, decider.projects, decider.name))
+    return tuple(found)
+
+
+def digest_of(token: str) -> bytes:
+    """What a token is known by."""
+    return sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
 def bearer(header: str | None) -> str | None:
@@ -47,7 +110,7 @@ def bearer(header: str | None) -> str | None:
 
 def identify(token: str, known: Iterable[Caller]) -> Caller | None:
     """The caller of this token. It takes as long for each, and for none of them. Pure."""
-    digest = sha256(token.encode("utf-8", "surrogateescape")).digest()
+    digest = digest_of(token)
     found = None
     for caller in known:
         if hmac.compare_digest(caller.digest, digest):
@@ -68,36 +131,68 @@ def required(header: str | None, known: Iterable[Caller]) -> Caller:
     return caller
 
 
-def refuse_outside(caller: Caller, project: object) -> None:
+def refuse_submitting(caller: Caller) -> None:
+    """Raises Refusal where a token submits nothing at all."""
+    if caller.submits == NOWHERE:
+        detail = "the token submits no jobs (WEBHOOK_TOKENS)"
+        raise Refusal(problem(HTTPStatus.FORBIDDEN, detail))
+
+
+def refuse_deciding(caller: Caller) -> None:
+    """Raises Refusal where a token decides on nothing at all."""
+    if caller.decides == NOWHERE:
+        detail = f"the token decides on no jobs ({DECISION_VARIABLE})"
+        raise Refusal(problem(HTTPStatus.FORBIDDEN, detail))
+
+
+def refuse_outside(project: object, *, allowed: bool) -> None:
     """Raises Refusal where a token is not good for a project."""
-    if not caller.may(project):
+    if not allowed:
         named = "a job without a project" if project is None else "this project"
         raise Refusal(problem(HTTPStatus.FORBIDDEN, f"the token is not for {named}"))
 
 
-def scopes(settings: Settings) -> Scopes:
-    """The tokens: those of the unit's credential, where it has one, else of the variables.
+# ---- where they come from ---------------------------------------------------------------------
 
-    Raises Misconfigured; what is in the file stays unsaid.
+
+def load(settings: Settings) -> Tokens:
+    """The tokens: those of the unit's credentials, where it has them, else of the variables.
+
+    Raises Misconfigured; what is in a file stays unsaid.
     """
+    submit = _of_credential(settings, CREDENTIAL, variables.tokens)
+    decide = _of_credential(settings, DECISION_CREDENTIAL, variables.deciders)
+    # an empty credential is no tokens, and not those of the variable
+    return Tokens(
+        settings.webhook_tokens if submit is None else submit,
+        settings.webhook_decision_tokens if decide is None else decide,
+    )
+
+
+def _of_credential(settings: Settings, name: str, read: Callable[[str], Table]) -> Table | None:
     directory = settings.environment.get("CREDENTIALS_DIRECTORY")
     if not directory:
-        return settings.webhook_tokens
-    path = Path(directory) / CREDENTIAL
+        return None
+    path = Path(directory) / name
     try:
-        return variables.tokens(",".join(path.read_text("utf-8").splitlines()))
+        return read(",".join(path.read_text("utf-8").splitlines()))
     except FileNotFoundError:
-        return settings.webhook_tokens
+        return None
     except OSError as trouble:
         raise Misconfigured(f"{path}: {trouble.strerror}") from trouble
     except ValueError as trouble:
         raise Misconfigured(f"{path}: {trouble}") from None
 
 
-def refuse_dev_token(found: Scopes, *, local: bool) -> None:
-    """Raises Misconfigured where the token that everybody knows would be good from elsewhere."""
-    if DEV_TOKEN in found and not local:
+def refuse_dev_token(found: Tokens, *, local: bool) -> None:
+    """Raises Misconfigured where the token that everybody knows would be good from elsewhere.
+
+    It decides nowhere: an agent with the host's network reaches the loopback, too.
+    """
+    if DEV_TOKEN in found.submit and not local:
         raise Misconfigured(
             f"WEBHOOK_TOKEN: {DEV_TOKEN!r} is taken on loopback and Unix sockets only:"
             " set a token of your own"
         )
+    if DEV_TOKEN in found.decide:
+        raise Misconfigured(f"{DECISION_VARIABLE}: {DEV_TOKEN!r} decides on nothing")
