@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from agentorch.errors import TryAgain
 
@@ -69,6 +69,23 @@ def replace(path: Path, content: bytes, *, mode: int = 0o640, last: bool = True)
         raise
     if last:
         sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: int = 0o640) -> Iterator[BinaryIO]:
+    """A file that gets its name, in one rename, when all was written; durable on the way out."""
+    temporary = _temporary(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
 
 
 def replace_json(path: Path, document: Any) -> None:

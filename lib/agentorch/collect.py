@@ -19,11 +19,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from agentorch import atomic, ledger
-from agentorch.approvals import deciding
+from agentorch.approvals import deciding, name_of
 from agentorch.documents import read_json
-from agentorch.errors import UnknownJob
-from agentorch.job import Key
+from agentorch.errors import Refused, UnknownJob
+from agentorch.inspect import Found, find
+from agentorch.job import Job, Key
 from agentorch.jobqueue import Queue
+from agentorch.paths import ArtifactPaths
 from agentorch.retention import Ended, Part, Plan, Removal, Rules, least_age_s, plan
 from agentorch.states import ENDED, State
 from agentorch.times import moment_of
@@ -81,7 +83,7 @@ def carry_out(queue: Queue, goes: Iterable[Removal]) -> Iterator[Collected]:
 def _moved(queue: Queue, removal: Removal) -> list[Path] | None:
     """The parts of a job, in the trash; None where it is no longer as it was planned."""
     key, state = removal.job.key, removal.job.state
-    artifacts, workspace = queue.roots.artifacts(key.job_id), queue.roots.workspace(key.job_id)
+    artifacts = queue.roots.artifacts(key.job_id)
     queued = queue.paths.file(state, key)
     try:
         with deciding(artifacts):
@@ -89,17 +91,49 @@ def _moved(queue: Queue, removal: Removal) -> list[Path] | None:
                 return _forgotten(queued, artifacts.job)
             if artifacts.keep.exists():  # pinned since
                 return None
-            whole = removal.part is Part.JOB
-            if whole:
-                queue.forget_key(key.job_id)
-                ledger.forget(queue.roots, key.job_id)
-            parts = (workspace.directory, *([artifacts.directory] if whole else []))
-            moved = [path for path in map(_trashed, parts) if path is not None]
-            if whole:
-                _drop(queued)
-            return moved
+            if removal.part is Part.JOB:
+                return _taken_away(queue, queued, key.job_id)
+            trashed = _trashed(queue.roots.workspace(key.job_id).directory)
+            return [] if trashed is None else [trashed]
     except UnknownJob:  # a collection was killed when it had moved the artifacts
         return _forgotten(queued, artifacts.job)
+
+
+def _taken_away(queue: Queue, queued: Path, job_id: str) -> list[Path]:
+    """Moves all of a job to the trash; its queue file, which says that it was there, goes last."""
+    queue.forget_key(job_id)
+    ledger.forget(queue.roots, job_id)
+    parts = (queue.roots.workspace(job_id).directory, queue.roots.artifacts(job_id).directory)
+    moved = [path for path in map(_trashed, parts) if path is not None]
+    _drop(queued)
+    return moved
+
+
+def delete(queue: Queue, word: str) -> Job:
+    """Removes all of a job that has ended, whatever its age. Durable when it returns.
+
+    Raises Refused where it has not ended, or is pinned; TryAgain where something can't be removed:
+    the job is gone, then, and the next collection removes what is left.
+    """
+    first = find(queue, word)
+    artifacts = queue.roots.artifacts(first.job.job_id)
+    with atomic.disk_trouble(artifacts.directory), deciding(artifacts):
+        found = find(queue, first.job.job_id)
+        _refuse_to_delete(found, artifacts)
+        assert found.state is not None and found.key is not None  # noqa: PT018
+        moved = _taken_away(queue, queue.paths.file(found.state, found.key), found.job.job_id)
+    for path in moved:
+        remove(path)
+    return found.job
+
+
+def _refuse_to_delete(found: Found, artifacts: ArtifactPaths) -> None:
+    if found.state not in ENDED:
+        where = found.state or "being submitted"
+        raise Refused(f"can't delete job {found.job.job_id}: it is {where}: cancel it first")
+    if artifacts.keep.exists():
+        pinned = name_of((read_json(artifacts.keep) or {}).get("who") or {})
+        raise Refused(f"can't delete job {found.job.job_id}: it is pinned, by {pinned}")
 
 
 def _is_whole(queued: Path, job: Path) -> bool:

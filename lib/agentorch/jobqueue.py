@@ -32,7 +32,7 @@ from agentorch import atomic
 from agentorch.contracts.values import Document, job_of
 from agentorch.errors import Duplicate, TryAgain
 from agentorch.job import MAX_TAKEN, Job, Key
-from agentorch.paths import NEW, REFUSED, WAITING, ArtifactPaths, Roots, parked_key
+from agentorch.paths import IMPORT, NEW, REFUSED, WAITING, ArtifactPaths, Roots, parked_key
 from agentorch.states import State
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -222,6 +222,8 @@ class Queue:
         return sum(self._recover(Path(entry.path)) for entry in os.scandir(self.paths.incoming))
 
     def _recover(self, path: Path) -> bool:
+        if path.name.startswith(IMPORT):  # its recovery knows what else belongs to it: see bringing
+            return False
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:  # its submitter was quicker

@@ -2,6 +2,8 @@
 
     QUEUE_ROOT/
         incoming/RANDOM                 submissions being written; flock held by the submitter
+        incoming/import-RANDOM          the same of an import, which unpacks into .import-RANDOM
+                                        below the other two roots
         pending/KEY.json                can be claimed now, and nothing else is in here
         running/SLOT/.lock              flock held by the slot's owner for its whole life
         running/SLOT/KEY.json           owned by that slot
@@ -77,6 +79,9 @@ STEP_FILES = (
     "result.json",
 )
 
+
+# What the names of submissions begin with that come with all that a job has (agentorch-import).
+IMPORT = "import-"
 
 # Where a callback lies: to be told now, again later, given up.
 NEW, WAITING, REFUSED = "new", "waiting", "failed"
@@ -398,3 +403,7 @@ class Roots:
 
     def workspace(self, job_id: str) -> WorkspacePaths:
         return WorkspacePaths(self.workspaces_root / job_id)
+
+    def arriving(self, name: str) -> tuple[ArtifactPaths, WorkspacePaths]:
+        """Where an import unpacks, named as its file in incoming/: no id begins with a dot."""
+        return self.artifacts(f".{name}"), self.workspace(f".{name}")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from agentorch import atomic, sd_daemon
+from agentorch import atomic, bringing, sd_daemon
 from agentorch.admission import admit
 from agentorch.agents.registry import Registry
 from agentorch.artifacts import JobArtifacts
@@ -173,6 +173,7 @@ class Runner:
         launcher = self._launcher(slot, events)
         idle = Idle(self.idle_s)
         self.queue.recover_incoming()
+        bringing.recover(self.queue)
         for key in slot.held():
             self._carry_on(slot, key, launcher, events)
         while not self._leaving(events):

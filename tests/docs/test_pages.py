@@ -15,7 +15,7 @@ import pytest
 from tests.docs import console
 from tests.docs.pages import MAN, ROOT, Item, Page, bold, items, pages, rows
 
-from agentorch.commands import COMMANDS
+from agentorch.commands import COMMANDS, module_of
 
 USUAL = ("NAME", "SYNOPSIS", "DESCRIPTION")
 ORDER = (*USUAL, "OPTIONS", "EXIT STATUS", "ENVIRONMENT", "FILES", "EXAMPLES", "SEE ALSO")
@@ -24,7 +24,7 @@ REFERENCE = re.compile(r"\*(agentorch[a-z.-]*)\*\(([1-8])\)")
 EVERY = pytest.mark.parametrize("page", pages().values(), ids=lambda page: page.title)
 
 
-EXECUTABLES = {"agentorch": "main"} | {f"agentorch-{name}": name for name in COMMANDS}
+EXECUTABLES = {"agentorch": "main"} | {f"agentorch-{name}": module_of(name) for name in COMMANDS}
 
 
 def command_pages() -> list[tuple[str, Page]]:

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from agentorch import __version__
-from agentorch.commands import ALIASES, COMMANDS
+from agentorch.commands import ALIASES, COMMANDS, module_of
 
 ROOT = Path(__file__).parents[2]
 STUBS = sorted((ROOT / "bin").iterdir())
-EXECUTABLES = {"agentorch": "main", **{f"agentorch-{name}": name for name in COMMANDS}}
+EXECUTABLES = {"agentorch": "main", **{f"agentorch-{name}": module_of(name) for name in COMMANDS}}
 
 
 def run(*argv: str | Path) -> subprocess.CompletedProcess[str]:
@@ -47,7 +47,7 @@ def test_pip_installs_the_same_commands() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_module_begins_with_the_words_of_the_table(name: str) -> None:
-    source = ROOT / "lib/agentorch/commands" / f"{name}.py"
+    source = ROOT / "lib/agentorch/commands" / f"{module_of(name)}.py"
     docstring = ast.get_docstring(ast.parse(source.read_text("utf-8"))) or ""
     title, _, words = docstring.partition("\n")[0].partition(": ")
     assert title.startswith(f"agentorch-{name}")

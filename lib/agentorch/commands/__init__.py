@@ -7,6 +7,8 @@ pyproject.toml against it.
 
 from __future__ import annotations
 
+from keyword import iskeyword
+
 COMMANDS = {
     "submit": "queues jobs; their ids are the answer",
     "status": "where a job is and how it ended, as JSON",
@@ -45,6 +47,12 @@ COMMANDS = {
     "broker": "answers agents, with the keys that they don't have",
     "step": "runs one step, of a queued job or with no queue at all",
 }
+
+
+def module_of(name: str) -> str:
+    """The module of a command; Python has no `import` but its own."""
+    return f"{name}_" if iskeyword(name) else name
+
 
 # Names that `agentorch` knows too (CONTRACT section 8); there is no executable of these.
 ALIASES = {"recover": "reclaim"}

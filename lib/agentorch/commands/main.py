@@ -9,7 +9,7 @@ from typing import cast
 import click
 
 from agentorch import __version__
-from agentorch.commands import ALIASES, COMMANDS
+from agentorch.commands import ALIASES, COMMANDS, module_of
 
 
 class Commands(click.Group):
@@ -24,7 +24,7 @@ class Commands(click.Group):
         name = ALIASES.get(cmd_name, cmd_name)
         if name not in COMMANDS:
             return None
-        return cast("click.Command", import_module(f"agentorch.commands.{name}").main)
+        return cast("click.Command", import_module(f"agentorch.commands.{module_of(name)}").main)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

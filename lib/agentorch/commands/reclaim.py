@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 import click
 
+from agentorch import bringing
 from agentorch.commands.shape import answer, configured, program, tell
-from agentorch.expiring import Ended, expire
+from agentorch.expiring import Over, end, over
 from agentorch.jobqueue import Queue
 from agentorch.messages import Message
 from agentorch.reclaim import reclaim, wake
@@ -34,20 +35,21 @@ def main(least_age_s: float | None) -> None:
     age_s = settings.runner_reclaim_after_s if least_age_s is None else least_age_s
     queue.prepare()
     queue.recover_incoming()
+    bringing.recover(queue)
     taken = reclaim(queue, least_age_s=age_s)
     for job_id in taken:
         tell("taken back from a dead owner", Message.RECLAIMED, job=job_id)
     for job_id in wake(queue, datetime.now(UTC)):
         tell("its time has come: it goes on", Message.WOKEN, job=job_id)
-    for ended in expire(queue, settings.waiting, datetime.now(UTC)):
-        _tell_of(ended)
+    for found in over(queue, settings.waiting, datetime.now(UTC)):
+        _tell_of(found, end(queue, found))
     answer({"reclaimed": len(taken), "stale_after_sec": age_s})
 
 
-def _tell_of(ended: Ended) -> None:
-    place = {"job": ended.job_id, "project": ended.project_id}
-    if ended.refused is None:
-        words = f"{ended.expired.then} by agentorch: {ended.expired.comment}"
-        tell(words, Message.EXPIRED, **place, decision=ended.expired.then)
+def _tell_of(found: Over, refused: str | None) -> None:
+    place, then = {"job": found.job_id, "project": found.project_id}, found.expired.then
+    if refused is None:
+        words = f"{then} by agentorch: {found.expired.comment}"
+        tell(words, Message.EXPIRED, **place, decision=then)
     else:
-        tell(f"its waiting is over, but {ended.refused}", Message.EXPIRED, **place)
+        tell(f"its waiting is over, but {refused}", Message.EXPIRED, **place)

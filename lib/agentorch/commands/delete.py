@@ -1,0 +1,18 @@
+"""agentorch-delete: removes jobs that have ended, with all that they left."""
+
+from __future__ import annotations
+
+from agentorch.collect import delete
+from agentorch.commands.shape import decide, ids, opened, program, with_ids
+
+
+@program()
+@with_ids
+def main(words: tuple[str, ...], jobs: tuple[str, ...]) -> None:
+    """Removes jobs in done/ and failed/ at once: artifacts, workspace, place in the queue.
+
+    A job that has not ended is refused, and so is one that is pinned (agentorch-hold --keep). The
+    journal says who did it; of the job nothing is left that could.
+    """
+    queue = opened()
+    decide(queue, "delete", ids(words, jobs), lambda word: delete(queue, word))

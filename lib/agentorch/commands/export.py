@@ -1,0 +1,66 @@
+"""agentorch-export: writes all that a job has into one tar."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from agentorch import atomic
+from agentorch.commands.shape import ids, opened, program, say, with_ids
+from agentorch.errors import Refused
+from agentorch.exporting import export
+from agentorch.text import printable
+
+MOST_LINES = 20
+
+
+@program()
+@with_ids
+@click.option("--workspace", is_flag=True, help="With its workspace and the history of that.")
+@click.option(
+    "-o", "--output", metavar="FILE", help="Write it there, in one rename; - is standard output."
+)
+def main(
+    words: tuple[str, ...], jobs: tuple[str, ...], output: str | None, *, workspace: bool
+) -> None:
+    """Writes a job on which nobody works as a tar, to standard output: what lies among its
+    artifacts, and where it was in the queue.
+
+    The first entry, EXPORT.json, has the SHA-256 of every file. agentorch-import takes it in again,
+    here or elsewhere.
+    """
+    given = ids(words, jobs)
+    if len(given) != 1:
+        raise click.UsageError(f"an archive is of one job: {len(given)} ids were given")
+    if output in (None, "-") and sys.stdout.isatty():
+        raise click.UsageError("a tar is nothing for a terminal: give -o FILE, or a pipe")
+    queue = opened()
+    with _opened(output) as file:
+        exported = export(queue, given[0], file.write, workspace=workspace)
+        file.flush()
+    for one in exported.left_out[:MOST_LINES]:
+        say(f"{exported.job.job_id}: left out: {printable(one.path)}: {one.why}")
+    if len(exported.left_out) > MOST_LINES:
+        say(f"and {len(exported.left_out) - MOST_LINES} more: EXPORT.json lists them")
+
+
+@contextmanager
+def _opened(output: str | None) -> Iterator[BinaryIO]:
+    """Where the archive goes; a file has its name only when it is whole. Raises Refused."""
+    if output in (None, "-"):
+        yield sys.stdout.buffer
+        return
+    path = Path(output or "")
+    try:
+        with atomic.replacing(path) as file:
+            yield file
+    except (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as problem:
+        if problem.filename is None or Path(os.fsdecode(problem.filename)).parent != path.parent:
+            raise
+        raise Refused(f"{path}: {problem.strerror}") from problem

@@ -1,0 +1,78 @@
+"""agentorch-import: takes a job out of a tar that agentorch-export wrote."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import click
+
+from agentorch.agents.registry import load as load_agents
+from agentorch.bringing import Problems, bring
+from agentorch.commands.shape import answer, configured, note, program, told_by
+from agentorch.contracts.meaning import host_problems, semantic_problems
+from agentorch.errors import Invalid
+from agentorch.jobqueue import Queue
+from agentorch.messages import Message
+from agentorch.settings import Settings
+
+
+@program()
+@click.argument(
+    "name", metavar="[FILE]", default="-", type=click.Path(readable=False, allow_dash=True)
+)
+@click.option("--json", "as_json", is_flag=True, help="Answer with one object.")
+def main(name: str, *, as_json: bool) -> None:
+    """Takes in the job of FILE, or of standard input: whole, or nothing of it.
+
+    Every hash is checked before anything is to be seen. A job that had ended is put to done/ or
+    failed/; any other is held back until agentorch-release. Its id must be free here.
+    """
+    with ExitStack() as held:
+        file = _opened(name, held)
+        settings = configured()
+        queue = Queue(settings.roots)
+        queue.prepare()
+        try:
+            brought = bring(
+                queue,
+                file,
+                _problems(settings),
+                datetime.now(UTC),
+                floor_bytes=settings.min_free_disk_bytes,
+            )
+        except Invalid as invalid:
+            shown = "standard input" if name == "-" else name
+            raise Invalid([f"{shown}: {one}" for one in invalid.problems]) from invalid
+    job, by = brought.job, told_by()
+    text = f"imported by {by['who']}, {brought.state}"
+    place: dict[str, Any] = {"job": job.job_id, "project": job.project_id}
+    note(text, Message.SUBMITTED, **place, **by, state=brought.state, source="import")
+    if as_json:
+        answer({"job_id": job.job_id, "state": brought.state})
+    else:
+        click.echo(job.job_id)
+
+
+def _opened(name: str, held: ExitStack) -> BinaryIO:
+    """The archive, opened by whoever runs this: the service user may not be able to."""
+    if name == "-":
+        if sys.stdin.isatty():
+            raise click.UsageError("give a FILE, or a tar on standard input")
+        return cast("BinaryIO", sys.stdin.buffer)
+    try:
+        return held.enter_context(Path(name).open("rb"))
+    except OSError as problem:
+        raise Invalid([f"{name}: {problem.strerror}"]) from problem
+
+
+def _problems(settings: Settings) -> Problems:
+    agents = load_agents(settings).abilities()
+    projects = tuple(settings.project_aliases)
+    return lambda document: [
+        *semantic_problems(document, agents, projects),
+        *host_problems(document, settings.allowed_hosts),
+    ]
