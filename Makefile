@@ -12,6 +12,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# a third of what the suites do is waiting; and whoever is done takes from who is not
+PARALLEL := -n 3 --dist worksteal
 VENV := .venv
 BIND ?= 127.0.0.1:8080
 PACKAGES := bash-completion:/usr/share/bash-completion/bash_completion bubblewrap:bwrap curl:curl \
@@ -79,11 +81,11 @@ install:
 	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' packaging/install
 
 test: packages $(VENV)/.dev
-	@$(VENV)/bin/python -m pytest -q -n 2 $(PYTEST_ARGS)
+	@$(VENV)/bin/python -m pytest -q $(PARALLEL) $(PYTEST_ARGS)
 
 test-agents: $(VENV)/.dev
 	@packaging/need $(AGENT_PACKAGES) || echo 'make: the tests that need these will be skipped' >&2
-	@$(VENV)/bin/python -m pytest -q -n 2 $(AGENT_TESTS) $(PYTEST_ARGS)
+	@AGENT_ENDS=all $(VENV)/bin/python -m pytest -q $(PARALLEL) $(AGENT_TESTS) $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev
 	@$(VENV)/bin/python tests/bench/run.py

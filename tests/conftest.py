@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+import agentorch
 from agentorch.settings import VARIABLES
 
 PACKAGES = {
@@ -22,14 +25,35 @@ PACKAGES = {
     "dpkg-buildpackage": "dpkg-dev",
 }
 PASSED = pytest.StashKey[bool]()
+DAY_S = 86400
+# Minutes each, by waiting or by work, the longest first.
+LONG = (
+    "system/test_limits_vm.py",
+    "agents/test_real_ends.py",
+    "system/test_paths_everyday.py",
+    "system/test_units.py",
+    "system/test_paths_killed.py",
+    "crash/test_kill.py",
+    "system/test_schedules.py",
+    "agents/test_opencode_real.py",
+    "system/test_package_installed.py",
+    "system/test_journal.py",
+    "system/test_launcher.py",
+    "system/test_paths_trouble.py",
+)
 
 # A shared machine stops for a while now and then; and what CI tries is the same every time.
 settings.register_profile("agentorch", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("agentorch")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Takes the developer's own configuration out of the tests' environment."""
+    # what is sampled is sampled by the day, which all processes of a run have to agree on
+    os.environ.setdefault("TEST_DAY", str(int(time.time() // DAY_S)))
+    if not hasattr(config, "workerinput"):
+        # many programs are started that may not do it, and each would compile all anew
+        compileall.compile_dir(Path(agentorch.__file__).parent, quiet=2)
     ours = {name for name, _, _ in VARIABLES} | {"PROJECT_ALIASES", "WEBHOOK_TOKEN"}
     for name in list(os.environ):
         if name in ours or name.startswith(("AGENTORCH_", "ANTHROPIC_", "OPENAI_")):
@@ -38,6 +62,18 @@ def pytest_configure() -> None:
     # nohup(1) has one ignored, a shell's background the other: so had every program of a test
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tells what repeats a run that failed."""
+    if terminalreporter.stats.get("failed"):
+        terminalreporter.write_line(f"TEST_DAY={os.environ['TEST_DAY']} samples the same again")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long ones first: none of them is what everybody waits for at the end."""
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get("/".join(item.path.parts[-2:]), len(places)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

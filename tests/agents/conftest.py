@@ -31,9 +31,9 @@ def site(double: ModelDouble) -> Iterator[Site]:
     site.close()
 
 
-@pytest.fixture(params=["root", "ordinary"])
+@pytest.fixture
 def each(request: pytest.FixtureRequest, double: ModelDouble) -> Iterator[Site]:
-    """Once as root, once as an ordinary user."""
+    """As the user that is the parameter: `root` or `ordinary`."""
     if os.geteuid() != 0:
         pytest.skip("to be another user one has to be root")
     site = Site(double.url, ordinary=request.param == "ordinary")

@@ -1,9 +1,15 @@
-"""The real CLIs, each through a whole job: what happens to them, and what is made of it."""
+"""The real CLIs, each through a whole job: what happens to them, and what is made of it.
+
+Starts of them cost seconds, of OpenCode twenty. So each end is tried as root on one day and as an
+ordinary user on the next, each role that only reads likewise; AGENT_ENDS=all tries all of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +20,9 @@ from agentorch.scripted import Answer, Fault, Hang, ModelDouble, Turn, Usage
 from .real_site import Site
 
 CLIS = ("claude", "codex", "opencode")
+USERS = ("root", "ordinary")
+ROLES = ("planner", "reviewer")
+EVERY_END = os.environ.get("AGENT_ENDS") == "all"
 MARK = "31536001"  # seconds that nobody else sleeps
 EDIT = Turn(command="echo twice >> README")
 DONE = Turn("I did what was asked.")
@@ -43,7 +52,6 @@ class Case:
 PRICED = {"claude": "claude-opus-5-5", "codex": "gpt-5.5", "opencode": "openai/gpt-5.5"}
 
 CASES = {
-    "edit": Case((EDIT, DONE), "success"),
     "key refused": Case((Fault(401, message="invalid api key"),), "auth", "auth_failed"),
     "quota": Case((Fault(429, message="limit", retry_after="3600"),), "quota", "rate_limited"),
     "too many requests": Case(
@@ -77,8 +85,19 @@ def sleeping() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("cli", CLIS)
-@pytest.mark.parametrize("name", CASES)
+def todays(last: Sequence[str], *others: Sequence[str]) -> list[tuple[str, ...]]:
+    """All others, each with one of the last: its neighbour has another, and so has the next day."""
+    day = int(os.environ["TEST_DAY"])
+    return [
+        (*chosen, one)
+        for place, chosen in enumerate(product(*others))
+        for one in (last if EVERY_END else [last[(place + day) % len(last)]])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cli", "name", "each"), todays(USERS, CLIS, list(CASES)), indirect=["each"]
+)
 def test_each_end_has_its_class(each: Site, double: ModelDouble, cli: str, name: str) -> None:
     case = CASES[name]
     double.play(case.answers)
@@ -91,10 +110,11 @@ def test_each_end_has_its_class(each: Site, double: ModelDouble, cli: str, name:
     assert sleeping() == []
 
 
-@pytest.mark.parametrize("cli", CLIS)
-def test_an_edit_is_in_the_result(site: Site, double: ModelDouble, cli: str) -> None:
+@pytest.mark.parametrize(("cli", "each"), todays(USERS, CLIS), indirect=["each"])
+def test_an_edit_is_in_the_result(each: Site, double: ModelDouble, cli: str) -> None:
     double.play([EDIT, DONE])
-    result = site.step(cli)
+    result = each.step(cli)
+    assert result["outcome"] == "success"
     metrics = result["metrics"]
     assert result["change_status"] == "changed"
     assert "I did what was asked." in result["summary"]
@@ -103,7 +123,7 @@ def test_an_edit_is_in_the_result(site: Site, double: ModelDouble, cli: str) -> 
     assert metrics["tool_calls"] == 1
     assert result["session_id"]
     assert result["model"]
-    patch = (site.artifacts(result["job_id"]) / "patch.diff").read_text()
+    patch = (each.artifacts(result["job_id"]) / "patch.diff").read_text()
     assert "+twice" in patch
 
 
@@ -120,8 +140,7 @@ def test_too_many_turns(site: Site, double: ModelDouble) -> None:
     assert (result["outcome"], result["error"]["code"]) == ("budget", "max_turns"), result
 
 
-@pytest.mark.parametrize("cli", CLIS)
-@pytest.mark.parametrize("role", ["planner", "reviewer"])
+@pytest.mark.parametrize(("cli", "role"), todays(ROLES, CLIS))
 def test_who_only_reads_can_not_write(site: Site, double: ModelDouble, cli: str, role: str) -> None:
     double.play([EDIT, Turn("I could not.\n\nVERDICT: approve\nREASONS:\n- it reads well\n")])
     result = site.step(cli, role)

@@ -47,8 +47,6 @@ class Scene:
     after: After
     stdin: str = ""
     variables: dict[str, str] = field(default_factory=dict)
-    every: int = 1  # which points are tried by default
-    nested_every: int = 1  # the same where it is a recovery that is killed
     repeats: bool = False  # a step that ended may run again: it ran outside of the pipeline
 
 
@@ -132,7 +130,6 @@ SUBMIT_THREE = Scene(
     nothing,
     three_submitted,
     stdin=lines(job("job-crash-1"), job("job-crash-2", "true"), job("job-crash-3", "true")),
-    every=3,
 )
 SUBMIT_APPROVAL = Scene(
     "submit-approval",
@@ -140,7 +137,6 @@ SUBMIT_APPROVAL = Scene(
     nothing,
     waits_for_approval,
     stdin=lines(job(ID, "true", policy={"requires_approval": True})),
-    every=2,
 )
 
 
@@ -213,10 +209,10 @@ def started(site: Site, _: list[str]) -> Iterator[str]:
 
 
 START = Scene("start", ("runner", "--drain"), nothing, started)
-RUN_SIMULATED = Scene("run", ("runner", "--drain"), queued, ran, every=6)
-RUN_EXEC = Scene("run-exec", ("runner", "--drain"), queued, ran, variables=REAL, every=12)
+RUN_SIMULATED = Scene("run", ("runner", "--drain"), queued, ran)
+RUN_EXEC = Scene("run-exec", ("runner", "--drain"), queued, ran, variables=REAL)
 CARRY_ON = Scene("carry-on", ("runner", "--drain", "--slot", "dead"), abandoned, ran)
-STEP = Scene("step", ("step", ID, "step1"), queued, ran, variables=REAL, every=8, repeats=True)
+STEP = Scene("step", ("step", ID, "step1"), queued, ran, variables=REAL, repeats=True)
 
 
 def to_be_told(site: Site) -> None:
@@ -233,7 +229,7 @@ def announced(site: Site, _: list[str]) -> Iterator[str]:
         yield f"in the outbox: {names}"
 
 
-ANNOUNCE = Scene("announce", ("runner", "--drain"), to_be_told, announced, every=5)
+ANNOUNCE = Scene("announce", ("runner", "--drain"), to_be_told, announced)
 
 
 # ---- decide -----------------------------------------------------------------------------------
@@ -347,12 +343,12 @@ DECISIONS = (
     CANCEL,
     Scene("retry", ("retry", ID), failed, _retried, variables=REAL),
     Scene("approve-asked", ("approve", ID), asking, _approved, variables=REAL),
-    Scene("cancel-awaiting", ("cancel", ID), awaiting, _cancelled, every=2),
+    Scene("cancel-awaiting", ("cancel", ID), awaiting, _cancelled),
     Scene("unlock", ("unlock", ID), abandoned, _unlocked),
 )
-RUN_ASKING = Scene("run-asking", ("runner", "--drain"), to_ask, _asked, variables=REAL, every=8)
+RUN_ASKING = Scene("run-asking", ("runner", "--drain"), to_ask, _asked, variables=REAL)
 RECLAIM = Scene("reclaim", ("reclaim", "--stale-after-sec", "0"), much_abandoned, _reclaimed)
-RECOVER = Scene("runner", ("runner", "--drain"), nothing, _reclaimed, nested_every=30)
+RECOVER = Scene("runner", ("runner", "--drain"), nothing, _reclaimed)
 
 SCENES = (
     SUBMIT_ONE,

@@ -4,15 +4,13 @@ One plain trace gives the points of a program; each point is tried on a copy of 
 the program is killed there, `agentorch-reclaim` and `agentorch-runner --drain` recover, the user
 goes on, and then everything must be right (`scenes`, `invariants`).
 
-Tried by default is each `Scene.every`-th point: all of submit, approve, retry, cancel, unlock and
-reclaim, and some of the longer ones. CRASH_POINTS=all tries all. strace follows the program itself,
-not its children: a step that a runner forked dies of the runner's death, wherever it is just then;
-its own calls are the points of agentorch-step. git's are nobody's.
+Tried are a dozen points of each (`sampling`). strace follows the program itself, not its children:
+a step that a runner forked dies of the runner's death, wherever it is just then; its own calls are
+the points of agentorch-step. git's are nobody's.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,14 +23,18 @@ import pytest
 from . import scenes
 from .invariants import ended_attempts, places, repeated, violations
 from .programs import AT_ONCE, LIB, Site, remove, site_in_memory
+from .sampling import sampled
 from .scenes import Scene
 from .strace import Point, inject_argv, points
 
 pytestmark = pytest.mark.needs("strace")
-EVERY_POINT = os.environ.get("CRASH_POINTS") == "all"
 KILL = "signal=SIGKILL"
+# so many points of a program, and so many of each recovery from each of them
+FIRST_OF_TWO = 3
+SECOND_OF_TWO = 4
 T = TypeVar("T")
 Record = Callable[[str, object], None]
+Choose = Callable[[Sequence[Point]], Sequence[Point]]
 
 
 @contextmanager
@@ -62,11 +64,6 @@ def points_here(site: Site, scene: Scene) -> list[Point]:
     return found
 
 
-def sampled(found: Sequence[Point], every: int) -> Sequence[Point]:
-    """The points that are tried."""
-    return found if EVERY_POINT else found[::every]
-
-
 def at_once(tries: Callable[[T], list[str]], chosen: Sequence[T]) -> list[str]:
     """Tries several points at a time; what is wrong with any."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -84,16 +81,16 @@ def kill(site: Site, scene: Scene, point: Point) -> tuple[list[str], list[str]]:
 
 @pytest.mark.parametrize("scene", scenes.SCENES, ids=lambda scene: scene.name)
 def test_nothing_is_lost_wherever_it_is_killed(scene: Scene, record_property: Record) -> None:
-    tried, known, wrong = kills(scene, scene.every, LIB)
+    tried, known, wrong = kills(scene, sampled, LIB)
     record_property("points", f"{tried} of {known}")
     assert not wrong, "\n".join(wrong)
 
 
-def kills(scene: Scene, every: int, lib: Path) -> tuple[int, int, list[str]]:
-    """Tries each `every`-th point; how many, of how many, and what is wrong."""
+def kills(scene: Scene, choose: Choose, lib: Path) -> tuple[int, int, list[str]]:
+    """Tries those points that are chosen; how many, of how many, and what is wrong."""
     with prepared(scene, lib) as site:
         found = points_of(site, scene)
-        chosen = sampled(found, every)
+        chosen = choose(found)
         return len(chosen), len(found), at_once(partial(killed_at, site, scene), chosen)
 
 
@@ -113,7 +110,7 @@ def killed_at(prepared: Site, scene: Scene, point: Point) -> list[str]:
 
 def test_a_redelivery_finishes_what_a_dead_submitter_left(record_property: Record) -> None:
     with prepared(scenes.DELIVER) as site:
-        found = points_of(site, scenes.DELIVER)
+        found = sampled(points_of(site, scenes.DELIVER))
         record_property("points", len(found))
         wrong = at_once(partial(redelivered_at, site), found)
     assert not wrong, "\n".join(wrong)
@@ -136,16 +133,16 @@ def redelivered_at(prepared: Site, point: Point) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("scene", "every"), [(scenes.SUBMIT_ONE, 3), (scenes.RUN_SIMULATED, 60)], ids=["submit", "run"]
+    "scene", [scenes.SUBMIT_ONE, scenes.RUN_SIMULATED], ids=lambda scene: scene.name
 )
-def test_recovery_may_be_killed_too(scene: Scene, every: int, record_property: Record) -> None:
+def test_recovery_may_be_killed_too(scene: Scene, record_property: Record) -> None:
     tried, wrong = 0, []
     with prepared(scene) as site:
-        for point in points_of(site, scene)[2::every]:
+        for point in sampled(points_of(site, scene), FIRST_OF_TWO):
             crashed = site.copy()
             ids, lines = kill(crashed, scene, point)
             for recovery in (scenes.RECLAIM, scenes.RECOVER):
-                second = sampled(points_of(crashed, recovery), recovery.nested_every)
+                second = sampled(points_of(crashed, recovery), SECOND_OF_TWO)
                 tried += len(second)
                 again = partial(killed_twice_at, crashed, recovery, scene, ids)
                 lines += at_once(again, second)

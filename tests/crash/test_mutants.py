@@ -20,7 +20,6 @@ from .test_kill import at_once, kills, points_of, prepared, redelivered_at
 from .test_power_cut import cuts
 
 pytestmark = pytest.mark.needs("strace")
-END_ALONE = 1000  # a distance between points that leaves the first and the end
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,14 @@ class Mutant:
 
 def killed(scene: Scene, every: int) -> Callable[[Path], None]:
     def fails(lib: Path) -> None:
-        _, _, wrong = kills(scene, every, lib)
+        _, _, wrong = kills(scene, lambda found: found[::every], lib)
         assert not wrong, wrong[0]
 
     return fails
 
 
 def powerless(lib: Path) -> None:
-    _, wrong = cuts(scenes.SUBMIT_ONE, END_ALONE, lib)
+    _, wrong = cuts(scenes.SUBMIT_ONE, lambda found: found[:1], lib)
     assert not wrong, wrong[0]
 
 

@@ -6,6 +6,8 @@ call, is the executable itself, started anew.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib
 import json
 import os
@@ -72,6 +74,14 @@ def warmed(lib: Path, how_many: int) -> Iterator[Warm]:
     finally:
         for process in processes:
             process.communicate()
+
+
+@functools.cache
+def shared(lib: Path, how_many: int) -> Warm:
+    """The same for all of a process's tests, until its end."""
+    processes = warmed(lib, how_many)
+    atexit.register(processes.__exit__, None, None, None)
+    return processes.__enter__()
 
 
 def main(commands: list[str]) -> None:

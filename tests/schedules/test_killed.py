@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.crash.invariants import places, violations
 from tests.crash.programs import AT_ONCE, Ended, Site, remove, site_in_memory
+from tests.crash.sampling import sampled
 from tests.crash.strace import Point, inject_argv, points
 
 from agentorch.states import ENDED, State
@@ -17,9 +17,6 @@ from agentorch.states import ENDED, State
 pytestmark = pytest.mark.needs("strace")
 RUN = ("run", "--due", "yearly")
 KILL = "signal=SIGKILL"
-# as in tests/crash: CRASH_POINTS=all tries all
-EVERY_POINT = os.environ.get("CRASH_POINTS") == "all"
-MOST_POINTS = 40
 
 
 def put(site: Site, overlap: str) -> None:
@@ -81,11 +78,11 @@ def test_killed_at_any_point(site: Site) -> None:
     assert len(unended(dry)) == 1
     remove(dry)
     assert len(found) > 20
-    if not EVERY_POINT:
-        found = found[:: 1 + len(found) // MOST_POINTS]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         wrong = [
-            line for said in pool.map(lambda point: killed(site, point), found) for line in said
+            line
+            for said in pool.map(lambda point: killed(site, point), sampled(found))
+            for line in said
         ]
     assert wrong == []
 

@@ -41,7 +41,8 @@ class Ground:
         machine.shell(f"mkdir {STATE} && chown {UID}:{UID} {STATE}")
         own = {
             "PYTHONPATH": f"{INSTALLED}/lib",
-            "PYTHONDONTWRITEBYTECODE": "1",
+            # the tree is bound read-only, and its caches are of another Python
+            "PYTHONPYCACHEPREFIX": "/var/tmp/pycache",
             "AGENTORCH_STATE_DIR": STATE,
             "AGENTORCH_LAUNCHER": "systemd",
             "ENABLE_REAL_CLI": "1",

@@ -22,6 +22,7 @@ LAYOUT = {
 # Users before the reload, for the generator; that before the user's manager starts, for Delegate=.
 SET_UP = """
 tar -C / --no-same-owner --no-overwrite-dir --keep-directory-symlink -x
+python3 -m compileall -q /usr/lib/python3/dist-packages/agentorch
 mkdir -p /etc/agentorch
 systemd-sysusers
 systemctl daemon-reload
