@@ -144,9 +144,9 @@ def how_to(one: Waiting, asks: bool, seen: str) -> dict[str, str]:  # noqa: FBT0
         return {**look, **release, "cancel": f"agentorch-cancel {job_id}"}
     return {
         **look,
-        **({"answer": f"agentorch-answer --shown={seen} {job_id} TEXT"} if asks else {}),
-        "approve": f"agentorch-approve --shown={seen} {job_id}",
-        "reject": f"agentorch-reject --shown={seen} {job_id}",
+        **({"answer": f"agentorch-answer --hash={seen} {job_id} TEXT"} if asks else {}),
+        "approve": f"agentorch-approve --hash={seen} {job_id}",
+        "reject": f"agentorch-reject --hash={seen} {job_id}",
     }
 
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from agentorch import decide
 from agentorch.approvals import shown
 from agentorch.artifacts import FINAL_STATES
+from agentorch.cases import REJECTABLE
 from agentorch.contracts.values import waiting_of
 from agentorch.documents import read_json
 from agentorch.errors import Refused, UnknownJob
@@ -27,31 +28,47 @@ NAME = "agentorch"
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A job that waited for too long; `refused` is why it was left, None: it has ended."""
+class Over:
+    """A job that has waited for too long, and the hash of what it was then (approvals.shown)."""
 
     job_id: str
     project_id: str | None
     expired: Expired
-    refused: str | None = None
+    shown: str
 
 
-def expire(queue: Queue, server: Waiting, now: datetime) -> Iterator[Ended]:
-    """Rejects or cancels the jobs that have waited for too long, and tells which.
+def over(queue: Queue, server: Waiting, now: datetime) -> Iterator[Over]:
+    """The jobs that have waited for too long.
 
     The names in awaiting_approval/ are listed; of very many, some are looked into each minute.
     """
     keys = sorted(key for key, _ in queue.list_state(State.AWAITING_APPROVAL))
     for key in looked_at(keys, now):
         try:
-            ended = _judged(queue, key, server, now)
-        except (FileNotFoundError, UnknownJob):  # somebody has decided, and removed it
+            found = _judged(queue, key, server, now)
+        except FileNotFoundError:  # somebody has decided, and removed it
             continue
-        if ended is not None:
-            yield ended
+        if found is not None:
+            yield found
 
 
-def _judged(queue: Queue, key: Key, server: Waiting, now: datetime) -> Ended | None:
+def end(queue: Queue, found: Over) -> str | None:
+    """Rejects or cancels such a job; why that was refused, None: it was not."""
+    by = {"uid": os.getuid(), "name": NAME}
+    comment, seen = found.expired.comment, found.shown
+    try:
+        if found.expired.then is Expiry.REJECT:
+            decide.reject(queue, found.job_id, comment=comment, shown=seen, by=by)
+        else:
+            decide.cancel(
+                queue, found.job_id, comment=comment, shown=seen, by=by, states=REJECTABLE
+            )
+    except (Refused, UnknownJob) as problem:
+        return str(problem)
+    return None
+
+
+def _judged(queue: Queue, key: Key, server: Waiting, now: datetime) -> Over | None:
     paths = queue.roots.artifacts(key.job_id)
     document = current_document(paths)
     own = waiting_of(document["policy"].get("waiting"))
@@ -60,11 +77,8 @@ def _judged(queue: Queue, key: Key, server: Waiting, now: datetime) -> Ended | N
     # before the state is read: what changes after that is refused
     seen = shown(paths)
     since = _since(read_json(paths.state), key)
-    end = None if since is None else expired(own, server, since, now)
-    if end is None:
-        return None
-    refused = _end(queue, key.job_id, end, seen)
-    return Ended(key.job_id, document["project_id"], end, refused)
+    found = None if since is None else expired(own, server, since, now)
+    return None if found is None else Over(key.job_id, document["project_id"], found, seen)
 
 
 def _since(state: dict[str, object] | None, key: Key) -> datetime | None:
@@ -73,17 +87,3 @@ def _since(state: dict[str, object] | None, key: Key) -> datetime | None:
         return key.submitted_at
     waits = FINAL_STATES.get(str(state["status"])) is State.AWAITING_APPROVAL
     return moment_of(str(state["finished_at"])) if waits else None
-
-
-def _end(queue: Queue, job_id: str, end: Expired, seen: str) -> str | None:
-    """Decides; why that was refused, None: it was not."""
-    by = {"uid": os.getuid(), "name": NAME}
-    try:
-        if end.then is Expiry.REJECT:
-            decide.reject(queue, job_id, comment=end.comment, shown=seen, by=by)
-        else:
-            waiting = (State.AWAITING_APPROVAL,)
-            decide.cancel(queue, job_id, comment=end.comment, shown=seen, by=by, states=waiting)
-    except Refused as problem:
-        return str(problem)
-    return None
