@@ -6,6 +6,7 @@
 # make deb          the Debian package, in dist/
 # make install      installs below DESTDIR and PREFIX (/usr/local)
 # make test         every suite; installs what is missing when root, else says what is
+# make test-all     the same without sampling: each point of a crash, each end of an agent
 # make test-agents  the suites of the real CLIs and of the broker alone
 # make bench        measures what the design promises
 # make lint         the linters alone
@@ -38,7 +39,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 MAKEFLAGS += --no-print-directory
 
-.PHONY: venv demo demo-agents dev webhook-example deb install test test-agents bench lint packages clean
+.PHONY: venv demo demo-agents dev webhook-example deb install test test-all test-agents bench lint packages clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -82,6 +83,12 @@ install:
 
 test: packages $(VENV)/.dev
 	@$(VENV)/bin/python -m pytest -q $(PARALLEL) $(PYTEST_ARGS)
+
+# hours
+test-all: export CRASH_POINTS := all
+test-all: export AGENT_ENDS := all
+test-all: export SYSTEM_JOBS := all
+test-all: test
 
 test-agents: $(VENV)/.dev
 	@packaging/need $(AGENT_PACKAGES) || echo 'make: the tests that need these will be skipped' >&2

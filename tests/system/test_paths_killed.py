@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +47,12 @@ for kind in kinds:
 """
 
 
-@pytest.fixture(scope="module", params=[SUITE, "trixie"])
+# Nothing of it depends on the Debian: one today, the other tomorrow.
+SUITES = (SUITE, "trixie")
+TODAYS = SUITES[int(os.environ["TEST_DAY"]) % 2]
+
+
+@pytest.fixture(scope="module", params=[TODAYS])
 def service(request: pytest.FixtureRequest, deb: Path) -> Iterator[Service]:
     with booted(suite=request.param) as machine:
         yield Service.installed(
