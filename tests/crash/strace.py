@@ -70,6 +70,8 @@ def points_of(trace: str, state: str) -> Iterator[Point]:
 
 
 def _changes(name: str, line: str) -> bool:
+    if name == "mkdir":
+        return "= -1 EEXIST" not in line
     return name != "openat" or "O_CREAT" in line
 
 
