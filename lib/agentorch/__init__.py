@@ -4,13 +4,13 @@ The floors of this package. Imports go down; on one floor they go to the left:
 
     8  commands/                                    parse, call once, print
     7  inspect selection report/ doctoragents agentprobe doctor  what owns or reads whole jobs
-       reclaim explain cases holding editing decide firing collect exporting arrivals bringing
+       reclaim explain entering cases holding editing decide firing collect exporting arrivals bringing
        notify announcing expiring metrics attending jobrun runner webhook/
     6  place metering wayout admission selftest execution  one attempt of one step
        record step attempt
     5  broker/ launch/ sandbox/ agents/ output logbook  what runs programs
        versions preflight provenance logins credentials descendants scripted/
-       watch process agentlines oncalendar hooks
+       watch process agentlines oncalendar hooks terminal
     4  archive jobqueue slots artifacts approvals tills spending ledger outbox  what keeps state on disk
        signing runrecord finish tree git treecopy history source workrecord workspace
     3  paths tape atomic documents filesystem beneath   how the disk, the kernel and the

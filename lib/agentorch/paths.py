@@ -46,6 +46,7 @@
                                         as they were before the step
         scratch/                        half made or half removed, of no value to anybody
         home/AGENT/                     an agent's HOME, private to the job and the agent
+        home/.visitor/                  the HOME of a shell, while it is open
         io/STEP/                        live stdin, stdout, stderr of the attempt
         unit/STEP/{environment,recorder.py}
                                         what a step's unit starts and ends with; there
@@ -355,6 +356,10 @@ class WorkspacePaths:
 
     def home(self, agent: str) -> Path:
         return self.homes / agent
+
+    @property
+    def visitor_home(self) -> Path:
+        return self.homes / ".visitor"
 
     @property
     def brokers(self) -> Path:

@@ -28,7 +28,9 @@ SLOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 COMMANDS = "commands"
 # The slot of agentorch-step on a queued job.
 STEPS = "steps"
-RESERVED = frozenset({COMMANDS, STEPS})
+# The slots of agentorch-shell: so many can be open at a time.
+SHELLS = tuple(f"shell-{number}" for number in range(1, 9))
+RESERVED = frozenset({COMMANDS, STEPS, *SHELLS})
 
 
 class Slot:
@@ -102,11 +104,22 @@ def live(queue: Queue) -> bool:
 
 def live_slots(queue: Queue) -> list[str]:
     """The slots that seem to have an owner; asked of /proc/locks, so that no lock is touched."""
-    taken = {line.split()[5].rsplit(":", 1)[-1] for line in _kernel_locks()}
-    paths = {name: queue.paths.slot_lock(name) for name in queue.slots()}
-    return [n for n, path in paths.items() if path.exists() and str(path.stat().st_ino) in taken]
+    taken = _locked_inodes()
+    return [name for name in queue.slots() if _inode(queue.paths.slot_lock(name)) in taken]
 
 
-def _kernel_locks() -> list[str]:
-    lines = Path("/proc/locks").read_text("ascii").splitlines()
-    return [line for line in lines if line.split()[1] == "FLOCK"]
+def seems_held(path: Path) -> bool:
+    """Whether somebody holds the flock of a file; asked of /proc/locks, so that it is not made."""
+    return _inode(path) in _locked_inodes()
+
+
+def _inode(path: Path) -> str | None:
+    try:
+        return str(path.stat().st_ino)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _locked_inodes() -> set[str]:
+    lines = [line.split() for line in Path("/proc/locks").read_text("ascii").splitlines()]
+    return {words[5].rsplit(":", 1)[-1] for words in lines if words[1] == "FLOCK"}

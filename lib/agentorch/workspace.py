@@ -213,6 +213,18 @@ class Workspace:
         if self.paths.elsewhere is None:
             remove(self.paths.work)
 
+    def mend(self) -> bool:
+        """Puts the work tree back as it was recorded last, where it is gone or from before a
+        reboot, for who looks at it; False where nothing was to do.
+        """
+        record = self._recorded()
+        if record.boot == self._boot and is_directory(self.paths.work):
+            return False
+        with atomic.disk_trouble(self.paths.directory):
+            # the record stays as it is: whatever else it names is still from before the reboot
+            self._put_back(record, record.last, None)
+        return True
+
     def forget(self) -> None:
         """Ends an adoption: all that is ours goes, the work tree stays."""
         if self.paths.elsewhere is not None:

@@ -7,7 +7,7 @@ import math
 import re
 from datetime import UTC, datetime, timedelta
 
-from agentorch.times import moment_of
+from agentorch import times
 
 NOTHING = "\N{EN DASH}"
 _THIN = "\u202f"
@@ -22,7 +22,6 @@ _HIDDEN = re.compile(
     f"\U000e0000-\U000e007f{_NONCHARACTERS}]"
 )
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def visible(text: str) -> str:
@@ -60,22 +59,8 @@ def figure(value: object) -> float | None:
 
 
 def span(seconds: float | None) -> str:
-    """`1.2 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
-    if seconds is None:
-        return NOTHING
-    if seconds < 1:
-        return f"{max(0, round(seconds * 1000))} ms"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    for unit, word, below, rest in (
-        (_DAY, "d", _HOUR, "h"),
-        (_HOUR, "h", _MINUTE, "min"),
-        (_MINUTE, "min", 1, "s"),
-    ):
-        if seconds >= unit:
-            whole, part = divmod(round(seconds / below), unit // below)
-            return f"{whole} {word}" + (f" {part} {rest}" if part else "")
-    return f"{round(seconds)} s"
+    """A length of time, as `times.span` has it."""
+    return NOTHING if seconds is None else times.span(seconds)
 
 
 def count(value: float | None) -> str:
@@ -139,7 +124,7 @@ def moment(text: object) -> datetime | None:
     if not isinstance(text, str):
         return None
     try:
-        return moment_of(text)
+        return times.moment_of(text)
     except (ValueError, OverflowError):
         return None
 

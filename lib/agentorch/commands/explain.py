@@ -1,0 +1,33 @@
+"""agentorch-explain: why a job waits, or why it failed, and what to do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+
+from agentorch.commands.shape import answer, configured, ids, program, with_ids
+from agentorch.explain import facts
+from agentorch.explaining import explained
+from agentorch.inspect import find
+from agentorch.jobqueue import Queue
+from agentorch.text import printable
+
+
+@program()
+@with_ids
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each job.")
+def main(words: tuple[str, ...], jobs: tuple[str, ...], *, as_json: bool) -> None:
+    """Says of each job why it waits, or why it failed, on what that rests, and what to do next.
+
+    From its files alone: it makes nothing, and asks nobody.
+    """
+    settings = configured()
+    queue = Queue(settings.roots)
+    for word in ids(words, jobs):
+        found = explained(facts(queue, find(queue, word), settings, datetime.now(UTC)))
+        if as_json:
+            answer(found.document())
+        else:
+            for line in found.lines():
+                click.echo(printable(line))
