@@ -13,7 +13,7 @@ from .vm import missing, virtual
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 
-TIMERS = [f"agentorch-{name}.timer" for name in ("gc", "metrics", "notify", "reclaim")]
+TIMERS = [f"agentorch-{name}.timer" for name in ("gc", "metrics", "notify", "announce", "reclaim")]
 MIB = 1 << 20
 MEMORY = 128 * MIB
 TASKS = 48
