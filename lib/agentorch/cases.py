@@ -71,8 +71,10 @@ class Case:
     def artifacts(self) -> JobArtifacts:
         return JobArtifacts(self.paths)
 
-    def expect(self, what: str, states: Collection[State]) -> None:
-        """Raises Refused where the job is in none of these, or was shown another way."""
+    def expect(self, what: str, states: Collection[State], comment: str = "") -> None:
+        """Raises Refused where the job is in none of these, was shown another way, or too much is
+        said about it.
+        """
         if self.found.state not in states:
             raise self._refusal(what, states)
         if self.wanted is not None and self.wanted != self.shown:
@@ -80,6 +82,8 @@ class Case:
                 f"can't {what} job {self.job.job_id}: it is not any more what was shown "
                 f"({self.wanted[:12]}…){self._last(': ')}"
             )
+        if len(comment) > MOST_CHARS:
+            raise Refused(f"what is said about it is longer than {MOST_CHARS} characters")
 
     def _refusal(self, what: str, states: Collection[State]) -> Refused:
         """Why not: where the job is, and who decided that; else where it would have to be."""
@@ -94,8 +98,6 @@ class Case:
 
     def record(self, what: str, comment: str = "", **more: Any) -> None:
         """Appends the decision, without secrets; durable when it returns."""
-        if len(comment) > MOST_CHARS:
-            raise Refused(f"the comment is longer than {MOST_CHARS} characters")
         line = {"comment": comment, "shown": self.shown, **more}
         approvals.record(self.paths, what, now(), self.by, **without_secrets(line, Redactor()))
 

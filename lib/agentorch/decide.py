@@ -56,7 +56,7 @@ def approve(
     goes on behind it, and ends where that was the last one. Else the step begins anew.
     """
     with case(queue, word, by, shown) as it:
-        it.expect("approve", APPROVABLE)
+        it.expect("approve", APPROVABLE, comment)
         known = it.artifacts.read_state()
         if accept and not _ran(known):
             raise Refused(f"can't accept anything of job {it.job.job_id}: no step of it has run")
@@ -90,7 +90,7 @@ def reject(
 ) -> Job:
     """Ends a waiting job as failed, with the error `rejected`."""
     with case(queue, word, by, shown) as it:
-        it.expect("reject", REJECTABLE)
+        it.expect("reject", REJECTABLE, comment)
         with it.taken() as (slot, key):
             it.record("reject", comment)
             it.comment("reject", comment)
@@ -104,7 +104,7 @@ def answer(
 ) -> Job:
     """Answers the question that a job's agent asked: its step goes on, work and session kept."""
     with case(queue, word, by, shown) as it:
-        it.expect("answer", APPROVABLE)
+        it.expect("answer", APPROVABLE, text)
         if not text.strip():
             raise Refused(f"the answer to job {it.job.job_id} is empty")
         known, question = _asked(it)
@@ -146,7 +146,7 @@ def retry(
     stopped; one that succeeded, at its first. What steps before that did is kept.
     """
     with case(queue, word, by) as it:
-        it.expect("retry", RETRIABLE)
+        it.expect("retry", RETRIABLE, comment)
         if step_id is not None and step_id not in {step.step_id for step in it.job.steps}:
             ids = ", ".join(step.step_id for step in it.job.steps)
             raise Refused(f"job {it.job.job_id} has no step {step_id!r}: it has {ids}")
@@ -175,7 +175,7 @@ def cancel(
 ) -> Job:
     """Ends a job: at once where nobody works on it, else by its owner; only in these `states`."""
     with case(queue, word, by, shown) as it:
-        it.expect("cancel", states)
+        it.expect("cancel", states, comment)
         it.record("cancel", comment)
         mark_cancelled(it.paths)
         reclaim(queue, own=COMMANDS)

@@ -21,7 +21,7 @@ def hold(queue: Queue, word: str, *, comment: str = "", by: By | None = None) ->
     Nothing but a release, a cancel or a retry brings it out of held/.
     """
     with case(queue, word, by) as it:
-        it.expect("hold", HOLDABLE)
+        it.expect("hold", HOLDABLE, comment)
         it.record("hold", comment)
         mark(it.paths.hold, it.by, it.clean(comment), now())
         _lay_aside(it)
@@ -45,8 +45,8 @@ def _lay_aside(it: Case) -> None:
 def release(queue: Queue, word: str, *, comment: str = "", by: By | None = None) -> Job:
     """Lets a job go on now that is held, that will be when its step ends, or that is parked."""
     with case(queue, word, by) as it:
-        if it.found.state in ENDED or not it.paths.hold.exists():
-            it.expect("release", RELEASABLE)
+        is_marked = it.found.state not in ENDED and it.paths.hold.exists()
+        it.expect("release", frozenset(State) if is_marked else RELEASABLE, comment)
         it.record("release", comment)
         it.comment("release", comment)
         if it.found.state in (State.HELD, State.PARKED):
@@ -76,6 +76,7 @@ def _let_go_later(it: Case) -> None:
 def keep(queue: Queue, word: str, *, pinned: bool, comment: str = "", by: By | None = None) -> Job:
     """Keeps a job from retention, or no longer; whatever its state."""
     with case(queue, word, by) as it:
+        it.expect("pin" if pinned else "unpin", frozenset(State), comment)
         it.record("keep" if pinned else "unkeep", comment)
         if pinned:
             mark(it.paths.keep, it.by, it.clean(comment), now())
