@@ -21,7 +21,6 @@ from prometheus_client.utils import floatToGoString
 
 from agentorch import __version__, atomic, families, ledger
 from agentorch.admission import caps_of
-from agentorch.backlog import names_in
 from agentorch.budgets import CALLS, DAY, Till, day_of
 from agentorch.counts import ABOVE, SUM
 from agentorch.errors import Misconfigured
@@ -30,6 +29,7 @@ from agentorch.job import Key
 from agentorch.jobqueue import Queue
 from agentorch.ledger import Counts
 from agentorch.paths import Roots
+from agentorch.selection import queue_names
 from agentorch.settings import Settings
 from agentorch.slots import live_slots
 from agentorch.states import ENDED, State, Status
@@ -217,9 +217,7 @@ def _looked_at(settings: Settings, counts: Counts | None, now: datetime) -> Iter
 
 
 def _lying(queue: Queue, state: State) -> Lying:
-    places = queue.slots() if state is State.RUNNING else [None]
-    directories = [queue.paths.state(state) if p is None else queue.paths.slot(p) for p in places]
-    return counted_names(name for directory in directories for name in _names(directory))
+    return counted_names(queue_names(queue, state))
 
 
 def counted_names(names: Iterable[str]) -> Lying:
@@ -233,13 +231,6 @@ def counted_names(names: Iterable[str]) -> Lying:
                 oldest, first = name[2:], name
     key = Key.parse(first)
     return Lying(jobs, None if key is None else key.submitted_at)
-
-
-def _names(directory: Path) -> Iterator[str]:
-    try:
-        yield from names_in(directory)
-    except (FileNotFoundError, NotADirectoryError):  # nothing was ever queued
-        return
 
 
 def _live(queue: Queue) -> Values:

@@ -21,7 +21,8 @@ def main(words: tuple[str, ...], jobs: tuple[str, ...], timeout_s: float | None)
     """Waits until each job has ended or needs a human.
 
     Exits with 0 when all succeeded, else as the first that did not: 1 failed or cancelled, 3 needs
-    a human, 124 timed out.
+    a human, 124 timed out. A job that is held back or parked is waited for: a line on stderr says
+    that it is, and why.
     """
     queue = opened()
     click.get_current_context().exit(wait_for(queue, ids(words, jobs), timeout_s))
