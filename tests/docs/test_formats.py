@@ -129,6 +129,7 @@ FOLLOWS = {
     Reaction.ADVANCE: "next step",
     Reaction.RETRY: "another try",
     Reaction.ASK: "a human",
+    Reaction.PARK: "parked",
     Reaction.FINAL: "on_failure",
     Reaction.END: "end of the job",
 }
