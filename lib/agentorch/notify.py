@@ -11,8 +11,9 @@ import asyncio
 import errno
 import ipaddress
 import socket
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +31,9 @@ from agentorch.outbox import Placed
 from agentorch.paths import QueuePaths
 
 AT_ONCE = 16
+# Of these, so many of one host; one that answered none of so many in a row is left for later.
+AT_ONE_HOST = 4
+MOST_SILENT = 4
 # A receiver has CONNECT_S to be there, and ANSWER_S (more) for all of it.
 CONNECT_S = 10.0
 ANSWER_S = 30.0
@@ -43,19 +47,40 @@ class Rules:
     hosts: tuple[str, ...] = ()
 
 
+@dataclass
+class Host:
+    """A host in one run: how many of its receivers are asked at once, and how often it was silent.
+
+    A host that hangs takes no more than its share, and the run ends however much is due there.
+    """
+
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONE_HOST))
+    silent: int = 0
+
+    def hears(self, answer: Answer) -> Answer:
+        """Counts how often in a row there was none."""
+        self.silent = self.silent + 1 if answer.status is None else 0
+        return answer
+
+
 async def tell(paths: QueuePaths, rules: Rules, journal: Journal) -> None:
     """Tells all that is due. What fails is put off or given up. Raises TryAgain on disk trouble."""
     entries = list(outbox.due(paths, datetime.now(UTC)))
     if not entries:
         return
     room = asyncio.Semaphore(AT_ONCE)
+    hosts: defaultdict[str, Host] = defaultdict(Host)
     connector = aiohttp.TCPConnector(resolver=Checked(rules.hosts), force_close=True, limit=0)
     timeout = aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=CONNECT_S)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
 
         async def one(placed: Placed) -> None:
-            async with room:
-                answer = await _asked(session, rules, placed)
+            host = hosts[place_of(placed.entry.url)]
+            async with host.room, room:
+                if host.silent < MOST_SILENT:
+                    answer = host.hears(await _asked(session, rules, placed))
+                else:
+                    answer = Answer(None, "its host gave no answer to those before")
             with atomic.disk_trouble(placed.path):
                 settle(paths, placed, answer, datetime.now(UTC), journal)
 
@@ -69,7 +94,7 @@ def settle(
 ) -> None:
     """Moves an entry to where its answer sends it, and says so."""
     entry = placed.entry
-    fields = {"job": entry.job_id, "project": entry.project_id, "url": _shown(entry.url)}
+    fields = {"job": entry.job_id, "project": entry.project_id, "url": place_of(entry.url)}
     match callbacks.after(answer, entry.tries + 1, outbox.age_s(entry, now)):
         case Delivered():
             outbox.told(placed)
@@ -104,7 +129,9 @@ async def _asked(session: aiohttp.ClientSession, rules: Rules, placed: Placed) -
             return Answer(answer.status, retry_after_s=_retry_after_s(answer.headers))
     except TimeoutError:
         return Answer(None, "no answer in time")
-    except (aiohttp.ClientError, OSError, ValueError) as trouble:
+    except (aiohttp.InvalidURL, ValueError):  # its words show all of it
+        return Answer(None, "can't be reached: nothing can be at this URL")
+    except (aiohttp.ClientError, OSError) as trouble:
         return Answer(None, f"can't be reached: {trouble}")
 
 
@@ -113,10 +140,10 @@ def _retry_after_s(headers: Mapping[str, str]) -> float:
     return float(text) if text.isascii() and text.isdigit() else 0.0
 
 
-def _shown(url: str) -> str:
-    """A URL for people: what may be a secret in it stays out."""
+def place_of(url: str) -> str:
+    """Where a URL leads, for people: the path may be a secret, as the query, so both stay out."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower()
 
 
 # ---- where to ---------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -14,6 +15,13 @@ from typing import Any
 
 import pytest
 from tests.jobs.conftest import Installation, eventually, step
+
+from agentorch import atomic, expiring
+from agentorch.job import Waiting
+from agentorch.jobqueue import Queue
+from agentorch.outbox import Entry
+from agentorch.settings import load
+from agentorch.times import rfc3339
 
 from .receiver import receiving
 
@@ -95,6 +103,41 @@ def test_every_end_is_told_and_that_a_human_is_needed(here: Installation) -> Non
     assert len({one.headers["webhook-id"] for one in receiver.told}) == 4
 
 
+def test_every_way_to_end_without_a_run_is_told(here: Installation) -> None:
+    """To be parked or held is no end; nobody hears of that."""
+    approval = {"requires_approval": True}
+    expires = {**approval, "waiting": {"then": "reject", "after_sec": 60}}
+    with receiving() as receiver:
+        fields: dict[str, Any] = {"callback_url": receiver.url}
+        for name, policy in (("rejected", approval), ("cancelled-waiting", approval)):
+            here.submit(step("one", "true"), job_id=name, policy=policy, **fields)
+        for name in ("cancelled-held", "cancelled-pending", "cancelled-parked"):
+            here.submit(step("one", "true"), job_id=name, **fields)
+        here.submit(step("one", "true"), job_id="expired-waiting", policy=expires, **fields)
+        here.run("hold", "cancelled-held")
+        (queued,) = (here.state / "queue/pending").glob("*cancelled-parked*")
+        queued.rename(here.state / f"queue/parked/20990101T000000Z-{queued.name}")
+        here.run("notify")
+        assert receiver.told == []
+        here.run("reject", "rejected")
+        here.run(
+            "cancel", *(f"cancelled-{how}" for how in ("waiting", "held", "pending", "parked"))
+        )
+        queue = Queue(load({**here.environment, "AGENTORCH_ENV_FILE": "/dev/null"}).roots)
+        (over,) = expiring.over(queue, Waiting(), datetime.now(UTC) + timedelta(days=1))
+        assert expiring.end(queue, over) is None
+        here.run("notify")
+    told = [json.loads(one.body) for one in receiver.told]
+    assert sorted((one["job_id"], one["status"], one["error"]["code"]) for one in told) == [
+        ("cancelled-held", "cancelled", "cancelled"),
+        ("cancelled-parked", "cancelled", "cancelled"),
+        ("cancelled-pending", "cancelled", "cancelled"),
+        ("cancelled-waiting", "cancelled", "cancelled"),
+        ("expired-waiting", "failed", "rejected"),
+        ("rejected", "failed", "rejected"),
+    ]
+
+
 def test_a_job_that_nobody_wants_to_hear_of_leaves_nothing(here: Installation) -> None:
     here.submit(step("one", "true"))
     here.drain()
@@ -164,13 +207,47 @@ def test_one_that_hangs_holds_up_nobody(here: Installation) -> None:
             here.submit(step("one", "true"), callback_url=receiver.url)
         here.drain()
         notify = here.start("notify")
-        eventually(lambda: quick.told and slow.told)
+        new = here.state / "queue/outbox/new"
+        eventually(lambda: quick.told and slow.told and len(list(new.iterdir())) == 1)
         assert notify.poll() is None
         notify.kill()
         notify.wait()
     (left,) = outbox(here)
     assert (left["where"], left["tries"]) == ("new", 0)
     assert str(slow.port) in left["url"]
+
+
+def test_many_that_hang_hold_up_nobody_either(here: Installation) -> None:
+    """They wait on their own host; where it stays silent, the rest of them waits for later."""
+    with receiving() as slow, receiving() as quick:
+        slow.by_hand = lambda handler: time.sleep(60)
+        here.run("submit", "-", given='{"goal": "x"}')
+        for number in range(60):
+            placed(here, f"job-{number:03}", slow.url)
+        placed(here, "job-quick", quick.url)
+        notify = here.start("notify")
+        eventually(lambda: quick.told, seconds=15)
+        assert notify.poll() is None
+        assert len(slow.told) <= 8
+        notify.kill()
+        notify.wait()
+
+
+def test_a_host_that_is_silent_is_not_asked_for_each(here: Installation) -> None:
+    with receiving() as receiver:
+        receiver.by_hand = dies
+        here.run("submit", "-", given='{"goal": "x"}')
+        for number in range(40):
+            placed(here, f"job-{number:03}", receiver.url)
+        here.run("notify")
+        assert len(receiver.told) <= 12
+    assert {(one["where"], one["tries"]) for one in outbox(here)} == {("waiting", 1)}
+
+
+def placed(here: Installation, job_id: str, url: str) -> None:
+    """An entry as an end leaves it."""
+    entry = Entry(f"msg_{job_id}", job_id, None, url, rfc3339(datetime.now(UTC)), {"status": "x"})
+    atomic.replace_json(here.state / f"queue/outbox/new/{job_id}-1-x.json", asdict(entry))
 
 
 def test_a_redirect_is_not_followed(here: Installation) -> None:
@@ -204,6 +281,32 @@ def test_places_that_are_not_public_are_not_told(here: Installation, host: str, 
         here.run("notify", CALLBACK_ALLOWED_HOSTS="elsewhere.example")
         assert receiver.told == []
     assert words in outbox(here)[0]["reason"]
+
+
+@pytest.mark.parametrize("host", ["example..invalid", f"{'a' * 64}.invalid", "%00.invalid"])
+def test_a_name_that_can_be_nobodys(here: Installation, host: str) -> None:
+    """Looking it up is no bug of ours, and takes no time."""
+    here.run("submit", "-", given='{"goal": "x"}')
+    placed(here, "job-nowhere", f"http://{host}/")
+    said = here.run("notify").stderr
+    assert "Traceback" not in said
+    assert outbox(here)[0]["reason"].startswith("can't be reached")
+
+
+def test_where_a_secret_may_be_is_not_logged(here: Installation) -> None:
+    """Chats give a URL whose path is the secret."""
+    with receiving() as receiver:
+        receiver.status = 500
+        ended(here, f"http://127.0.0.1:{receiver.port}/services/T0/B0/hidden?key=hidden")
+        said = here.run("notify").stderr
+    assert f"http://127.0.0.1:{receiver.port}" in said
+    assert "hidden" not in said
+    here.run("submit", "-", given='{"goal": "x"}')
+    placed(here, "job-odd", "http://127.0.0.1:9/hidden\n")
+    placed(here, "job-v6", "http://[::1]:9/hidden")
+    said = here.run("notify").stderr
+    assert "http://[::1]:9" in said
+    assert "hidden" not in said
 
 
 @pytest.mark.parametrize(

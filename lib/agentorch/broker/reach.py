@@ -56,6 +56,8 @@ async def lookup(name: str, port: int) -> list[Found]:
             found = [(family, cast(Place, place)) for family, _, _, _, place in all_of_it]
         except OSError as trouble:
             problem = trouble
+        except UnicodeError:  # an empty label, or one of more than 63 characters
+            problem = OSError(errno.EINVAL, f"{name!r} can be no name")
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, found, problem)
 

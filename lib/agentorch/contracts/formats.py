@@ -46,10 +46,11 @@ def is_uri(value: object) -> bool:
     if not (value.isascii() and value.isprintable() and _URI.fullmatch(value)):
         return False
     try:
-        port = urlsplit(value).port
+        parts = urlsplit(value)
+        port = parts.port
     except ValueError:  # half an IPv6 address, a port beyond 65535
         return False
-    return port != 0
+    return bool(parts.hostname) and port != 0
 
 
 FORMATS: Mapping[str, Callable[[object], bool]] = {"date-time": is_moment, "uri": is_uri}
