@@ -23,7 +23,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 COMMANDS = (
-    *("submit", "runner", "reclaim", "approve", "cancel", "retry", "unlock", "step", "gc"),
+    *(
+        "submit",
+        "runner",
+        "reclaim",
+        "announce",
+        "approve",
+        "cancel",
+        "retry",
+        "unlock",
+        "step",
+        "gc",
+    ),
     "schedule",
 )
 
