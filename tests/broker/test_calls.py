@@ -328,6 +328,25 @@ def test_a_refused_key_is_passed_on_and_noted(start: Start, status: str) -> None
         assert (end.kind, end.error) == ("auth", "auth_failed")
 
 
+def test_a_limit_that_is_reached_is_remembered_for_the_key(start: Start) -> None:
+    faults = [whole(b"{}", "429 Too Many Requests", Retry_After="3600"), whole(b"{}")]
+
+    def next_one(asked: Asked, connection: socket.socket) -> None:
+        faults.pop(0)(asked, connection)
+
+    with provider(next_one) as one:
+        site = start(**at(one.url))
+        words = refused(site.ask(), "quota")
+        assert refused(site.ask(), "quota") == words
+        assert len(one.asked) == 1
+        end = site.account().end
+        assert end is not None
+        assert end.resets_at is not None
+        # another key has a limit of its own
+        assert site.ask("/openai/v1/chat/completions", {"model": "gpt-5.6"}).status == 200
+        assert len(one.asked) == 2
+
+
 def test_what_went_on_after_all_was_no_end(start: Start) -> None:
     answers = [whole(b"{}", "401 Unauthorized"), whole(b"{}")]
 

@@ -10,24 +10,30 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from agentorch import families, ledger
+from agentorch.budgets import Caps, day_of
 from agentorch.contracts.checking import problems_of
 from agentorch.job import Key
+from agentorch.paths import parked_key
 from agentorch.states import ENDED, State
 
 from .programs import Site
 
-AT_REST = (State.DONE, State.FAILED, State.AWAITING_APPROVAL)
+AT_REST = (State.DONE, State.FAILED, State.AWAITING_APPROVAL, State.HELD, State.PARKED)
 DIRECTORY_OF = {
     "success": State.DONE,
     "failed": State.FAILED,
     "timeout": State.FAILED,
     "cancelled": State.FAILED,
     "needs_human": State.AWAITING_APPROVAL,
+    "parked": State.PARKED,
 }
+# What state.json may say of a job that is held: what it said when it was.
+OF_HELD = ("pending", "parked")
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}")
 
 
@@ -37,6 +43,7 @@ def violations(site: Site, collected: int = 0, *, by_hand: bool = False) -> list
     `by_hand`: somebody ran a step outside of the pipeline, which counts its own attempts only.
     """
     found = [*_leftovers(site), *_inodes(site), *_counts(site, collected, by_hand=by_hand)]
+    found += _reserved(site)
     for job_id, state in places(site).items():
         found += _job(site, job_id, state)
     return found
@@ -49,9 +56,15 @@ def places(site: Site) -> dict[str, State]:
         key.job_id: state
         for state in State
         for directory in _directories(paths.state(state))
-        for key in map(Key.parse, os.listdir(directory))
+        for key in map(key_of, os.listdir(directory))
         if key is not None
     }
+
+
+def key_of(name: str) -> Key | None:
+    """The key that the name of a queue file spells, of a parked one too."""
+    parked = parked_key(name)
+    return Key.parse(name) if parked is None else parked[1]
 
 
 def _directories(directory: Path) -> list[Path]:
@@ -76,7 +89,7 @@ def _inodes(site: Site) -> Iterator[str]:
     files: dict[str, list[Path]] = {}
     for state in AT_REST:
         for path in site.queue.paths.state(state).iterdir():
-            key = Key.parse(path.name)
+            key = key_of(path.name)
             if key is None:
                 yield f"no queue file: {path}"
             else:
@@ -129,11 +142,16 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _state(site: Site, job_id: str, state: State, known: dict[str, Any] | None) -> Iterator[str]:
+    if state is State.HELD and not site.roots.artifacts(job_id).hold.exists():
+        yield "held, and nobody wants that"
     if known is None:
-        if state is not State.AWAITING_APPROVAL:
+        if state not in (State.AWAITING_APPROVAL, State.HELD):
             yield "no state.json"
         return
-    if DIRECTORY_OF.get(known["status"]) is not state:
+    if (known["parked"] is not None) != (known["status"] == "parked"):
+        yield f"state.json says {known['status']}, and parked: {known['parked']}"
+    expected = DIRECTORY_OF.get(known["status"])
+    if expected is not state and not (state is State.HELD and known["status"] in OF_HELD):
         yield f"state.json says {known['status']}, the queue {state}"
     for name, step in known["steps"].items():
         if step["status"] in ("running", "retrying"):
@@ -148,11 +166,14 @@ def _result(site: Site, job_id: str, known: dict[str, Any] | None) -> Iterator[s
     yield from (f"result.json: {problem}" for problem in problems_of(result, "result"))
     if known is not None and result["status"] != known["status"]:
         yield f"result.json says {result['status']}, state.json {known['status']}"
+    steps = (known or {"steps": {}})["steps"]
+    accepted = {name for name, step in steps.items() if step["accepted"]}
     told = [(step["step_id"], step["status"]) for step in result["steps"]]
+    told = [(name, status) for name, status in told if name not in accepted]
     ran = [
         (name, step["status"])
-        for name, step in (known or {"steps": {}})["steps"].items()
-        if step["status"] not in ("pending", "running")
+        for name, step in steps.items()
+        if step["status"] not in ("pending", "running") and name not in accepted
     ]
     if told != ran:
         yield f"result.json tells {told}, state.json {ran}"
@@ -183,6 +204,13 @@ def _counts(site: Site, collected: int, *, by_hand: bool) -> Iterator[str]:
     for state in sorted(ENDED):
         lying = counts.get((families.QUEUE_JOBS.name, (state,)), {}).get("", 0)
         yield from _differ(f"{state} jobs", lying, list(found.values()).count(state))
+
+
+def _reserved(site: Site) -> Iterator[str]:
+    """Every cent is settled: only what runs may have something reserved."""
+    now = datetime.now(UTC)
+    for one in ledger.book(site.roots.state_db, Caps(), day_of(now), now).reserved:
+        yield f"${one.usd} are still reserved for {one.job_id}"
 
 
 def _sum(counts: ledger.Counts, family: families.Family) -> float:
