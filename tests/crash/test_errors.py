@@ -46,6 +46,9 @@ OTHER = re.compile(
     r"|^pwrite64\(\d+<[^>]*/state\.db>"  # that is where the log is copied to at last
 )
 
+# SQLite's own: where it copes, all that was answered has to be true
+LEDGERS = re.compile(r"^(?:openat|ftruncate)\(.*/state\.db\b")
+
 
 def failures(found: Sequence[Point]) -> Iterator[tuple[Point, str]]:
     """Each point with each error that its call may give."""
@@ -127,11 +130,13 @@ def test_a_decision_that_fails_can_be_taken_again(scene: Scene, record_property:
 def decision_fails_at(prepared: Site, scene: Scene, at: tuple[Point, str]) -> list[str]:
     site = prepared.copy()
     ended = refused(site, scene, *at)
-    wrong = [] if (ended.code, ended.out) == (75, "") else [f"not refused: {ended}"]
-    if f"agentorch-{scene.argv[0]}: {site.state_directory}" not in ended.err:
+    # the ledger's files can be opened in other ways, and be cut another time
+    coped = ended.code == 0 and LEDGERS.search(at[0].line) is not None
+    wrong = [] if coped or (ended.code, ended.out) == (75, "") else [f"not refused: {ended}"]
+    if not coped and f"agentorch-{scene.argv[0]}: {site.state_directory}" not in ended.err:
         wrong.append(f"the path is not named: {ended.err!r}")
     wrong += site.recover()
-    wrong += [*scene.after(site, []), *violations(site)]
+    wrong += [*scene.after(site, ended.ids), *violations(site)]
     remove(site)
     return [f"{at[1]} of {at[0]}: {line}" for line in wrong]
 
