@@ -105,11 +105,11 @@ def _state_problems(manifest: Manifest, artifacts: ArtifactPaths, job: Job) -> I
         for moment in (*filter(None, moments), *parked):
             moment_of(moment)
         problems = list(_progress_problems(state, job, manifest.job_id))
+        if manifest.state in ENDED and FINAL_STATES.get(state.status) != manifest.state:
+            problems.append(f"the job is {state.status!r}, and lay in {manifest.state}/")
     except _ODD as problem:
         problems = [f"it is not of ours: {problem!r}"]
     yield from (f"state.json: {problem}" for problem in problems)
-    if manifest.state in ENDED and FINAL_STATES.get(document.get("status")) != manifest.state:
-        yield f"state.json: the job is {document.get('status')!r}, and lay in {manifest.state}/"
 
 
 def _progress_problems(state: JobState, job: Job, job_id: str) -> Iterator[str]:
