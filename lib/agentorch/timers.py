@@ -11,6 +11,7 @@ from agentorch.cron import Cron
 
 # agentorch-reconfigure looks for lines that begin so
 WRONG = "# wrong schedule: "
+NEEDS_UTC = "# for a cron that knows CRON_TZ (not Debian's), or a machine whose time zone is UTC"
 TARGET_DROP_IN = "agentorch.target.d/50-agentorch-schedules.conf"
 
 
@@ -69,7 +70,7 @@ def timer_text(schedule: Schedule) -> str:
 
 def crontab(schedules: Iterable[Schedule]) -> list[str]:
     """Lines of a crontab for the enabled ones; in words where cron can't say it."""
-    lines = ["CRON_TZ=UTC"]
+    lines = [NEEDS_UTC, "CRON_TZ=UTC"]
     for one in schedules:
         if not one.enabled:
             continue

@@ -16,6 +16,7 @@ import pytest
 from agentorch.commands.schedule import due_time
 from agentorch.oncalendar import last_elapsed, times_in
 from agentorch.schedules import schedule_of
+from agentorch.timers import NEEDS_UTC
 
 ROOT = Path(__file__).parents[2]
 NIGHTLY: Mapping[str, Any] = {
@@ -172,6 +173,7 @@ def test_check_tells_everything_with_its_place(place: Place) -> None:
 def test_lines_for_cron(place: Place) -> None:
     place.put("a", NIGHTLY)
     assert place.schedule("crontab") == [
+        NEEDS_UTC,
         "CRON_TZ=UTC",
         "0 3 * * * agentorch-schedule run --due nightly",
     ]

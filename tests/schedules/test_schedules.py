@@ -15,7 +15,7 @@ import pytest
 from agentorch import schedules
 from agentorch.errors import Invalid
 from agentorch.schedules import Folder, schedule_of
-from agentorch.timers import TARGET_DROP_IN, Overlap, crontab, units
+from agentorch.timers import NEEDS_UTC, TARGET_DROP_IN, Overlap, crontab, units
 
 ROOT = Path(__file__).parents[2]
 GOOD: Mapping[str, Any] = {"id": "good", "schedule": "0 3 * * *", "payload": {"goal": "x"}}
@@ -156,6 +156,7 @@ def test_lines_for_cron() -> None:
         schedule_of({**GOOD, "id": "off", "enabled": False}),
     ]
     assert crontab(found) == [
+        NEEDS_UTC,
         "CRON_TZ=UTC",
         "0 3 * * mon-fri agentorch-schedule run --due good",
         "# often: cron knows no jitter_s (9)",

@@ -26,8 +26,9 @@ TOKEN = "token-of-the-tests"
 SCOPED = "token-of-one-project"
 DECIDER = "token-that-decides"
 ALICE = "token-of-alice"
-TOKENS = f"{TOKEN}=*,{SCOPED}=one|two"
-DECIDERS = f"{DECIDER}=*,{ALICE}=one|two # alice"
+BOTH = "token-that-does-both"
+TOKENS = f"{TOKEN}=*,{SCOPED}=one|two,{BOTH}=*"
+DECIDERS = f"{DECIDER}=*,{ALICE}=one|two # alice,{BOTH}=*"
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from agentorch.webhook.deciding import NEEDS, TAKES
 from agentorch.webhook.deliveries import HEADERS
 from agentorch.webhook.reading import MOST_LIMIT, USUAL_LIMIT
 from agentorch.webhook.routes import ROUTES
 
-from .door import Door
+from .door import DECIDER, Door
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 OPENAPI: dict[str, Any] = json.loads((CONTRACTS / "openapi.json").read_text("utf-8"))
@@ -58,6 +59,19 @@ def test_a_submission_is_a_job_with_defaults() -> None:
     }
 
 
+def test_a_decision_has_the_keys_of_its_schema() -> None:
+    known = json.loads((CONTRACTS / "decision.schema.json").read_text("utf-8"))["properties"]
+    assert set(known) == set().union(*TAKES.values())
+    for decision, keys in TAKES.items():
+        told = SCHEMAS[decision.capitalize()]
+        assert {name: it["$ref"] for name, it in told["properties"].items()} == {
+            name: f"decision.schema.json#/properties/{name}" for name in keys
+        }
+        assert set(told.get("required", ())) == NEEDS.get(decision, frozenset())
+        body = OPENAPI["paths"][f"/jobs/{{job_id}}/{decision}"]["post"]["requestBody"]
+        assert body["required"] == (decision in NEEDS)
+
+
 def problems(name: str, document: Any) -> list[str]:
     schema = {**SCHEMAS[name], "components": OPENAPI["components"]}
     return [error.message for error in Draft202012Validator(schema).iter_errors(document)]
@@ -70,5 +84,10 @@ def test_what_is_answered_is_what_it_says(door: Door) -> None:
     page = door.ask("GET", "/jobs").document
     assert page["jobs"]
     assert problems("Page", page) == []
+    waits = door.post({"goal": "x", "policy": {"requires_approval": True}}).document["job_id"]
+    for decision, place in (("approve", 200), ("approve", 409)):
+        answer = door.ask("POST", f"/jobs/{waits}/{decision}", b"{}", DECIDER)
+        assert answer.status == place
+        assert problems("Decided" if place == 200 else "Problem", answer.document) == []
     assert problems("Health", door.ask("GET", "/health").document) == []
     assert problems("Problem", door.ask("GET", "/nothing").document) == []

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .door import ROOT, TOKEN, Door
+from .door import BOTH, ROOT, Door
 
 CACHE = Path.home() / ".cache/agentorch-test"
 VERSION = "4.32.5"
@@ -60,7 +60,7 @@ def schemathesis_argv(program: Path, port: int, schema: Path) -> list[str]:
         "run",
         str(schema),
         *("--url", f"http://127.0.0.1:{port}"),
-        *("--header", f"Authorization: Bearer {TOKEN}"),
+        *("--header", f"Authorization: Bearer {BOTH}"),
         *("--phases", "examples,coverage,fuzzing"),
         *("--max-time", str(FUZZING_S)),
         *("--checks", ",".join(CHECKS)),
