@@ -22,7 +22,7 @@ NEAR = 0.8
 LOOK_AGAIN_S = 60.0
 CALLS, DAY, JOB = "calls", "day", "job"
 ATTEMPT, STEP = "attempt", "step"
-# The caps that are of the job's own making: its on_failure decides what a run into them means.
+# The caps of one attempt: no other day helps, on_failure decides what a run into them means.
 OWN = frozenset({ATTEMPT, STEP})
 
 

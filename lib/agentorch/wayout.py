@@ -41,7 +41,7 @@ from agentorch.place import Place, policy_of
 from agentorch.policy import Effective
 from agentorch.sandbox import BROKER
 from agentorch.settings import Settings
-from agentorch.states import OutcomeClass
+from agentorch.states import CAP_OF_OTHERS, OutcomeClass
 from agentorch.treecopy import remove
 
 # In a network namespace of the step's own nobody else listens.
@@ -258,7 +258,7 @@ def _grant(
         providers=() if provider is None else (provider,),
         hosts=tuple(f"{name}:{port}" for name, port in hosts),
         max_cost_usd=allowance.max_cost_usd,
-        cap="max_cost" if allowance.cap in OWN else "budget_exceeded",
+        cap="max_cost" if allowance.cap in OWN else CAP_OF_OTHERS,
         expires_at=time.time() + attempt.step.timeout_s + SPARE_S,
     )
 

@@ -45,7 +45,7 @@ def truncated(path: Path) -> None:
 
 def of_tomorrow(path: Path) -> None:
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute(f"PRAGMA user_version = {ledger.VERSION + 1}")
     db.close()
 
 
