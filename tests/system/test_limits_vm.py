@@ -55,7 +55,7 @@ def end_of(service: Service, job_id: str) -> dict[str, Any]:
 
 
 def test_limits_hold_and_nobody_else_notices(service: Service) -> None:
-    (healthy,) = service.post(document(HEALTHY))
+    (healthy,) = service.post(document(HEALTHY), timeout_s=300)
     works = [service.begun(healthy)]
     # one after the other, in the other slot
     hog, bomb, burner = service.post(
