@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 
 from agentorch import atomic, context, counts, ledger, parking, pipeline
@@ -33,8 +33,10 @@ from agentorch.messages import Message
 from agentorch.pipeline import AskHuman, Decision, Finish, Park, Phase, RunStep
 from agentorch.reclaim import outlives, parked_until
 from agentorch.slots import Slot
-from agentorch.states import OutcomeClass, State, Status
+from agentorch.states import ENDED, OutcomeClass, State, Status
 from agentorch.times import rfc3339
+
+CALLED_OFF = Finish(Status.CANCELLED, "cancelled", "cancelled")
 
 
 class Left(Enum):
@@ -56,6 +58,7 @@ class JobRun:
         self.job = current_job(self.artifacts.paths)
         self.fields = {"job": self.job.job_id, "project": self.job.project_id}
         self.attendance = Attendance(self.job, self.artifacts, means, self.fields)
+        self.went_on = False
         self.state = self.artifacts.read_state() or JobState(
             self.job.job_id, PENDING, pipeline.begin(self.job)
         )
@@ -64,10 +67,12 @@ class JobRun:
         """Works on the job until it ends or is given back. Raises TryAgain on a full disk."""
         if self.state.status in FINAL_STATES:
             self.slot.give(self.key, FINAL_STATES[self.state.status])
-            return Left.ENDED
-        if (until := parked_until(self.state, datetime.now(UTC))) is not None:
+            return self._rests(FINAL_STATES[self.state.status])
+        until = parked_until(self.state, datetime.now(UTC))
+        held = self.artifacts.paths.hold.exists()
+        if until is not None and not held and not self.attendance.cancelled():
             self.slot.park(self.key, until)
-            return Left.ENDED
+            return self._rests(State.PARKED)
         self._claimed()
         watch = self.means.events.watch(self.artifacts.paths.directory)
         try:
@@ -99,7 +104,7 @@ class JobRun:
         decision = self._adopted()
         while decision is not None:
             if self.attendance.cancelled():
-                return self._end(Finish(Status.CANCELLED, "cancelled", "cancelled"))
+                return self._end(CALLED_OFF)
             if (left := self._parted(decision)) is not None:
                 return left
             if isinstance(decision, RunStep):
@@ -114,21 +119,29 @@ class JobRun:
         """Parts with the job where the decision says so; None: its step is to be run.
 
         So it is where a budget is used up: whether that is so by now is asked before an attempt.
+        Where it was not, and the attempt says again that it is, there is no hurry any more.
         """
         match decision:
             case Finish():
                 return self._end(decision)
             case AskHuman(reason):
                 return self._end(Finish(Status.NEEDS_HUMAN, "awaiting_human", reason))
+            case Park() if self.artifacts.paths.hold.exists():
+                return self._given_back()
             case Park(OutcomeClass.QUOTA) | Park(until=datetime()):
                 return self._parked(decision)
+            case Park() if self.went_on:
+                return self._parked(decision)
+            case Park():
+                self.went_on = True
+                return None
             case _:
                 return None
 
     def _given_back(self) -> Left:
         if give_back(self.slot, self.key, self.job, self.state) is State.HELD:
             self.means.journal.info("held back", Message.HELD, **self.fields)
-            return Left.ENDED
+            return self._rests(State.HELD)
         self.means.journal.info(
             "given back to the queue: the runner leaves", Message.GIVEN_BACK, **self.fields
         )
@@ -138,13 +151,15 @@ class JobRun:
         step = self.state.progress.of(self.state.progress.current)
         result = self.artifacts.attempt_result(self.state.progress.current, step.resumes) or {}
         details = (result.get("error") or {}).get("details", {})
-        until = decision.until or parking.until(details, step.parks, datetime.now(UTC))
+        # a name has whole seconds: at an earlier one it would be parked again, and again
+        until = decision.until and whole_after(decision.until)
+        until = until or parking.until(details, step.parks, datetime.now(UTC))
         reason = decision.reason if decision.until else f"{decision.reason}: {result['summary']}"
         parked = Parked(rfc3339(until), decision.kind, reason)
         park(self.slot, self.key, self.job, self.state, parked)
         words = f"parked until {parked.until}: {reason}"
         self.means.journal.info(words, Message.PARKED, **self.fields, until=parked.until)
-        return Left.ENDED
+        return self._rests(State.PARKED)
 
     def _left_running(self) -> Left:
         """Told to leave while the step runs: it goes on, and the next owner waits for it."""
@@ -279,7 +294,10 @@ class JobRun:
         self.state = replace(self.state, progress=progress).record(
             step_id, finished_at=result["finished_at"], summary=result["summary"]
         )
-        self.artifacts.write_state(self.job, self.state)
+        # of one that is parked it is written with the time: an owner that found it without would
+        # run into the same limit at once
+        if not isinstance(decision, Park):
+            self.artifacts.write_state(self.job, self.state)
         return decision
 
     def _count(self, number: int, result: Document) -> None:
@@ -326,6 +344,13 @@ class JobRun:
         self.means.journal.info(
             f"{end.status}: {end.reason or 'done'}", Message.FINISHED, **self.fields, queue=state
         )
+        return self._rests(state)
+
+    def _rests(self, state: State) -> Left:
+        """The job lies somewhere: a cancel that still saw it with us is ours to carry out."""
+        waits = state not in ENDED
+        if waits and self.attendance.cancelled() and self.slot.take(state, self.key):
+            return self._end(CALLED_OFF)
         return Left.ENDED
 
 
@@ -333,6 +358,12 @@ def code_of(result: Document) -> str | None:
     """The error code of a result."""
     code: str | None = (result.get("error") or {}).get("code")
     return code
+
+
+def whole_after(moment: datetime) -> datetime:
+    """The first whole second that is not before a moment. Pure."""
+    whole = moment.replace(microsecond=0)
+    return whole if whole == moment else whole + timedelta(seconds=1)
 
 
 def _now() -> str:

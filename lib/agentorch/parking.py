@@ -22,6 +22,8 @@ def until(details: Mapping[str, Any], parks: int, now: datetime) -> datetime:
     `parks` in a row.
     """
     told = (_until_s(details.get("resets_at"), now), _number(details.get("retry_after_s")))
+    if parks <= 1 and -FIRST_S < told[0] < 0:  # it was over before we heard of it
+        return _whole(now + timedelta(seconds=SPARE_S))
     for told_s in told:
         if 0 < told_s <= LONGEST_S:
             return _whole(now + timedelta(seconds=told_s + SPARE_S))

@@ -220,6 +220,7 @@ def test_exec_goal_with_a_zero_byte_can_be_a_variable() -> None:
 # ---- the protocol of third-party agents -------------------------------------------------------
 
 SUCCESS = {"type": "result", "status": "success", "summary": "done"}
+WALL = {"code": "limit", "message": "no more today", "class": "quota"}
 
 
 def _outcome(*events: object, exit_: Exit = DONE) -> Outcome:
@@ -312,6 +313,14 @@ def test_figures_of_a_stopped_run_are_kept() -> None:
         ({**SUCCESS, "summary": 1}, "result.summary"),
         ({**SUCCESS, "report": {}}, "result.report"),
         ({**SUCCESS, "error": "bad"}, "result.error"),
+        (
+            {"type": "result", "status": "failed", "error": WALL | {"resets_at": "soon"}},
+            "result.error.resets_at",
+        ),
+        (
+            {"type": "result", "status": "failed", "error": WALL | {"resets_at": 1795392000}},
+            "result.error.resets_at",
+        ),
         ({**SUCCESS, "error": {"code": "Bad Code", "message": ""}}, "result.error"),
         ({"type": "usage", "tokens_in": -1}, "usage.tokens_in"),
         ({"type": "usage", "tokens_in": 1.5}, "usage.tokens_in"),

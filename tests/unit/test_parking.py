@@ -55,7 +55,7 @@ def test_the_time_that_was_told_is_waited_for_however_it_was_told(details: dict[
         "soon",
         "",
         "2026-02-30T00:00:00Z",
-        rfc3339(NOW - timedelta(seconds=1)),
+        rfc3339(NOW - timedelta(hours=1)),
         "9999-12-31T23:59:59Z",
         0,
         -1,
@@ -70,6 +70,12 @@ def test_what_is_no_time_to_wait_for_is_not_waited_for(told: object) -> None:
     waits = [parking.until({"resets_at": told}, parks, NOW) - NOW for parks in (0, 1, 2, 3, 9, 999)]
     minutes = [wait / timedelta(minutes=1) for wait in waits]
     assert minutes == pytest.approx([5, 5, 10, 20, 120, 120], abs=0.02)
+
+
+def test_a_limit_that_was_over_before_we_heard_of_it_is_no_reason_to_wait_but_once() -> None:
+    details = {"resets_at": rfc3339(NOW - timedelta(seconds=1))}
+    assert parking.until(details, 1, NOW) == whole(NOW + SPARE)
+    assert parking.until(details, 2, NOW) == whole(NOW + timedelta(minutes=10))
 
 
 @pytest.mark.parametrize("told", [None, 0, -5, "90", float("nan"), 10**12, False])

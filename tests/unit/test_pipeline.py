@@ -237,3 +237,97 @@ def test_a_step_that_begins_anew_begins_before_what_was_parked_in_it() -> None:
     progress, _ = after(work, progress, OutcomeClass.POLICY)
     anew = pipeline.decided(work, progress).of("a")
     assert (anew.base, anew.first, anew.resumes) == (1, 0, 0)
+
+
+# ---- parked, approved, accepted, continued ----------------------------------------------------
+
+ENDS = st.sampled_from(
+    [*((kind, None) for kind in OutcomeClass), (OutcomeClass.BUDGET, "budget_exceeded")]
+)
+WORDS = st.sampled_from(["decided", "accepted", "continued", "from the first"])
+
+
+@st.composite
+def approved_pipelines(draw: st.DrawFn) -> Job:
+    work = draw(pipelines())
+    steps = (replace(one, approve_after=draw(st.booleans())) for one in work.steps)
+    return replace(work, steps=tuple(steps))
+
+
+def gone_on(work: Job, progress: Progress, word: str) -> tuple[Progress, Decision]:
+    """What a human's word makes of a job that asked."""
+    match word:
+        case "accepted":
+            return pipeline.behind(work, pipeline.accepted(progress))
+        case "continued":
+            return pipeline.continued(progress), RunStep()
+        case "decided":
+            return pipeline.decided(work, progress), RunStep()
+        case _:
+            return pipeline.decided(work, progress, work.steps[0].step_id), RunStep()
+
+
+@given(
+    approved_pipelines(),
+    st.lists(ENDS, min_size=1, max_size=60),
+    st.lists(WORDS, max_size=6),
+    st.integers(1, 5),
+)
+def test_walks_that_are_parked_and_decided_on_are_the_same_after_any_resume(
+    work: Job, ends: list[tuple[OutcomeClass, str | None]], words: list[str], limit: int
+) -> None:
+    straight, resumed = pipeline.begin(work), pipeline.begin(work)
+    decision: Decision = RunStep()
+    left = list(words)
+    for number, (kind, code) in enumerate(ends, 1):
+        straight = pipeline.started(straight, number)
+        resumed = _through_disk(work, pipeline.started(_through_disk(work, resumed), number))
+        before = straight.of(straight.current)
+        straight, decision = pipeline.after(work, straight, kind, limit, code)
+        resumed, same = pipeline.after(work, resumed, kind, limit, code)
+        assert (resumed, same) == (straight, decision)
+        if isinstance(decision, pipeline.Park):
+            parked = straight.of(straight.current)
+            assert (parked.tries, parked.resumes) == (before.tries, number)
+            assert parked.first == (before.first or before.base)
+            assert parked.parks == before.parks + 1
+        if isinstance(decision, AskHuman) and left:
+            word = left.pop()
+            straight, decision = gone_on(work, straight, word)
+            resumed, same = gone_on(work, _through_disk(work, resumed), word)
+            assert (resumed, same) == (straight, decision)
+        _is_sound(work, straight, number)
+        if isinstance(decision, AskHuman | Finish):
+            return
+
+
+def _is_sound(work: Job, progress: Progress, number: int) -> None:
+    """What any attempt from here on may rely on."""
+    for step_id, known in progress.steps.items():
+        assert known.base <= number + 1
+        assert known.resumes < max(known.base, 1)
+        assert known.first <= known.resumes
+        assert bool(known.first) == bool(known.resumes)
+        assert not known.accepted or known.status is Status.SUCCESS, step_id
+    assert progress.current in {one.step_id for one in work.steps}
+
+
+def test_a_step_to_be_approved_asks_after_its_success_and_only_then() -> None:
+    work = job(replace(step("a", "continue"), approve_after=True), step("b"))
+    progress, decision = after(work, pipeline.begin(work), OutcomeClass.SUCCESS)
+    assert isinstance(decision, AskHuman)
+    assert (progress.current, progress.of("a").status) == ("a", Status.SUCCESS)
+    progress, decision = pipeline.behind(work, pipeline.accepted(progress))
+    assert (progress.current, decision) == ("b", RunStep())
+    _, decision = after(work, pipeline.begin(work), OutcomeClass.AUTH)
+    assert decision == RunStep()
+
+
+def test_a_step_behind_a_retried_one_is_no_longer_taken_as_it_was() -> None:
+    work = job(step("a"), step("b", "ask_human"), step("c"))
+    progress, _ = after(work, pipeline.begin(work), OutcomeClass.SUCCESS)
+    progress, _ = after(work, progress, OutcomeClass.AUTH)
+    progress, _ = pipeline.behind(work, pipeline.accepted(progress))
+    back = pipeline.decided(work, progress, "a")
+    assert (back.of("b").accepted, back.of("b").status) == (False, Phase.PENDING)
+    assert pipeline.decided(work, progress, "c").of("b").accepted

@@ -4,19 +4,21 @@
     {"type": "text", "text": …}                                    goes to the report
     {"type": "usage", "tokens_in": …, "tokens_out": …, "cost_usd": …}   since the last such line
     {"type": "result", "status": "success|failed|needs_human", "summary": …, "report"?: …,
-                       "error"?: {"code", "message", "class"?, "evidence"?: […]},
+                       "error"?: {"code", "message", "class"?, "evidence"?: […], "resets_at"?},
                        "question"?: …, "model"?: …, "files"?: […]}
 
 `usage` also takes tokens_cached (a part of tokens_in), tokens_reasoning (a part of tokens_out),
 turns and tool_calls. `files` are those that it changed, below the workspace. `class` is that of
 the outcome (agent_error where it is missing); an error with the code `unclassified` gets the class
-of the first rule of `ends` that fits a line of its `evidence`.
+of the first rule of `ends` that fits a line of its `evidence`. `resets_at` (RFC 3339) is when a
+limit of the class `quota` is over: until then the job is parked.
 
 Any other line is an ordinary line of its log. The last result counts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -28,6 +30,7 @@ from agentorch.agents.endings import details, outcome_of_exit
 from agentorch.job import Outcome
 from agentorch.states import OutcomeClass
 from agentorch.text import one_line, printable
+from agentorch.times import moment_of, rfc3339
 
 VERSION = 1
 REPORT_CHARS = 1_000_000
@@ -35,6 +38,7 @@ QUESTION_CHARS = 2000
 EVIDENCE_LINES = 20
 EVIDENCE_CHARS = 500
 MAX_FILES = 10_000
+MAX_MOMENT_CHARS = 40
 # Beyond that a number in JSON is no longer the number that was meant (RFC 8259, section 6).
 MAX_COUNT = 2**53
 
@@ -241,12 +245,25 @@ def _class(result: Mapping[str, Any]) -> OutcomeClass:
 
 
 def _details(result: Mapping[str, Any], message: str) -> dict[str, Any]:
-    evidence = _strings((result.get("error") or {}).get("evidence"), "result.error.evidence")
+    error = result.get("error") or {}
+    evidence = _strings(error.get("evidence"), "result.error.evidence")
     kept = [one_line(line, EVIDENCE_CHARS) for line in evidence[:EVIDENCE_LINES]]
+    resets_at = _moment(error.get("resets_at"))
     return {
         **({"message": message} if message else {}),
         **({"evidence": kept} if kept else {}),
+        **({"resets_at": resets_at} if resets_at else {}),
     }
+
+
+def _moment(value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and len(value) <= MAX_MOMENT_CHARS:
+        with contextlib.suppress(ValueError, OverflowError):
+            return rfc3339(moment_of(value))
+    words = f"result.error.resets_at: {str(value)[:40]!r}: expected an RFC 3339 date-time"
+    raise ValueError(words)
 
 
 def _files(result: Mapping[str, Any]) -> tuple[str, ...]:

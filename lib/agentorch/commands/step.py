@@ -115,13 +115,14 @@ def _queued(settings: Settings, agents: Registry, word: str, step_id: str) -> Do
             raise Refused("another agentorch-step runs a step of a queued job")
         # under the lock under which an ended job is collected
         with deciding(settings.roots.artifacts(job_id)):
-            is_ours = slot.take(found.state, found.key)
+            lay = queue.file_of(found.state, found.key)
+            is_ours = queue.move(lay, slot.path(found.key))
         if not is_ours:
             raise Refused(f"job {job_id} was moved meanwhile")
         try:
             return _run(settings, agents, found.job, step)
         finally:
-            slot.give(found.key, found.state)
+            queue.move(slot.path(found.key), lay)
 
 
 def _run(settings: Settings, agents: Registry, job: Job, step: Step) -> Document | None:
