@@ -30,11 +30,14 @@ COMMANDS = (
         "announce",
         "approve",
         "cancel",
-        "retry",
+        *("retry", "reject", "answer", "hold", "release", "edit", "priority"),
         "unlock",
         "step",
         "gc",
+        "delete",
+        "export",
     ),
+    "import",
     "schedule",
 )
 
@@ -97,7 +100,11 @@ def shared(lib: Path, how_many: int) -> Warm:
 
 def main(commands: list[str]) -> None:
     """Forks for every line on stdin; answers with the exit code."""
-    modules = {name: importlib.import_module(f"agentorch.commands.{name}") for name in commands}
+    package = importlib.import_module("agentorch.commands")
+    modules = {
+        name: importlib.import_module(f"agentorch.commands.{package.module_of(name)}")
+        for name in commands
+    }
     for line in sys.stdin:
         wish = json.loads(line)
         child = os.fork()
