@@ -128,15 +128,11 @@ class JobRun:
                 return self._end(Finish(Status.NEEDS_HUMAN, "awaiting_human", reason))
             case Park() if self.artifacts.paths.hold.exists():
                 return self._given_back()
-            case Park(OutcomeClass.QUOTA) | Park(until=datetime()):
-                return self._parked(decision)
-            case Park() if self.went_on:
+            case Park(kind, _, until) if until or kind is OutcomeClass.QUOTA or self.went_on:
                 return self._parked(decision)
             case Park():
                 self.went_on = True
-                return None
-            case _:
-                return None
+        return None
 
     def _given_back(self) -> Left:
         if give_back(self.slot, self.key, self.job, self.state) is State.HELD:
