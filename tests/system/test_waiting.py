@@ -214,7 +214,7 @@ def test_waiting_that_is_over_ends_by_itself(machine: Machine) -> None:
     said = machine.output(
         "journalctl", "-b", "-ocat", "-tagentorch-reclaim", f"AGENTORCH_JOB={job_id}"
     )
-    assert "reject by agentorch: nobody decided for 1 minute" in said
+    assert "reject by agentorch: nobody decided for " in said
     machine.put(ENVIRONMENT, USUAL.encode())
 
 
