@@ -114,7 +114,8 @@ def sweep(paths: ArtifactPaths) -> None:
 
 
 def give_back(slot: Slot, key: Key, job: Job, state: JobState, *, as_: Key | None = None) -> State:
-    """Puts a job of ours back to pending/, or to held/ where somebody wants that.
+    """Puts a job of ours back to pending/, or to held/ where somebody wants that; one that is to be
+    cancelled to pending/, where its next owner ends it.
 
     Its state says so before. Durable when it returns; tells where it lies.
     """
@@ -127,7 +128,8 @@ def give_back(slot: Slot, key: Key, job: Job, state: JobState, *, as_: Key | Non
         # one that runs on in its unit is settled by who adopts it
         if state.progress.of(state.progress.current).status is not Phase.RUNNING:
             ledger.settle_lost(slot.queue.roots, job.job_id, datetime.now(UTC))
-    target = State.HELD if artifacts.paths.hold.exists() else State.PENDING
+    held = artifacts.paths.hold.exists() and not artifacts.paths.cancel.exists()
+    target = State.HELD if held else State.PENDING
     slot.give(key, target, as_=as_)
     return target
 

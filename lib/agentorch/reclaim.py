@@ -49,11 +49,12 @@ def settle(slot: Slot, key: Key, *, least_age_s: float = 0) -> bool:
     with atomic.disk_trouble(artifacts.paths.directory):
         sweep(artifacts.paths)
     until = parked_until(state, datetime.now(UTC))
+    wanted = artifacts.paths.hold.exists() or artifacts.paths.cancel.exists()
     if _waits_for_approval(artifacts, job):
         slot.give(key, State.AWAITING_APPROVAL)
-    elif state.status in FINAL_STATES:
+    elif state.status in FINAL_STATES and not _called_off(artifacts, state):
         slot.give(key, FINAL_STATES[state.status])
-    elif until is not None and not artifacts.paths.hold.exists():
+    elif until is not None and not wanted:
         slot.park(key, until)
     elif (counted := recounted(slot.queue.roots, key, state)).taken >= MAX_TAKEN:
         end_as_lost(slot, key, job)
@@ -117,6 +118,11 @@ def _waits_for_approval(artifacts: JobArtifacts, job: Job) -> bool:
     if artifacts.paths.cancel.exists():  # its next owner ends it
         return False
     return "approve" not in {line["what"] for line in decisions(artifacts.paths)}
+
+
+def _called_off(artifacts: JobArtifacts, state: JobState) -> bool:
+    """Whether a job that stopped to ask was cancelled meanwhile: its next owner ends it."""
+    return state.status == Status.NEEDS_HUMAN and artifacts.paths.cancel.exists()
 
 
 def end_as_lost(slot: Slot, key: Key, job: Job) -> None:

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import pytest
 
-from . import scenes
+from . import deciding, parking, scenes
 from .invariants import ended_attempts, places, repeated, violations
 from .programs import AT_ONCE, LIB, Site, remove, site_in_memory
 from .sampling import sampled
@@ -79,7 +79,9 @@ def kill(site: Site, scene: Scene, point: Point) -> tuple[list[str], list[str]]:
     return ended.ids if name != "runner" else [], wrong
 
 
-@pytest.mark.parametrize("scene", scenes.SCENES, ids=lambda scene: scene.name)
+@pytest.mark.parametrize(
+    "scene", [*scenes.SCENES, *deciding.SCENES, *parking.SCENES], ids=lambda scene: scene.name
+)
 def test_nothing_is_lost_wherever_it_is_killed(scene: Scene, record_property: Record) -> None:
     tried, known, wrong = kills(scene, sampled, LIB)
     record_property("points", f"{tried} of {known}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentorch.commands.shape import (
-    COMMENT,
+    RECORDED,
     configured,
     decide,
     ids,
@@ -17,7 +17,7 @@ from agentorch.jobqueue import Queue
 
 @program()
 @with_ids
-@COMMENT
+@RECORDED
 def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str) -> None:
     """Cancels pending, running, held, parked and waiting jobs.
 

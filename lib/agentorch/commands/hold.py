@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from agentorch.commands.shape import (
-    COMMENT,
+    RECORDED,
     configured,
     decide,
     ids,
@@ -23,7 +23,7 @@ from agentorch.states import State
 @program()
 @with_ids
 @click.option("--keep", "pins", is_flag=True, help="Only keep them from agentorch-gc.")
-@COMMENT
+@RECORDED
 def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str, *, pins: bool) -> None:
     """Holds pending, parked and running jobs back: none is run before agentorch-release.
 

@@ -9,9 +9,9 @@ from agentorch.decide import reprioritise
 
 
 @program()
-@click.argument("priority", metavar="0-9", type=click.IntRange(0, 9))
+@click.argument("priority", metavar="PRIORITY", type=click.IntRange(0, 9))
 @with_ids
 def main(priority: int, words: tuple[str, ...], jobs: tuple[str, ...]) -> None:
-    """Gives pending, held, parked and awaiting jobs this priority: 0 is claimed first."""
+    """Gives pending, held, parked and awaiting jobs this PRIORITY (0-9): 0 is claimed first."""
     queue = opened()
     decide(queue, "priority", ids(words, jobs), lambda word: reprioritise(queue, word, priority))

@@ -226,6 +226,7 @@ def decide(queue: Queue, what: str, words: Iterable[str], act: Callable[[str], J
 
 
 COMMENT = click.option("--comment", default="", help="Recorded, and told to the next steps.")
+RECORDED = click.option("--comment", default="", help="Recorded with the decision.")
 HASH = click.option(
     "--hash", "shown", metavar="HASH", help="Only if agentorch-status still shows this."
 )
