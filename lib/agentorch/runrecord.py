@@ -137,8 +137,9 @@ def listed(paths: ArtifactPaths) -> Iterator[tuple[str, Document]]:
     What is no regular file has none: it is told by its kind. State, decisions and the record itself
     are not among them, nor locks, markers and what a killed writer left.
     """
-    own = (paths.state, paths.decisions, paths.manifest, paths.signature, paths.cancel)
-    left_out = {path.name for path in own}
+    own = (paths.state, paths.decisions, paths.manifest, paths.signature)
+    markers = (paths.cancel, paths.hold, paths.keep, paths.announced, paths.callback)
+    left_out = {str(path.relative_to(paths.directory)) for path in (*own, *markers)}
     known: dict[tuple[int, int], Document] = {}
     for path in _walked(paths.directory):
         name = str(path.relative_to(paths.directory))

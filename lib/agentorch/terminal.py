@@ -97,11 +97,12 @@ def _raw() -> Iterator[None]:
     """Our terminal passes on every key meanwhile."""
     ours = sys.stdin.fileno()
     before = termios.tcgetattr(ours)
-    tty.setraw(ours)
+    tty.setraw(ours, termios.TCSADRAIN)  # what was typed ahead is for it
     try:
         yield
     finally:
-        termios.tcsetattr(ours, termios.TCSAFLUSH, before)
+        with contextlib.suppress(termios.error):  # it hung up
+            termios.tcsetattr(ours, termios.TCSADRAIN, before)
 
 
 def _resize(master: int) -> None:

@@ -149,6 +149,33 @@ def test_the_record_of_another_job_is_a_finding(here: Installation) -> None:
     assert verified(here, second)[1]["findings"][0]["reason"] == "it is no record of this job"
 
 
+@pytest.mark.needs("git", "bwrap")
+def test_markers_come_and_go_by_right(here: Installation) -> None:
+    """But a file of such a name elsewhere is one like any other."""
+    job_id = ended(here)
+    for name in ("keep", "announced", "hold", "callback.json", "cancel"):
+        (here.artifacts(job_id) / name).write_text("{}")
+    assert here.run("verify", job_id).stdout == f"{job_id} intact\n"
+    (here.artifacts(job_id) / "steps/one/keep").touch()
+    assert here.run("verify", job_id, code=1).stdout == f"{job_id} added steps/one/keep\n"
+
+
+@pytest.mark.needs("git", "bwrap")
+def test_an_edited_job_and_an_allowance_are_on_record(here: Installation) -> None:
+    job_id = here.submit(step("one", WRITES))
+    edited = here.artifacts(job_id) / "job.edited.json"
+    edited.write_bytes((here.artifacts(job_id) / "job.json").read_bytes())
+    here.drain()
+    allowance = here.artifacts(job_id) / "steps/one/attempts/1/allowance.json"
+    assert "job.edited.json" in manifest(here, job_id)["files"]
+    append(edited)
+    allowance.write_text("{}")
+    found = here.run("verify", job_id, code=1).stdout
+    assert f"{job_id} altered job.edited.json\n" in found
+    assert f"{job_id} " in found.replace("altered job.edited.json", "")
+    assert "steps/one/attempts/1/allowance.json" in found
+
+
 def test_what_is_compared() -> None:
     recorded = {"a": {"bytes": 1}, "b": {"bytes": 1}, "c": {"bytes": 1}}
     found = {"a": {"bytes": 1}, "c": {"bytes": 2}, "d": {"bytes": 1}}
