@@ -90,7 +90,7 @@ def test_a_job_tells_its_story(ground: Ground, launcher: str) -> None:
     ended = of(found, Message.ENDED)
     assert [one["AGENTORCH_STATUS"] for one in ended] == ["success", "failed"]
     assert {one["AGENTORCH_WHO"] for one in of(found, Message.DECIDED)} == {"agent"}
-    assert "not pending" in of(found, Message.REFUSED)[0]["MESSAGE"]
+    assert "it is failed: agent cancelled it at " in of(found, Message.REFUSED)[0]["MESSAGE"]
 
 
 def test_what_an_agent_prints_forges_nothing(ground: Ground, launcher: str) -> None:
