@@ -26,6 +26,9 @@ from agentorch import atomic
 from agentorch.errors import UnknownJob
 from agentorch.jobqueue import flocked
 from agentorch.paths import ArtifactPaths
+from agentorch.pipeline import Finish
+from agentorch.states import Status
+from agentorch.text import one_line
 from agentorch.times import rfc3339
 
 
@@ -104,6 +107,13 @@ def told(line: Mapping[str, Any]) -> str:
     """A decision in words: who, what and when. Pure."""
     what = str(line["what"])
     return f"{name_of(line['who'])} {_TOLD.get(what, what)} at {line['when']}"
+
+
+def rejection(line: Mapping[str, Any]) -> Finish:
+    """The end of a job that was rejected in this line. Pure."""
+    words = f"rejected by {name_of(line['who'])}"
+    comment = one_line(str(line["comment"]))
+    return Finish(Status.FAILED, "rejected", f"{words}: {comment}" if comment else words)
 
 
 def shown(paths: ArtifactPaths) -> str:

@@ -28,7 +28,6 @@ from agentorch.record import without_secrets
 from agentorch.redact import Redactor
 from agentorch.slots import COMMANDS, Slot, hold
 from agentorch.states import TRANSITIONS, Event, State
-from agentorch.text import one_line
 from agentorch.times import rfc3339
 
 By = Mapping[str, Any]
@@ -100,11 +99,6 @@ class Case:
         """Appends the decision, without secrets; durable when it returns."""
         line = {"comment": comment, "shown": self.shown, **more}
         approvals.record(self.paths, what, now(), self.by, **without_secrets(line, Redactor()))
-
-    def worded(self, what: str, comment: str) -> str:
-        """The decision as the job's result tells it."""
-        words = f"{what} by {approvals.name_of(self.by)}"
-        return f"{words}: {self.clean(one_line(comment))}" if comment.strip() else words
 
     def clean(self, text: str) -> str:
         """The text without secrets."""

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from agentorch import context, slots
-from agentorch.approvals import mark_cancelled, unmark
+from agentorch.approvals import decisions, mark_cancelled, rejection, unmark
 from agentorch.artifacts import JobState
 from agentorch.cases import APPROVABLE, CANCELLABLE, REJECTABLE, RETRIABLE, By, Case, case, now
 from agentorch.documents import Document
@@ -94,8 +94,7 @@ def reject(
         with it.taken() as (slot, key):
             it.record("reject", comment)
             it.comment("reject", comment)
-            end = Finish(Status.FAILED, "rejected", it.worded("rejected", comment))
-            finish(slot, key, it.job, end, now())
+            finish(slot, key, it.job, rejection(decisions(it.paths)[-1]), now())
     return it.job
 
 

@@ -8,11 +8,13 @@ is left alone, however long its job runs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from agentorch import atomic
-from agentorch.approvals import decisions
+from agentorch.approvals import decisions, rejection
 from agentorch.artifacts import FINAL_STATES, PARKED, PENDING, JobArtifacts, JobState
 from agentorch.finish import finish, give_back, sweep
 from agentorch.job import MAX_TAKEN, Job, Key
@@ -20,7 +22,7 @@ from agentorch.jobqueue import Queue, current_job, first_state, flocked
 from agentorch.paths import Roots
 from agentorch.pipeline import Finish, Phase, begin, interrupted
 from agentorch.slots import Slot, hold_dead
-from agentorch.states import State, Status
+from agentorch.states import ENDED, State, Status
 from agentorch.times import moment_of
 
 
@@ -50,7 +52,9 @@ def settle(slot: Slot, key: Key, *, least_age_s: float = 0) -> bool:
         sweep(artifacts.paths)
     until = parked_until(state, datetime.now(UTC))
     wanted = artifacts.paths.hold.exists() or artifacts.paths.cancel.exists()
-    if _waits_for_approval(artifacts, job):
+    if (line := _half_rejected(artifacts, state)) is not None:
+        finish(slot, key, job, rejection(line), datetime.now(UTC))
+    elif _waits_for_approval(artifacts, job):
         slot.give(key, State.AWAITING_APPROVAL)
     elif state.status in FINAL_STATES and not _called_off(artifacts, state):
         slot.give(key, FINAL_STATES[state.status])
@@ -118,6 +122,13 @@ def _waits_for_approval(artifacts: JobArtifacts, job: Job) -> bool:
     if artifacts.paths.cancel.exists():  # its next owner ends it
         return False
     return "approve" not in {line["what"] for line in decisions(artifacts.paths)}
+
+
+def _half_rejected(artifacts: JobArtifacts, state: JobState) -> Mapping[str, Any] | None:
+    """The line of a rejection whose command died before the job had ended: it may be counted."""
+    lines = decisions(artifacts.paths)
+    ended = FINAL_STATES.get(state.status) in ENDED
+    return lines[-1] if lines and lines[-1]["what"] == "reject" and not ended else None
 
 
 def _called_off(artifacts: JobArtifacts, state: JobState) -> bool:

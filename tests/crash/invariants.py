@@ -78,9 +78,15 @@ def _leftovers(site: Site) -> Iterator[str]:
     for path in paths.running.rglob("*"):
         if path.is_file() and path.name != ".lock":
             yield f"left in running/: {path.name}"
+    # what a marker or an edit left goes at the job's end
+    waiting = {
+        site.roots.artifacts(job_id).directory
+        for job_id, state in places(site).items()
+        if state in (State.HELD, State.PARKED)
+    }
     for root in (site.roots.queue_root, site.roots.artifacts_root):
         for path in root.rglob(".*"):
-            if TEMPORARY.fullmatch(path.name):
+            if path.parent not in waiting and TEMPORARY.fullmatch(path.name):
                 yield f"temporary file: {path.relative_to(site.state_directory)}"
 
 

@@ -30,7 +30,7 @@ COMMANDS = (
         "announce",
         "approve",
         "cancel",
-        *("retry", "reject", "answer", "hold", "release", "edit", "priority"),
+        *("retry", "reject", "answer", "hold", "release", "edit", "priority", "status"),
         "unlock",
         "step",
         "gc",
