@@ -73,7 +73,9 @@ def test_lengths_of_time(text: str, seconds: float) -> None:
     assert Span().convert(text, None, None) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "5", "m", "1.5h", "-1h", "1w", "1h30m", "\u0661h", "1" * 30 + "d"])
+@pytest.mark.parametrize(
+    "text", ["", "5", "m", "1.5h", "-1h", "1w", "1h30m", "\u0661h", "1" * 30 + "d"]
+)
 def test_what_is_no_length_of_time(text: str) -> None:
     with pytest.raises(BadParameter, match="no length of time: 90s"):
         Span().convert(text, None, None)

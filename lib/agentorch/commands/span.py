@@ -10,7 +10,7 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SPAN = re.compile(r"([0-9]{1,9})([smhd])")
 
 
-class Span(click.ParamType):
+class Span(click.ParamType):  # type: ignore[type-arg]  # no class of Debian's click takes one
     """Seconds, from a number and its unit."""
 
     name = "age"
