@@ -315,7 +315,7 @@ def test_root_acts_as_the_service_user_on_the_systems_state(
         mkdir /var/lib/agentorch
         mount --bind {passwd} /etc/passwd
         mount --bind {state} /var/lib/agentorch
-        cd /
+        cd /srv
         /usr/bin/python3 {debian}/bin/agentorch-submit --goal x
     """
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(debian / "lib")}
