@@ -317,9 +317,15 @@ def test_root_acts_as_the_service_user_on_the_systems_state(
         mount --bind {state} /var/lib/agentorch
         cd /srv
         /usr/bin/python3 {debian}/bin/agentorch-submit --goal x
+        mkdir --mode=700 /var/lib/mine
+        cd /var/lib/mine
+        /usr/bin/python3 {debian}/bin/agentorch-submit --goal x 2>&1
     """
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(debian / "lib")}
-    subprocess.run(["unshare", "-m", "sh", "-euc", script], check=True, env=environment)
+    argv = ["unshare", "-m", "sh", "-euc", script]
+    done = subprocess.run(argv, check=False, stdout=subprocess.PIPE, env=environment)
+    assert done.returncode == 2
+    assert b"'/var/lib/mine' can't be read by uid 4242" in done.stdout
     assert {path.stat().st_uid for path in (state / "queue").rglob("*")} == {4242}
 
 

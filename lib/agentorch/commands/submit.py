@@ -157,10 +157,16 @@ def _accepted(
 
 
 def _check_workdir(job: Job) -> None:
-    if job.project_id is None and not Path(job.workdir).is_dir():
+    """By now we are who will run the job: what we can't read, no step of it can be given."""
+    if job.project_id is not None:
+        return
+    if not Path(job.workdir).is_dir():
         raise Invalid([f".workdir: {job.workdir!r} is not a directory"])
-    if job.project_id is None and os.path.samefile(job.workdir, "/"):
+    if os.path.samefile(job.workdir, "/"):
         raise Invalid([".workdir: '/' is the whole machine: name a project's directory"])
+    if not os.access(job.workdir, os.R_OK | os.X_OK):
+        words = f"can't be read by uid {os.geteuid()}, which runs the jobs here"
+        raise Invalid([f".workdir: {job.workdir!r} {words}"])
 
 
 def _from_here(document: Document) -> Document:
