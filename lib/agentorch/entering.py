@@ -7,6 +7,7 @@ put back to where it lay. A visitor that was killed is settled like any dead own
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from agentorch.place import environment_of, policy_of
 from agentorch.reclaim import settle
 from agentorch.sandbox import Confinement, Wrapper, confined, vacate
 from agentorch.settings import Settings
+from agentorch.signals import leaving
 from agentorch.slots import Slot
 from agentorch.states import ENDED, State
 from agentorch.treecopy import remove
@@ -44,7 +46,7 @@ def entered(queue: Queue, word: str) -> Iterator[Found]:
         owner = f" in slot {found.slot!r}" if found.slot else ""
         raise Refused(f"job {found.job.job_id} is {found.state}{owner}: wait for its owner")
     paths = queue.roots.artifacts(found.job.job_id)
-    with _free_slot(queue) as slot:
+    with leaving((signal.SIGTERM, signal.SIGHUP)), _free_slot(queue) as slot:
         # under the lock under which an ended job is collected
         with deciding(paths):
             lay = queue.file_of(found.state, found.key)

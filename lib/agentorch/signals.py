@@ -6,9 +6,11 @@ mean to leave now, HUP to finish the job first.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -60,3 +62,24 @@ class Signals:
             signal.signal(number, before)
         os.close(self._reader)
         os.close(self._writer)
+
+
+@contextlib.contextmanager
+def leaving(numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    """These signals end the program as Ctrl-C does, by an exception: it exits with 128+N.
+
+    What it has in its hands is put back on the way out, which no further one of them cuts short.
+    """
+    wanted = tuple(numbers)
+
+    def leave(number: int, _: FrameType | None) -> None:
+        for each in wanted:
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)

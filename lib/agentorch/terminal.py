@@ -5,6 +5,9 @@ which is raw meanwhile. A sandbox has a session of its own (bwrap --new-session)
 inside can type into our terminal (TIOCSTI, ioctl_tty(2); the seccomp filter refuses that, too).
 `setsid --ctty` makes the pty the controlling terminal of a further session inside, so a shell has
 its job control: Ctrl-C, Ctrl-Z, fg and bg act on what runs in there. In a pipe it has our streams.
+
+A terminal that nobody reads (a connection that hangs) must not keep us from a signal: it is opened
+anew to be written to, since O_NONBLOCK on our own stdout would be our parent's, too.
 """
 
 from __future__ import annotations
@@ -26,12 +29,23 @@ from agentorch.sandbox import Confined
 from agentorch.signals import Signals
 
 ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+CONTROLLING = "/dev/tty"
 _CHUNK_BYTES = 64 * 1024
 
 
 def is_ours() -> bool:
-    """Whether we are on a terminal, both ways."""
-    return os.isatty(sys.stdin.fileno()) and os.isatty(sys.stdout.fileno())
+    """Whether we are on a terminal, both ways, and it is the one whose signals we get."""
+    if not (os.isatty(sys.stdin.fileno()) and os.isatty(sys.stdout.fileno())):
+        return False
+    try:
+        os.close(_screen())
+    except OSError:  # ENXIO: it controls others (tty(4))
+        return False
+    return True
+
+
+def _screen() -> int:
+    return os.open(CONTROLLING, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 def controlling_argv(argv: Sequence[str]) -> tuple[str, ...]:
@@ -46,12 +60,14 @@ def run(start: Confined, cwd: Path, *, on_terminal: bool) -> int:
             with _started(start, cwd, None) as child:
                 return _awaited(child, signals)
         master, slave = os.openpty()
+        screen = _screen()
         try:
             _resize(master)
             with _raw(), _started(start, cwd, slave) as child:
                 os.close(slave)
-                return Relay(master, child, signals).run()
+                return Relay(master, screen, child, signals).run()
         finally:
+            os.close(screen)
             os.close(master)
 
 
@@ -102,7 +118,7 @@ def _raw() -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(termios.error):  # it hung up
-            termios.tcsetattr(ours, termios.TCSADRAIN, before)
+            termios.tcsetattr(ours, termios.TCSANOW, before)
 
 
 def _resize(master: int) -> None:
@@ -113,14 +129,22 @@ def _resize(master: int) -> None:
 
 
 class Relay:
-    """Copies between our terminal and a pty until what is on it has ended."""
+    """Copies between our terminal and a pty until what is on it has ended, or ours is gone.
 
-    def __init__(self, master: int, child: subprocess.Popen[bytes], signals: Signals) -> None:
+    Neither direction waits for the other, and what one side does not take keeps us from reading
+    more of the other, not from a signal.
+    """
+
+    def __init__(
+        self, master: int, screen: int, child: subprocess.Popen[bytes], signals: Signals
+    ) -> None:
         self.master = master
+        self.screen = screen
         self.child = child
         self.signals = signals
         self.typed = b""
-        self.hears = True
+        self.printed = b""
+        self.is_gone = False
         os.set_blocking(master, False)
 
     def run(self) -> int:
@@ -136,37 +160,51 @@ class Relay:
     def _is_over(self, ended: int) -> bool:
         """Waits for what comes next and passes it on; whether that was the end."""
         ours = sys.stdin.fileno()
-        # what was typed is passed on before more is read, or a program that reads nothing and
-        # prints much would wait for us, and we for it
-        readers: list[int | Signals] = [self.master, self.signals, ended]
-        readers += [ours] if self._may_read() else []
-        readable, writable, _ = select.select(readers, [self.master] if self.typed else [], [])
+        readers: list[int | Signals] = [self.signals]
+        readers += [] if self.typed else [ours]
+        # the end is behind what was printed before it
+        readers += [] if self.printed else [self.master, ended]
+        writers = [self.master] if self.typed else []
+        writers += [self.screen] if self.printed else []
+        readable, writable, _ = select.select(readers, writers, [])
         if self.signals in readable:
             self.signals.clear()
             _resize(self.master)
         if ours in readable:
-            self.typed = self._read(ours)
-            self.hears = bool(self.typed)
-        if writable:
-            self.typed = self.typed[os.write(self.master, self.typed) :]
-        told = self.master in readable and self._show()
-        return self.signals.came(*ENDS) or (ended in readable and not told)
+            self.typed = _read(ours)
+            self.is_gone = not self.typed  # raw, it has no end of file
+        if self.master in writable:
+            self.typed = self.typed[_write(self.master, self.typed) :]
+        if self.screen in writable:
+            self._show()
+        if self.master in readable:
+            self.printed = _read(self.master)
+        is_left = self.is_gone or self.signals.came(*ENDS)
+        return is_left or (ended in readable and not self.printed)
 
-    def _may_read(self) -> bool:
-        return self.hears and not self.typed
-
-    def _show(self) -> bool:
-        """Shows what was printed; False where that was all."""
-        printed = self._read(self.master)
-        sys.stdout.buffer.write(printed)
-        sys.stdout.buffer.flush()
-        return bool(printed)
-
-    def _read(self, descriptor: int) -> bytes:
-        """What can be read now; nothing where the other side is closed (EIO, pty(7))."""
+    def _show(self) -> None:
+        """Shows of what was printed as much as our terminal takes now."""
         try:
-            return os.read(descriptor, _CHUNK_BYTES)
+            self.printed = self.printed[_write(self.screen, self.printed) :]
         except OSError as problem:
-            if problem.errno in (errno.EIO, errno.EAGAIN):
-                return b""
-            raise
+            if problem.errno != errno.EIO:
+                raise
+            self.is_gone = True  # it hung up
+
+
+def _read(descriptor: int) -> bytes:
+    """What can be read now; nothing where the other side is closed (EIO, pty(7))."""
+    try:
+        return os.read(descriptor, _CHUNK_BYTES)
+    except OSError as problem:
+        if problem.errno in (errno.EIO, errno.EAGAIN):
+            return b""
+        raise
+
+
+def _write(descriptor: int, content: bytes) -> int:
+    """How much of it was taken now."""
+    try:
+        return os.write(descriptor, content)
+    except BlockingIOError:
+        return 0

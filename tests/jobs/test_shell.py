@@ -13,7 +13,7 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -23,11 +23,12 @@ from agentorch.jobqueue import Queue
 from agentorch.paths import Roots
 from agentorch.terminal import controlling_argv
 
-from .conftest import TIMEOUT_S, Installation, eventually, step
+from .conftest import TIMEOUT_S, Installation, eventually, processes_with, step
 
 pytestmark = pytest.mark.needs("git", "bwrap")
 WRITES = "echo made >new"
 SHOWN_S = 20
+PAGE_BYTES = 4000
 
 
 def ended(here: Installation, *steps: dict[str, object], **fields: object) -> str:
@@ -274,12 +275,12 @@ def test_a_shell_on_a_terminal_has_job_control(terminal: Terminal) -> None:
     terminal.types("PS1='ready> '\n")
     terminal.waits_for("\nready> ")
     assert "no job control" not in terminal.shown
-    terminal.types("sleep 99\n")
-    terminal.waits_for("sleep 99\r\n")
+    terminal.types("sleep 98762\n")
+    eventually(lambda: processes_with("98762"))  # it is in the foreground
     terminal.types("\x1a")
-    terminal.waits_for(r"Stopped +sleep 99")
+    terminal.waits_for(r"Stopped +sleep 98762")
     terminal.types("fg\n")
-    terminal.waits_for(r"fg\r\nsleep 99\r\n")
+    terminal.waits_for(r"fg\r\nsleep 98762\r\n")
     terminal.types("\x03")
     terminal.waits_for(r"\^C\s+ready> ")
     terminal.types("echo code $?; test -t 0 && echo on a terminal\n")
@@ -305,6 +306,80 @@ def test_nobody_inside_types_into_our_terminal(terminal: Terminal) -> None:
     terminal.waits_for("PermissionError|Operation not permitted|command not found")
     terminal.types("exit\n")
     terminal.ends()
+
+
+def left(terminal: Terminal) -> int:
+    """The exit code of a shell that nobody reads from any more."""
+    found: list[int] = []
+
+    def is_over() -> bool:
+        pid, status = os.waitpid(terminal.pid, os.WNOHANG)
+        found.extend([os.waitstatus_to_exitcode(status)] if pid else [])
+        return bool(pid)
+
+    eventually(is_over)
+    return found[0]
+
+
+def unread(terminal: Terminal) -> int:
+    """How many bytes are shown that nobody has read; the kernel counts no more than it holds."""
+    found = fcntl.ioctl(terminal.master, termios.FIONREAD, bytes(4))
+    return int(struct.unpack("i", found)[0])
+
+
+def hangs_up(terminal: Terminal) -> None:
+    os.close(terminal.master)
+
+
+def is_told_to_end(terminal: Terminal) -> None:
+    os.kill(terminal.pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("runs", "ending", "code"),
+    [
+        ("sleep 98764", hangs_up, 129),
+        ("trap '' HUP TERM; setsid nohup sleep 98764 & wait", hangs_up, 129),
+        ("sleep 98764 & yes", hangs_up, 129),
+        # nobody reads what is printed: a connection that hangs
+        ("sleep 98764 & yes", is_told_to_end, 143),
+    ],
+)
+def test_a_terminal_that_goes_away_ends_the_shell_and_all_in_it(
+    here: Installation,
+    terminal: Terminal,
+    runs: str,
+    ending: Callable[[Terminal], None],
+    code: int,
+) -> None:
+    terminal.types("PS1='ready> '\n")
+    terminal.waits_for("\nready> ")
+    terminal.types(f"{runs}\n")
+    eventually(lambda: processes_with("98764"))
+    if "yes" in runs:  # until no more goes into the terminal
+        eventually(lambda: unread(terminal) > PAGE_BYTES)
+    ending(terminal)
+    assert left(terminal) == code
+    eventually(lambda: not processes_with("98764"))
+    assert [path.parent.name for path in (here.state / "queue").rglob("*.json")] == ["done"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_shell_that_is_ended_before_it_is_open_puts_the_job_back(
+    here: Installation, number: signal.Signals
+) -> None:
+    job_id = here.submit(step("one", "true"))
+    git = here.top / "slow/git"
+    git.parent.mkdir()
+    git.write_text("#!/bin/sh\nexec sleep 98763\n")
+    git.chmod(0o755)
+    shell = here.start("shell", job_id, PATH=f"{git.parent}:{here.environment['PATH']}")
+    eventually(lambda: processes_with("98763"))
+    shell.send_signal(number)
+    assert shell.wait(TIMEOUT_S) == 128 + number
+    eventually(lambda: not processes_with("98763"))
+    assert here.status(job_id)["queue_state"] == "pending"
+    assert here.run("shell", job_id, "--", "true", code=0)
 
 
 def test_the_command_line_that_gives_a_terminal() -> None:
