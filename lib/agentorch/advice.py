@@ -100,7 +100,7 @@ _BUDGETS = {
         "it used up what it may cost: its max_cost_usd, or the cap of an attempt",
         (
             BUDGET,
-            _by_hand("raise options.max_cost_usd of the step (anew), or MAX_ATTEMPT_COST_USD"),
+            _by_hand("raise MAX_ATTEMPT_COST_USD, or " + _ANEW + "a larger options.max_cost_usd"),
             RETRY,
         ),
     ),

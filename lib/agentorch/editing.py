@@ -138,7 +138,8 @@ def reprioritise(queue: Queue, word: str, priority: int, *, by: By | None = None
         it.expect("change the priority of", EDITABLE)
         before = it.found.document
         after = {**before, "priority": priority}
-        it.record("priority", before=before["priority"], after=priority)
+        hash_ = sha256(atomic.encode(after)).hexdigest()
+        it.record("priority", before=before["priority"], after=priority, document=hash_)
         atomic.replace_json(it.paths.edited, after)
         if not _renamed(it, priority):
             _put_back(it, before)

@@ -7,6 +7,7 @@ what that rests on, and then come the commands. `explain` gathers the facts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from agentorch.advice import BUDGET, JOBS, RELEASE, ROOM, Advice, Do, advice
@@ -111,7 +112,9 @@ def _held_later(facts: Facts) -> tuple[str, ...]:
 
 def _awaiting(facts: Facts) -> Explanation:
     if not facts.has_begun:
-        answer, do = "it is to be approved before it starts", (_approve("lets it start"), _reject())
+        answer = "it is to be approved before it starts"
+        shows = Do("agentorch-report {job} -o report.html", "shows what it is to do")
+        do = (shows, _approve("lets it start"), _reject())
         return _told(facts, Why.APPROVE_START, answer, _asked(facts), do=do)
     if facts.current.question:
         return _questioned(facts)
@@ -199,9 +202,10 @@ def _parked(facts: Facts) -> Explanation:
     why, answer, more = _PARKED.get(park.kind, (Why.PARKED, "it goes on at a later time", ()))
     kept = "what its step did is kept, and no try is used up"
     details = (f"until {_moment(park.until, facts.now)}", f"why: {park.reason}", last.words, kept)
-    return _told(facts, why, answer, details, do=(*more, RELEASE))
+    return _told(facts, why, answer, details, do=(*more, _EARLIER))
 
 
+_EARLIER = replace(RELEASE, words="tries it now; it is parked again where that is too early")
 _PARKED: Mapping[str, tuple[Why, str, tuple[Do, ...]]] = {
     OutcomeClass.QUOTA: (Why.QUOTA, "a usage limit of its provider's is reached", ()),
     OutcomeClass.BUDGET: (

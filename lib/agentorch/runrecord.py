@@ -8,7 +8,8 @@ final: an owner that died before that writes both again. state.json's own hash i
 bytes that are about to be written. Keys are sorted, so the same run has the same record.
 
 Decisions go on after the end (who retried it, and why), so of decisions.jsonl the length and the
-hash of what was there are kept: lines may be added, none may change.
+hash of what was there are kept: lines may be added, none may change. Where later ones say that the
+job was edited, job.edited.json is held against the last of these rather than against the record.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -220,15 +221,48 @@ def verify(paths: ArtifactPaths, allowed: Path | None) -> Verified:
     if document is None or document["job_id"] != paths.directory.name:
         reason = "it is no record of this job"
         return Verified((Finding(Word.ALTERED, paths.manifest.name, reason),), signer)
-    found = dict(listed(paths))
+    found, recorded = dict(listed(paths)), dict(document["files"])
+    edits = _edits(read_bytes(paths.decisions)[document["decisions"]["bytes"] :])
+    if edits:
+        recorded, found = edited(paths.edited.name, edits, recorded, found)
     if paths.state.exists():
         found[paths.state.name] = _entry(read_bytes(paths.state))
     findings = (
         *problem,
         *_decisions_differ(paths.decisions, document["decisions"]),
-        *compared(document["files"], found),
+        *compared(recorded, found),
     )
     return Verified(findings, signer)
+
+
+def edited(
+    name: str, edits: Sequence[str], recorded: Document, found: Document
+) -> tuple[Document, Document]:
+    """Record and files with the job's document as it should be after these edits (hashes), and as
+    it is. It may be the one before the last, too: a line is durable before its act. Pure.
+    """
+    before = edits[-2] if len(edits) > 1 else recorded.get(name, {}).get("sha256")
+    is_ = found.get(name, {}).get("sha256")
+    wanted = before if is_ == before else edits[-1]
+    return _with(recorded, name, wanted), _with(found, name, is_)
+
+
+def _with(files: Document, name: str, hash_: str | None) -> Document:
+    rest = {path: entry for path, entry in files.items() if path != name}
+    return rest if hash_ is None else {**rest, name: hash_}
+
+
+def _edits(lines: bytes) -> tuple[str, ...]:
+    """The hashes of the documents that decisions made of a job, oldest first."""
+    found = []
+    for line in map(_json, lines.splitlines()):
+        match line:
+            case {"what": "edit", "after": str(hash_)} | {
+                "what": "priority",
+                "document": str(hash_),
+            }:
+                found.append(hash_)
+    return tuple(found)
 
 
 def compared(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[Finding]:

@@ -159,7 +159,10 @@ def ended(jobs: Jobs) -> list[str]:
     """Submits the jobs that a runner then works on; their ids."""
     made = [
         jobs.write("agent_error", step("one", "echo building; echo no such file >&2; exit 3")),
-        jobs.says("unclassified", {"error": {"code": "unclassified", "evidence": ["ow", "ouch"]}}),
+        jobs.says(
+            "unclassified",
+            {"error": {"code": "unclassified", "message": "ow", "evidence": ["ow", "ouch"]}},
+        ),
         jobs.says("parse_error", {}),
         jobs.write("timeout", step("one", "echo at it; sleep 9", timeout_sec=1)),
         jobs.write("stalled", step("one", "echo one; sleep 60")),
@@ -186,6 +189,7 @@ def ended(jobs: Jobs) -> list[str]:
         jobs.write("budget", step("one", "exit 1")),
         jobs.write("held_by_itself", step("one", "exit 1")),
         jobs.write("due", step("one", "exit 1")),
+        jobs.write("parked", step("one", "exit 1")),
         jobs.says("unknown_agent", {}, agent="gone"),
         jobs.fails(
             "quota",
@@ -234,6 +238,8 @@ def _waiting(jobs: Jobs) -> None:
     now = datetime.now(UTC)
     jobs.park("explain-budget", now + DAY, "budget", "$5 of MAX_DAILY_COST_USD are used up")
     jobs.park("explain-due", now - DAY, "quota", "the plan's limit is reached")
+    jobs.park("explain-parked", now + DAY, "", "")
+    jobs.told("explain-parked", parked=None)  # state.json is older than the move: a crash
     jobs.hold("explain-held_by_itself", None, "$2 of the job's max_cost_usd=2 are used up")
     _, key, _ = jobs.path_of("explain-held_by_itself")
     jobs.told("explain-held_by_itself", status="pending")

@@ -17,8 +17,11 @@ from agentorch.runrecord import Finding, Word, compared
 WRITES = "echo more >> README; echo said"
 
 
-def ended(here: Installation, script: str = WRITES, **variables: str) -> str:
-    job_id = here.submit(step("one", script), step("two", "true"), workdir=str(here.repository))
+def ended(
+    here: Installation, script: str = WRITES, *, on_failure: str = "stop", **variables: str
+) -> str:
+    one = step("one", script, on_failure=on_failure)
+    job_id = here.submit(one, step("two", "true"), workdir=str(here.repository))
     here.drain(**variables)
     return job_id
 
@@ -216,6 +219,51 @@ def test_what_is_decided_after_the_end_alters_nothing(here: Installation) -> Non
     assert found["findings"][0]["what"] == "altered"
     decisions.unlink()
     assert verified(here, job_id)[1]["findings"][0]["what"] == "missing"
+
+
+@pytest.mark.needs("git", "bwrap")
+def test_what_is_edited_after_the_record_alters_nothing(here: Installation) -> None:
+    job_id = ended(here, script="exit 1", on_failure="ask_human")
+    edited = here.artifacts(job_id) / "job.edited.json"
+
+    def is_intact() -> bool:
+        return here.run("verify", job_id, code=None).stdout == f"{job_id} intact\n"
+
+    first = edit(here, job_id, "2.5")
+    assert is_intact()
+    here.run("priority", "3", job_id)
+    assert is_intact()
+    last = edited.read_bytes()
+    # a line is durable before its act: a decider may have died between the two
+    written(edited, first)
+    assert is_intact()
+    for other in (last.replace(b"2.5", b"9.5"), b"{}"):
+        written(edited, other)
+        assert here.run("verify", job_id, code=1).stdout == f"{job_id} altered job.edited.json\n"
+    edited.unlink()
+    assert here.run("verify", job_id, code=1).stdout == f"{job_id} missing job.edited.json\n"
+    written(edited, last)
+    assert is_intact()
+
+
+def edit(here: Installation, job_id: str, cost_usd: str) -> bytes:
+    """The job's document after an edit of what it may cost."""
+    steps = json.loads((here.artifacts(job_id) / "job.json").read_bytes())["steps"]
+    part = {"steps": steps, "policy": {"max_cost_usd": float(cost_usd)}}
+    here.run("edit", job_id, given=json.dumps(part))
+    return (here.artifacts(job_id) / "job.edited.json").read_bytes()
+
+
+def written(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.write_bytes(content)
+
+
+@pytest.mark.needs("git", "bwrap")
+def test_an_edit_that_nobody_decided_is_named(here: Installation) -> None:
+    job_id = ended(here)
+    (here.artifacts(job_id) / "job.edited.json").write_bytes(b"{}")
+    assert here.run("verify", job_id, code=1).stdout == f"{job_id} added job.edited.json\n"
 
 
 @pytest.mark.needs("git", "bwrap")
