@@ -179,6 +179,27 @@ def test_nothing_is_left_of_an_output_that_failed(here: Installation) -> None:
     assert sorted(here.top.iterdir()) == before
 
 
+@pytest.mark.parametrize("command", ["export", "report"])
+def test_what_is_no_file_is_written_to_and_not_replaced(here: Installation, command: str) -> None:
+    here.submit(step("a", "true"), job_id=ID)
+    fifo, link, target = here.top / "fifo", here.top / "link", here.top / "target"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        here.run(command, ID, "-o", str(fifo))
+        assert os.read(reader, 5) in (b"EXPOR", b"<!DOC")
+    finally:
+        os.close(reader)
+    assert fifo.is_fifo()
+    link.symlink_to("/proc/self/fd/1")
+    assert here.run(command, ID, "-o", str(link)).stdout[:5] in ("EXPOR", "<!DOC")
+    link.unlink()
+    link.symlink_to(target)
+    here.run(command, ID, "-o", str(link))
+    assert link.is_symlink()
+    assert target.stat().st_size > 0
+
+
 # ---- altered ----------------------------------------------------------------------------------
 
 Alter = Callable[[Manifest, dict[str, bytes]], Manifest]

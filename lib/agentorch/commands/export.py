@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
 from typing import BinaryIO
 
 import click
 
-from agentorch import atomic
+from agentorch.commands.output import output_file
 from agentorch.commands.shape import ids, opened, program, say, with_ids
-from agentorch.errors import Refused
 from agentorch.exporting import export
 from agentorch.text import printable
 
@@ -50,17 +46,6 @@ def main(
         say(f"and {len(exported.left_out) - MOST_LINES} more: EXPORT.json lists them")
 
 
-@contextmanager
-def _opened(output: str | None) -> Iterator[BinaryIO]:
-    """Where the archive goes; a file has its name only when it is whole. Raises Refused."""
-    if output in (None, "-"):
-        yield sys.stdout.buffer
-        return
-    path = Path(output or "")
-    try:
-        with atomic.replacing(path) as file:
-            yield file
-    except (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as problem:
-        if problem.filename is None or Path(os.fsdecode(problem.filename)).parent != path.parent:
-            raise
-        raise Refused(f"{path}: {problem.strerror}") from problem
+def _opened(output: str | None) -> AbstractContextManager[BinaryIO]:
+    """Where the archive goes. Raises Refused."""
+    return nullcontext(sys.stdout.buffer) if output in (None, "-") else output_file(output)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 
-from agentorch import atomic
+from agentorch.commands.output import output_file
 from agentorch.commands.shape import ids, opened, program, with_ids
-from agentorch.errors import Refused
 from agentorch.inspect import find
 from agentorch.report.gathering import job_view
 from agentorch.report.overview import overview
@@ -61,8 +59,5 @@ def _put(page: bytes, output: str | None) -> None:
     if output is None:
         sys.stdout.buffer.write(page)
         return
-    path = Path(output)
-    try:
-        atomic.replace(path, page)
-    except (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as problem:
-        raise Refused(f"{path}: {problem.strerror}") from problem
+    with output_file(output) as file:
+        file.write(page)
