@@ -71,8 +71,8 @@ class Case:
         return JobArtifacts(self.paths)
 
     def expect(self, what: str, states: Collection[State], comment: str = "") -> None:
-        """Raises Refused where the job is in none of these, was shown another way, or too much is
-        said about it.
+        """Raises Refused where the job is in none of these, was shown another way, or what is said
+        about it is too much or no text.
         """
         if self.found.state not in states:
             raise self._refusal(what, states)
@@ -83,6 +83,8 @@ class Case:
             )
         if len(comment) > MOST_CHARS:
             raise Refused(f"what is said about it is longer than {MOST_CHARS} characters")
+        if not _is_utf8(comment):
+            raise Refused("what is said about it is not UTF-8")
 
     def _refusal(self, what: str, states: Collection[State]) -> Refused:
         """Why not: where the job is, and who decided that; else where it would have to be."""
@@ -145,6 +147,15 @@ class Case:
         """Gives the job back to go on with this progress; `anew`: as if it had lost no owner."""
         as_ = replace(key, taken=0) if anew else None
         give_back(slot, key, self.job, replace(known, progress=progress), as_=as_)
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether a file can hold it: what was no text on the command line is not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager

@@ -293,6 +293,25 @@ def test_a_comment_too_long_is_refused(here: Installation) -> None:
     assert (place(here, job_id), decisions(here, job_id)) == ("awaiting_approval", [])
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("approve", "--comment", "\udcff"),
+        ("reject", "--comment", "\udcff"),
+        ("cancel", "--comment", "\udcff"),
+        ("retry", "--comment", "\udcff"),
+        ("hold", "--keep", "--comment", "\udcff"),
+    ],
+)
+def test_a_comment_that_is_no_text_is_refused(
+    here: Installation, arguments: tuple[str, ...]
+) -> None:
+    job_id = asking(here)
+    refused = here.run(*arguments, job_id, code=2)
+    assert refused.stderr.endswith("what is said about it is not UTF-8\n")
+    assert (place(here, job_id), decisions(here, job_id)) == ("awaiting_approval", [])
+
+
 # ---- hold, release, keep ----------------------------------------------------------------------
 
 

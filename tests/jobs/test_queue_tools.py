@@ -265,6 +265,11 @@ def test_commands_read_ids_from_standard_input(here: Installation, command: str)
     assert unknown.returncode in (1, 2)
 
 
+def test_an_id_that_is_no_text_is_one_of_no_job(here: Installation) -> None:
+    unknown = here.run("explain", given="\u00fc\n", code=1, PYTHONIOENCODING="ascii:strict")
+    assert unknown.stderr.startswith("agentorch-explain: no job '")
+
+
 # ---- wait -------------------------------------------------------------------------------------
 
 

@@ -107,6 +107,11 @@ def test_a_broken_ledger_is_said(here: Installation) -> None:
 TYPO = '[[price]]\nmodels = ["m"]\ninptu = 3\noutput = 1\n'
 
 
+def test_a_credential_that_is_no_text_is_no_broken_ledger(told: Installation) -> None:
+    refused = told.run("budget", "--clear", "\udcff", code=2)
+    assert "no limit of " in refused.stderr
+
+
 def test_a_price_table_with_a_typo(here: Installation) -> None:
     table = here.top / "new.toml"
     table.write_text(TYPO)

@@ -76,7 +76,8 @@ def _check(settings: Settings, file: Path | None) -> None:
 
 
 def _clear(settings: Settings, credential: str) -> None:
-    if not ledger.clear(settings.roots, credential):
+    # no name has what SQLite can't take, and complains about as if the file were broken
+    if not (credential.isprintable() and ledger.clear(settings.roots, credential)):
         raise Refused(f"no limit of {credential!r} is known")
     click.echo(credential)
     say(

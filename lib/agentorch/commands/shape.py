@@ -182,7 +182,9 @@ def ids(words: Sequence[str], jobs: Sequence[str]) -> list[str]:
         return given
     if sys.stdin.isatty():
         raise click.UsageError("give a job's id, or ids on standard input")
-    return [word for line in sys.stdin for word in line.split()[:1]]
+    # by bytes: in most locales text that is not UTF-8 is an exception
+    lines = (line.decode(errors="surrogateescape") for line in sys.stdin.buffer)
+    return [word for line in lines for word in line.split()[:1]]
 
 
 def each(words: Iterable[str], act: Callable[[str], object]) -> None:
