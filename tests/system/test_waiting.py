@@ -133,11 +133,12 @@ def test_a_reboot_changes_nothing(machine: Machine) -> None:
 
 def hold(machine: Machine, job_id: str) -> None:
     """The job in held/: its hold comes while it is pending, and no slot is there to take it."""
-    machine.run("systemctl", "stop", "agentorch-runner@1.path")
+    slot = ("agentorch-runner@1.path", "agentorch-runner@1.service")
+    machine.run("systemctl", "stop", *slot)
     machine.run("agentorch-approve", job_id)
     machine.run("agentorch-hold", job_id)
     assert is_in(machine, job_id, "held")
-    machine.run("systemctl", "start", "agentorch-runner@1.path")
+    machine.run("systemctl", "start", slot[0])
 
 
 # ---- who hears of it --------------------------------------------------------------------------
