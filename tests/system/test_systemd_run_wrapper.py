@@ -53,8 +53,9 @@ with confined(Wrapper("systemd-run"), where, argv) as start:
         said["left"] = len(occupants(where.work))
         subprocess.run(start.stop_argv, check=True)
         said["stopped"] = len(occupants(where.work))
-    said["rest"], said["errors"] = client.communicate()
-    said["code"] = client.returncode
+    # not communicate(): it loses what readline() took from the pipe beyond its line
+    said["rest"], said["errors"] = client.stdout.read(), client.stderr.read()
+    said["code"] = client.wait()
 said["occupants"] = len(occupants(where.work))
 print(json.dumps(said))
 """
