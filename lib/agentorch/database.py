@@ -16,6 +16,7 @@ import atexit
 import errno
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -68,7 +69,10 @@ def sorted_errors(path: Path) -> Iterator[None]:
 
 def _connection(path: Path, how: str) -> sqlite3.Connection:
     uri = f"file:{quote(str(path))}?{how}"
-    return sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
+    # one at a time uses it, whichever thread that is
+    return sqlite3.connect(
+        uri, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+    )
 
 
 # ---- writing ----------------------------------------------------------------------------------
@@ -76,12 +80,12 @@ def _connection(path: Path, how: str) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(path: Path, prepare: Prepare) -> Iterator[sqlite3.Connection]:
-    """One transaction, durable on return; none of it on any exception.
+    """One transaction, durable on return; none of it on any exception. Threads wait for each other.
 
     The file is made where there is none; `prepare` gets it when it was opened. Raises TryAgain
     where the disk can't take it now, Misconfigured where the file is broken.
     """
-    with sorted_errors(path):
+    with sorted_errors(path), _ONE_AT_A_TIME:
         try:
             db = KEPT.opened(path, prepare)
             db.execute("BEGIN IMMEDIATE")
@@ -121,6 +125,7 @@ class _Kept:
 
 
 KEPT = _Kept()
+_ONE_AT_A_TIME = threading.Lock()  # of this process: the connection is that of all its threads
 atexit.register(KEPT.close)
 
 

@@ -270,6 +270,16 @@ def test_a_command_and_a_request_at_once(door: Door) -> None:
             assert all("rejected it" in said for said in lost), lost
 
 
+def test_every_end_that_was_decided_is_counted(site: Site) -> None:
+    """Whichever of the webhook's threads took the decision."""
+    with opened(site) as door:
+        ids = [door.queued(**ASKS) for _ in range(12)]
+        with ThreadPoolExecutor(4) as several:
+            list(several.map(lambda job_id: decides(door, job_id, "reject"), ids))
+        metrics = door.ask("GET", "/metrics", token=None).content.decode()
+    assert 'orchestrator_jobs_total{status="failed"} 12.0' in metrics.splitlines()
+
+
 def test_a_kill_in_the_middle_leaves_one_state(site: Site) -> None:
     """A webhook that dies with decisions under way: each job is where its record says, or was."""
     with opened(site) as door:
