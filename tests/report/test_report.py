@@ -10,11 +10,19 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
 from tests.jobs.conftest import Installation, step
 from tests.report.pages import elements, markup, name, parsed, policy_of, text_of, words_of, written
+
+from agentorch.decide import approve
+from agentorch.jobqueue import Queue
+from agentorch.paths import Roots
+from agentorch.report.waits import Course, Ran
+from agentorch.report.waits import waits as waits_of
+from agentorch.states import State
 
 CHANGES = "echo 'mended <b>&amp;</b>'; echo more >> README; echo 'привет' > 'новый файл'"
 HOSTILE = (
@@ -115,7 +123,7 @@ def filled(here: Installation, job_id: str, words: str) -> str:
     lines = words.splitlines() or [""]
     whole |= {"summary": words, "model": words, "session_id": words, "question": words}
     whole |= {"verdict": {"decision": words, "reasons": [words]}}
-    whole["outcome"] = words
+    whole |= {"outcome": words, "credential": words}
     whole["error"] = {"code": words, "message": words, "details": {words: words}}
     whole["metrics"] |= {words: words, "cost_usd": words, "tokens_in": [words]}
     whole["network"] = {"refused": [{"what": words, "why": words}]}
@@ -138,8 +146,17 @@ def filled(here: Installation, job_id: str, words: str) -> str:
         "comment": words,
         "step": words,
     }
+    decision |= {"question": words, "accept": words, "before": words, "after": words}
     late = {**decision, "when": "2026-01-01T00:00:00Z"}
     written(top / "decisions.jsonl", f"{json.dumps(decision)}\n{json.dumps(late)}\n")
+    late |= {"who": {"token": words, "name": words}}
+    with (top / "decisions.jsonl").open("a") as file:
+        for what in ("priority", "hold", words):
+            file.write(f"{json.dumps(late | {'what': what})}\n")
+    marker = {"who": None, "reason": words, "when": "2026-01-01T00:00:00Z"}
+    written(top / "hold", json.dumps(marker))
+    allowance = {"max_cost_usd": 1.5, "cap": words}
+    written(top / "steps/one/attempts/1/allowance.json", json.dumps(allowance))
     return page_of(here, job_id)
 
 
@@ -368,6 +385,117 @@ def test_what_is_refused(here: Installation, arguments: tuple[str, ...], words: 
     assert words in done.stderr
 
 
+# ---- waits, decisions and caps ----------------------------------------------------------------
+
+
+def much_decided(here: Installation) -> str:
+    """A job that was approved, answered by a token, edited, held, and is parked by now."""
+    job_id = ended(
+        here,
+        step("plan", f"{CHANGES}; exit 1", on_failure="ask_human"),
+        step("build", "echo built >> README", approve_after=True),
+        step("check", "true"),
+        policy={
+            "requires_approval": True,
+            "sandbox": True,
+            "network": "deny",
+            "allowed_binaries": [],
+        },
+        goal="Mend the median",
+    )
+    here.run("approve", job_id, "--comment", "Off you go")
+    here.drain()
+    steps = json.loads((here.artifacts(job_id) / "job.json").read_bytes())["steps"]
+    edit = {"steps": steps, "policy": {"max_cost_usd": 2.5}}
+    here.run("edit", job_id, given=json.dumps(edit))
+    token = {"token": "sha256:abcd1234", "name": "ci <bot>"}
+    approve(queue_of(here), job_id, accept=True, comment="Good & <b>enough</b>", by=token)
+    here.drain()
+    here.run("priority", "1", job_id)
+    here.run("approve", job_id)
+    here.run("hold", job_id, "--comment", "Not tonight")
+    here.run("release", job_id)
+    park(here, job_id)
+    allowance = {"max_cost_usd": 1.25, "cap": "project:demo"}
+    written(here.artifacts(job_id) / "steps/plan/attempts/1/allowance.json", json.dumps(allowance))
+    return job_id
+
+
+def queue_of(here: Installation) -> Queue:
+    state = here.state
+    roots = Roots(state / "queue", state / "artifacts", state / "workspaces", state / "state.db")
+    return Queue(roots)
+
+
+def park(here: Installation, job_id: str) -> None:
+    """As an owner parks a job that waits until a budget's next day."""
+    (path,) = (here.state / "queue/pending").glob(f"*{job_id}*")
+    path.rename(here.state / f"queue/parked/20990101T000000Z-{path.name}")
+    state = here.artifacts(job_id) / "state.json"
+    reason = "$5 of MAX_DAILY_COST_USD are used up until the next day (UTC)"
+    parked = {"until": "2099-01-01T00:00:00Z", "kind": "budget", "reason": reason}
+    written(
+        state, json.dumps(json.loads(state.read_bytes()) | {"parked": parked, "status": "parked"})
+    )
+
+
+@pytest.mark.needs("git", "bwrap")
+def test_a_page_tells_who_decided_what_it_waited_for_and_what_it_might_cost(
+    here: Installation,
+) -> None:
+    job_id = much_decided(here)
+    page = page_of(here, job_id)
+    text = text_of(page)
+    for told in (
+        "ci <bot> (token sha256:abcd1234)",
+        "Good & <b>enough</b>",
+        "It was edited since it was submitted",
+        "It is parked until 2099-01-01 00:00:00 UTC",
+        "$5 of MAX_DAILY_COST_USD are used up",
+        "project:demo",
+        "$1.25",
+        "it was to be approved before its start",
+        "Not tonight",
+    ):
+        assert told in text, told
+    waits = page[page.index('<h2 id="waits">') : page.index('<h2 id="resources">')]
+    assert re.findall(r'<th scope="row" class="nowrap">(.*?)</th>', waits) == [
+        *("for a human", "for a human", "for a human"),
+        *("held", "parked"),
+    ]
+    assert "until <time" in waits
+    index = here.run("report", "--index").stdout
+    assert "parked" in "".join(words_of(index, "tbody"))
+
+
+def test_a_line_of_waits_is_in_order_and_open_where_it_lasts() -> None:
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    hours = [start + timedelta(hours=number) for number in range(9)]
+    lines = [
+        {"what": "approve", "when": hours[1].isoformat(), "who": "a"},
+        {"what": "hold", "when": hours[6].isoformat(), "comment": "c"},
+        "torn",
+    ]
+    course = Course(
+        state=State.HELD,
+        submitted_at=start,
+        started_at=hours[1],
+        must_be_approved=True,
+        ran=(
+            Ran(hours[2], hours[3], "quota", "wall"),
+            Ran(hours[5], hours[6], "success", "s"),
+        ),
+        decisions=tuple(one for one in lines if isinstance(one, dict)),
+        parked={},
+        hold={},
+    )
+    assert [(one.what, one.start, one.end) for one in waits_of(course)] == [
+        ("for a human", start, hours[1]),
+        ("parked", hours[3], hours[5]),
+        ("held", hours[6], None),
+    ]
+
+
 # ---- in a browser -----------------------------------------------------------------------------
 
 
@@ -385,6 +513,7 @@ def test_a_browser_shows_it_within_its_width(here: Installation, width: int) -> 
     done = subprocess.run(
         [
             *("chromium-headless-shell", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+            f"--user-data-dir={here.top / 'browser'}",
             *(f"--window-size={width},900", path.as_uri()),
         ],
         capture_output=True,

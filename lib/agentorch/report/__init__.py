@@ -3,6 +3,7 @@
     words       figures, moments and text as a page shows them
     markup      the little of Markdown that a report is shown with
     patches     a patch, by files and lines, bounded
+    waits       the times in which a job waited
     timeline    where attempts are on a line of time
     gathering   a job's files as values
     overview    many jobs as values, and their charts

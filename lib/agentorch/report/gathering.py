@@ -23,6 +23,7 @@ from agentorch.jobqueue import Queue
 from agentorch.paths import ArtifactPaths, AttemptPaths, StepPaths
 from agentorch.redact import Redactor
 from agentorch.report import markup, patches, timeline
+from agentorch.report.waits import Course, Ran, Wait, waits
 from agentorch.report.words import between_s, figure, moment, plain
 from agentorch.states import ENDED, State
 
@@ -60,6 +61,9 @@ class AttemptView:
     verdict: str = ""
     reasons: tuple[str, ...] = ()
     program: str = ""
+    credential: str = ""
+    may_cost_usd: float | None = None
+    cap: str = ""
     refused: tuple[str, ...] = ()
     metrics: Mapping[str, Any] | None = None
     logs: End = End()
@@ -116,6 +120,8 @@ class JobView:
     patch: patches.Patch | None
     decisions: tuple[Document, ...]
     decisions_left_out: int
+    waits: tuple[Wait, ...]
+    is_edited: bool
     scale: timeline.Scale
     has_record: bool
 
@@ -125,6 +131,22 @@ class JobView:
             if attempt.started_at is not None:
                 end = attempt.finished_at or self.now
                 yield Bar(attempt, *self.scale.bar(attempt.started_at, end))
+
+    @property
+    def has_caps(self) -> bool:
+        """Whether any attempt had a limit to what it may cost."""
+        return any(one.may_cost_usd is not None for step in self.steps for one in step.attempts)
+
+    @property
+    def waits_now(self) -> tuple[Wait, ...]:
+        """What it waits for by now."""
+        return tuple(one for one in self.waits if one.end is None)
+
+    def wait_bars(self) -> Iterator[tuple[Wait, float, float]]:
+        """Where the waits are on the line."""
+        for one in self.waits:
+            if self.scale.stretches:
+                yield one, *self.scale.bar(one.start, one.end or self.now)
 
     def decided(self) -> Iterator[tuple[float, Document]]:
         """Where the decisions are on the line."""
@@ -142,6 +164,7 @@ def job_view(queue: Queue, found: Found, now: datetime) -> JobView:
         result = read_document(paths.result)
     steps = tuple(_steps(paths, found, state))
     taken = [one for one in decisions(paths) if isinstance(one, dict)]
+    waited = waits(_course(paths, found, state, steps, taken))
     word = status_word(found.state, state) if "status" in state else None
     redactor = Redactor()
     clean = redactor.redact
@@ -162,7 +185,9 @@ def job_view(queue: Queue, found: Found, now: datetime) -> JobView:
         patch=patches.read(paths.patch),
         decisions=tuple(taken[-MAX_DECISIONS:]),
         decisions_left_out=max(0, len(taken) - MAX_DECISIONS),
-        scale=timeline.scale(_spans(found, steps, taken, now)),
+        waits=waited[-MAX_DECISIONS:],
+        is_edited=paths.edited.exists(),
+        scale=timeline.scale(_spans(found, steps, taken, waited, now)),
         has_record=paths.manifest.exists(),
     )
 
@@ -177,13 +202,44 @@ def _metrics(steps: Sequence[StepView]) -> Document:
     return summed([{"metrics": a.metrics or {}} for step in steps for a in step.attempts])
 
 
+def _course(
+    paths: ArtifactPaths,
+    found: Found,
+    state: Document,
+    steps: Sequence[StepView],
+    taken: Sequence[Document],
+) -> Course:
+    ran = [
+        Ran(one.started_at, one.finished_at, one.outcome, one.summary)
+        for one in (attempt for step in steps for attempt in step.attempts)
+        if one.started_at is not None
+    ]
+    return Course(
+        state=found.state,
+        submitted_at=found.job.submitted_at,
+        started_at=moment(state.get("started_at")),
+        must_be_approved=found.job.policy.requires_approval,
+        ran=tuple(sorted(ran, key=lambda one: one.start)),
+        decisions=tuple(taken),
+        parked=mapping_in(state, "parked") or {},
+        hold=read_document(paths.hold),
+    )
+
+
 def _spans(
-    found: Found, steps: Sequence[StepView], taken: Sequence[Document], now: datetime
+    found: Found,
+    steps: Sequence[StepView],
+    taken: Sequence[Document],
+    waited: Sequence[Wait],
+    now: datetime,
 ) -> Iterator[timeline.Span]:
     yield found.job.submitted_at, found.job.submitted_at
     for attempt in (attempt for step in steps for attempt in step.attempts):
         if attempt.started_at is not None:
             yield attempt.started_at, attempt.finished_at or now
+    for one in waited:
+        yield one.start, one.start
+        yield one.end or now, one.end or now
     for when in (moment(one.get("when")) for one in taken):
         if when is not None:
             yield when, when
@@ -234,6 +290,8 @@ def _attempts(paths: StepPaths, told: Mapping[str, Any]) -> Iterator[AttemptView
 def _attempt(paths: AttemptPaths, number: int, told: Mapping[str, Any]) -> AttemptView:
     result = read_document(paths.result)
     logs = end_of(paths.logs)
+    allowance = read_document(paths.allowance)
+    may_cost_usd, cap = figure(allowance.get("max_cost_usd")), _string(allowance, "cap")
     if not result:
         is_it = told.get("attempt") == number
         return AttemptView(
@@ -242,6 +300,8 @@ def _attempt(paths: AttemptPaths, number: int, told: Mapping[str, Any]) -> Attem
             summary="" if is_it else "it left no result",
             started_at=moment(told.get("started_at")) if is_it else None,
             finished_at=moment(told.get("finished_at")) if is_it else None,
+            may_cost_usd=may_cost_usd,
+            cap=cap,
             logs=logs,
         )
     error = mapping_in(result, "error") or {}
@@ -261,6 +321,9 @@ def _attempt(paths: AttemptPaths, number: int, told: Mapping[str, Any]) -> Attem
         verdict=_string(verdict, "decision"),
         reasons=tuple(plain(one) for one in _list(verdict, "reasons")[:50]),
         program=_program(mapping_in(result, "program") or {}),
+        credential=_string(result, "credential"),
+        may_cost_usd=may_cost_usd,
+        cap=cap,
         refused=tuple(plain(one) for one in _list(network, "refused")[:50]),
         metrics=mapping_in(result, "metrics") or {},
         logs=logs,

@@ -122,10 +122,15 @@ def _entries(queue: Queue, listed: Sequence[tuple[Key, State]], now: datetime) -
     seen = set()
     redactor = Redactor()
     for key, state in listed:
-        document = read_document(queue.roots.artifacts(key.job_id).job)
+        document = _document(queue.roots.artifacts(key.job_id))
         if document and key.job_id not in seen:
             seen.add(key.job_id)
             yield _entry(queue, job_of(document), state, redactor, now)
+
+
+def _document(paths: ArtifactPaths) -> Document:
+    """The job as it is by now (jobqueue.current_document); {} where it vanished, or is torn."""
+    return read_document(paths.edited) or read_document(paths.job)
 
 
 def _entry(queue: Queue, job: Job, place: State, redactor: Redactor, now: datetime) -> Entry:

@@ -56,7 +56,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = (words.span, words.count, words.money, words.size, words.clock, words.machine)
+    filters = (
+        words.span,
+        words.count,
+        words.money,
+        words.size,
+        words.clock,
+        words.machine,
+        words.who,
+    )
     environment.filters.update({one.__name__: one for one in filters})
     environment.filters.update(tone=words.tone, short=words.short, plain=words.plain, cut=words.cut)
     environment.globals.update(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from agentorch import times
@@ -53,6 +54,16 @@ def figure(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if -1e18 < value < 1e18 and math.isfinite(value) else None
+
+
+def who(value: object) -> str:
+    """Who decided: a user's name; or the hash of a token, with the name that it was given."""
+    if not isinstance(value, Mapping):
+        return plain(value)
+    name, token = value.get("name"), value.get("token")
+    known = "" if name is None else plain(name)
+    told = "" if token is None else f"token {plain(token)}"
+    return f"{known} ({told})" if known and told else known or told or NOTHING
 
 
 # ---- figures ----------------------------------------------------------------------------------

@@ -1,0 +1,145 @@
+"""The times in which a job waited: for a human, held back, or parked. Pure.
+
+Read off what is kept of a job: its decisions, the ends of its attempts, state.json and the hold
+marker. A wait that ended unrecorded (a parked job was woken) ended when the next attempt began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from agentorch.report.words import between_s, moment, plain
+from agentorch.states import OutcomeClass, State
+
+# Decisions that end a wait for a human, or a hold.
+_ANSWERS = frozenset({"approve", "reject", "answer", "retry", "cancel"})
+_LETS_GO = frozenset({"release", "retry", "cancel"})
+# Outcome classes after which a job is parked, where an attempt came to them.
+_PARKS = frozenset({OutcomeClass.QUOTA.value, OutcomeClass.BUDGET.value})
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A time in which the job waited; `end` None: it does so still. `until` is told of a park."""
+
+    what: str
+    start: datetime
+    end: datetime | None
+    reason: str = ""
+    until: datetime | None = None
+
+    def seconds(self, now: datetime) -> float | None:
+        """How long it waited, by `now`."""
+        return between_s(self.start, self.end or now)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """An attempt as far as waits show in it."""
+
+    start: datetime
+    end: datetime | None
+    outcome: str
+    summary: str
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is known of a job's course. `parked` is what state.json says, `hold` the marker."""
+
+    state: State | None
+    submitted_at: datetime
+    must_be_approved: bool
+    ran: tuple[Ran, ...]
+    decisions: tuple[Mapping[str, Any], ...]
+    parked: Mapping[str, Any]
+    started_at: datetime | None
+    hold: Mapping[str, Any]
+
+
+def waits(course: Course) -> tuple[Wait, ...]:
+    """All of them, the earliest first."""
+    found = (*_asked(course), *_held(course), *_was_parked(course), *_is_parked(course))
+    return tuple(sorted(found, key=lambda one: one.start))
+
+
+# ---- for a human ------------------------------------------------------------------------------
+
+
+def _asked(course: Course) -> Iterator[Wait]:
+    if course.must_be_approved:
+        yield _until_decided(course, course.submitted_at, "it was to be approved before its start")
+    for number, one in enumerate(course.ran):
+        follows = course.ran[number + 1].start if number + 1 < len(course.ran) else None
+        if one.end is None:
+            continue
+        decided = _first(course.decisions, _ANSWERS, one.end, follows)
+        if decided is not None and _stopped(one, decided):
+            yield Wait("for a human", one.end, decided[0], one.summary)
+    last = course.ran[-1] if course.ran else None
+    if course.state is State.AWAITING_APPROVAL and last is not None and last.end is not None:
+        yield Wait("for a human", last.end, None, last.summary)
+
+
+def _until_decided(course: Course, start: datetime, reason: str) -> Wait:
+    decided = _first(course.decisions, _ANSWERS, start, None)
+    return Wait("for a human", start, None if decided is None else decided[0], reason)
+
+
+def _stopped(one: Ran, decided: tuple[datetime, str]) -> bool:
+    """Whether the job waited for that decision: what was cancelled or retried may not have."""
+    return decided[1] in ("approve", "reject", "answer") or one.outcome == OutcomeClass.NEEDS_HUMAN
+
+
+# ---- held -------------------------------------------------------------------------------------
+
+
+def _held(course: Course) -> Iterator[Wait]:
+    for line in course.decisions:
+        start = moment(line.get("when"))
+        if line.get("what") == "hold" and start is not None:
+            end = _first(course.decisions, _LETS_GO, start, None)
+            comment = plain(line.get("comment") or "")
+            yield Wait("held", start, None if end is None else end[0], comment)
+    start = moment(course.hold.get("when"))
+    if start is not None and course.hold.get("who") is None:
+        yield Wait("held", start, None, plain(course.hold.get("reason") or ""))
+
+
+# ---- parked -----------------------------------------------------------------------------------
+
+
+def _was_parked(course: Course) -> Iterator[Wait]:
+    for number, one in enumerate(course.ran[:-1]):
+        if one.outcome in _PARKS and one.end is not None:
+            yield Wait("parked", one.end, course.ran[number + 1].start, one.summary)
+
+
+def _is_parked(course: Course) -> Iterator[Wait]:
+    if course.state is State.PARKED:
+        known = [one.end for one in course.ran] + [
+            moment(line.get("when"))
+            for line in course.decisions
+            if line.get("what") in ("approve", "answer", "release", "retry")
+        ]
+        start = max(filter(None, known), default=course.started_at or course.submitted_at)
+        until = moment(course.parked.get("until"))
+        yield Wait("parked", start, None, plain(course.parked.get("reason") or ""), until)
+
+
+def _first(
+    lines: Sequence[Mapping[str, Any]],
+    wanted: frozenset[str],
+    start: datetime,
+    end: datetime | None,
+) -> tuple[datetime, str] | None:
+    """The first of these decisions between two moments, with its word."""
+    for line in lines:
+        when, what = moment(line.get("when")), line.get("what")
+        if when is None or not isinstance(what, str) or what not in wanted or when < start:
+            continue
+        return None if end is not None and when > end else (when, what)
+    return None
