@@ -6,11 +6,14 @@ Each function yields a line for each thing that is wrong.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from agentorch import families, ledger
 from agentorch.approvals import decisions
@@ -18,11 +21,13 @@ from agentorch.budgets import Caps
 from agentorch.documents import read_json
 from agentorch.job import Key
 from agentorch.paths import NEW, REFUSED, WAITING, parked_key
-from agentorch.states import ENDED, State
+from agentorch.runrecord import is_due
+from agentorch.states import State
 from agentorch.tills import Book
 from agentorch.times import moment_of
 
-from .month import ATTEMPT_USD, DAY_USD, TOKEN_USD, Month
+from .month import ATTEMPT_USD, DAY_USD, LAB_USD, Month
+from .outside import TOKEN_USD, Remains
 
 CENT = 1e-6
 
@@ -36,6 +41,8 @@ def problems(month: Month) -> list[str]:
         *days(month),
         *callbacks(month),
         *decided(month),
+        *announced(month),
+        *pins(month),
         *records(month),
         *counters(month),
     ]
@@ -68,7 +75,7 @@ def accounts(month: Month) -> Iterator[str]:
 
 def owners(month: Month) -> Iterator[str]:
     """No two attempts of a job ever ran at a time."""
-    for directory in sorted(month.roots.artifacts_root.iterdir()):
+    for directory in sorted(month.roots.artifacts_root.glob("[!.]*")):
         spans = sorted(
             (moment_of(result["started_at"]), moment_of(result["finished_at"]))
             for result in map(read_json, directory.glob("steps/*/attempts/*/result.json"))
@@ -80,29 +87,46 @@ def owners(month: Month) -> Iterator[str]:
 
 
 def cents(month: Month) -> Iterator[str]:
-    """What results say, what the ledger says, and what the provider billed: one sum."""
-    billed = sum(month.seen.billed.values()) * TOKEN_USD
-    there = sum(month.remains(one.name).cost_usd for one in month.roots.artifacts_root.iterdir())
-    gone = sum(remains.cost_usd for remains in month.seen.collected.values())
-    counts = ledger.read(month.roots.state_db)
-    counted = sum(
-        parts[""] for (name, _), parts in counts.items() if name == families.COST_USD.name
-    )
-    for what, amount in (("results", there + gone), ("the ledger's counters", counted)):
-        if abs(amount - billed) > CENT:
-            yield f"{what} come to ${amount:.6f}, and ${billed:.6f} were billed"
+    """Results, the ledger and the provider's bill are of one opinion, job by job and in all.
+
+    Of an attempt that was killed the ledger counts all that it had reserved: never less than was
+    billed.
+    """
+    billed: Counter[str] = Counter()
+    for (_, job_id), tokens in month.seen.billed.items():
+        billed[job_id] += tokens
+    jobs = remaining(month) | month.seen.collected
+    for job_id in sorted({*jobs, *billed}):
+        remains = jobs.get(job_id, Remains(0, 0.0, 0))
+        yield from _of_job(job_id, remains, billed[job_id] * TOKEN_USD)
     spent = sum(_book(month, day).spent_usd for day in _days(month))
-    if abs(spent - billed) > CENT:
-        yield f"the tills of all days have ${spent:.6f}, and ${billed:.6f} were billed"
+    counted = sum(remains.spent_usd for remains in jobs.values())
+    if abs(spent - counted) > CENT:
+        yield f"the tills of all days have ${spent:.6f}, and those of all jobs ${counted:.6f}"
     if reserved := _book(month, _days(month)[-1]).reserved:
         yield f"still reserved: {reserved}"
 
 
+def _of_job(job_id: str, remains: Remains, billed_usd: float) -> Iterator[str]:
+    told, spent = remains.cost_usd, remains.spent_usd
+    if abs(spent - told - remains.lost_usd) > CENT:
+        lost = f"${told:.6f} and ${remains.lost_usd:.6f} for attempts that were killed"
+        yield f"{job_id}: ${spent:.6f} in its till, where its results come to {lost}"
+    if not told - CENT <= billed_usd <= spent + CENT:
+        yield f"{job_id}: ${billed_usd:.6f} were billed, ${told:.6f} told, ${spent:.6f} spent"
+
+
 def days(month: Month) -> Iterator[str]:
-    """No day is over its cap by more than what one attempt had reserved."""
-    for day, tokens in month.seen.billed.items():
-        if tokens * TOKEN_USD > DAY_USD + ATTEMPT_USD + CENT:
-            yield f"${tokens * TOKEN_USD:.2f} on {day}, where ${DAY_USD:g} were allowed"
+    """No day, and no project's, is over its cap by more than what one attempt had reserved."""
+    everyone: Counter[str] = Counter()
+    laboratory: Counter[str] = Counter()
+    for (day, job_id), tokens in month.seen.billed.items():
+        everyone[day] += tokens
+        laboratory[day] += tokens if job_id.endswith("-lab") else 0
+    for what, most, billed in (("all", DAY_USD, everyone), ("lab", LAB_USD, laboratory)):
+        for day, tokens in billed.items():
+            if tokens * TOKEN_USD > most + ATTEMPT_USD + CENT:
+                yield f"{what}: ${tokens * TOKEN_USD:.2f} on {day}, where ${most:g} were allowed"
 
 
 def _book(month: Month, day: str) -> Book:
@@ -115,10 +139,15 @@ def _days(month: Month) -> list[str]:
 
 
 def callbacks(month: Month) -> Iterator[str]:
-    """Each end of a job was taken by its receiver once, or is listed as untold; no other was."""
-    for webhook_id, times in month.seen.taken.items():
-        if times != 1:
-            yield f"callback {webhook_id} was taken {times} times"
+    """Each end of a job was taken by its receiver, or is listed as untold; no other was.
+
+    It was taken twice only where the receiver did not say that it had, and was the same then.
+    """
+    for webhook_id, bodies in month.seen.taken.items():
+        if len(bodies) - month.seen.unanswered[webhook_id] > 1:
+            yield f"callback {webhook_id} was taken {len(bodies)} times"
+        if len(set(bodies)) != 1:
+            yield f"callback {webhook_id} told different things"
     listed: dict[str, set[str]] = {}
     for path in _outbox(month):
         entry = json.loads(path.read_bytes())
@@ -145,7 +174,7 @@ def _ends(month: Month, job_id: str) -> int:
 
 def decided(month: Month) -> Iterator[str]:
     """Every decision that was taken is on record, and none that nobody took."""
-    for directory in sorted(month.roots.artifacts_root.iterdir()):
+    for directory in sorted(month.roots.artifacts_root.glob("[!.]*")):
         ours = [line for line in decisions(month.roots.artifacts(directory.name)) if not _own(line)]
         taken = month.seen.decisions[directory.name]
         if len(ours) != taken:
@@ -158,9 +187,25 @@ def _own(line: dict[str, Any]) -> bool:
     return bool(line["who"].get("name") == "agentorch")
 
 
+def announced(month: Month) -> Iterator[str]:
+    """Each job that waited for a human while notify.d could hear was heard of."""
+    lines = (month.here.top / "heard").read_text().splitlines()
+    heard = {(one["job_id"], one["since"]) for one in map(json.loads, lines)}
+    for job_id, since in sorted(month.seen.waited - heard):
+        yield f"{job_id} waited since {since}, and nobody heard of it"
+    for job_id in sorted({job_id for job_id, _ in heard} - set(month.seen.submitted)):
+        yield f"{job_id} was never submitted, and somebody heard of it"
+
+
+def pins(month: Month) -> Iterator[str]:
+    """No job that was pinned is gone."""
+    for job_id in sorted(month.seen.pinned & set(month.seen.collected)):
+        yield f"{job_id} was pinned, and collected"
+
+
 def records(month: Month) -> Iterator[str]:
     """The record of each run that has ended is as it was then."""
-    ended = [job_id for job_id, states in places(month).items() if set(states) & ENDED]
+    ended = [one for one in sorted(remaining(month)) if is_due(month.roots.artifacts(one))]
     verified = month.here.run("verify", *ended, code=None)
     if verified.returncode != 0:
         wrong = [line for line in verified.stdout.splitlines() if "intact" not in line]
@@ -168,20 +213,38 @@ def records(month: Month) -> Iterator[str]:
 
 
 def counters(month: Month) -> Iterator[str]:
-    """The metrics count what there is, and what there was."""
-    counts = ledger.read(month.roots.state_db)
-    there = [month.remains(one.name) for one in month.roots.artifacts_root.iterdir()]
-    jobs = [*there, *month.seen.collected.values()]
+    """The metrics tell of what there is, and of what there was."""
+    jobs = [*remaining(month).values(), *month.seen.collected.values()]
+    told = metrics(month)
     for family, truth in (
         (families.JOBS, sum(remains.ends for remains in jobs)),
         (families.STEPS, sum(remains.attempts for remains in jobs)),
+        (families.COST_USD, sum(remains.cost_usd for remains in jobs)),
     ):
-        counted = sum(parts[""] for (name, _), parts in counts.items() if name == family.name)
-        if counted != truth:
-            yield f"{family.name} is {counted:g}, and there were {truth}"
-    lying = places(month)
-    for state in sorted(ENDED):
-        gauge = counts.get((families.QUEUE_JOBS.name, (state,)), {}).get("", 0)
-        truth = sum(states == [state] for states in lying.values())
-        if gauge != truth:
-            yield f"{gauge:g} jobs are counted as {state}, and {truth} are"
+        counted = sum(told.get(family.name, {}).values())
+        if abs(counted - truth) > CENT:
+            yield f"{family.name} is {counted:g}, and there were {truth:g}"
+    lying = Counter(state for states in places(month).values() for state in states)
+    for state in State:
+        gauge = told[families.QUEUE_JOBS.name].get((("state", state),), 0)
+        if gauge != lying[state]:
+            yield f"{gauge:g} jobs are counted as {state}, and {lying[state]} are"
+
+
+Samples = dict[tuple[tuple[str, str], ...], float]
+
+
+def metrics(month: Month) -> dict[str, Samples]:
+    """What agentorch-metrics says: a family's samples, by their labels."""
+    text = month.here.run("metrics", "--stdout").stdout
+    found: dict[str, Samples] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sample.labels.items())] = sample.value
+    return found
+
+
+def remaining(month: Month) -> dict[str, Remains]:
+    """The jobs that are there, with what they have come to."""
+    directories = sorted(month.roots.artifacts_root.glob("[!.]*"))
+    return {one.name: month.remains(one.name) for one in directories}
