@@ -270,6 +270,25 @@ def test_an_id_that_is_no_text_is_one_of_no_job(here: Installation) -> None:
     assert unknown.stderr.startswith("agentorch-explain: no job '")
 
 
+# ---- another's state --------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to give a file away one has to be root")
+def test_anothers_state_is_refused_in_a_line(here: Installation) -> None:
+    job_id = here.submit(step("a", "true"))
+    before = here.status(job_id)
+    for path in (here.state, *here.state.rglob("*")):
+        path.chmod(path.stat().st_mode | (0o5 if path.is_dir() else 0o4))
+        os.chown(path, 65534, 65534)
+    # root without its capabilities: as good as anybody
+    argv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", *here.argv("hold", job_id)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=here.environment)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.endswith(": Permission denied: only root and nobody may change it")
+    assert here.status(job_id) == before
+
+
 # ---- wait -------------------------------------------------------------------------------------
 
 

@@ -54,8 +54,9 @@ def _unexpected(problem: Exception) -> Exit:
         # what could not be written would be tried again, and complained about, at the exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return Exit.TRY_AGAIN
-    if isinstance(problem, PermissionError) and _is_systems(problem.filename):
-        say(f"{problem.filename}: {problem.strerror}: only root and {SERVICE_USER} may change it")
+    if isinstance(problem, PermissionError) and (owner := _another_owner(problem.filename)):
+        people = " and ".join(dict.fromkeys(("root", owner)))
+        say(f"{problem.filename}: {problem.strerror}: only {people} may change it")
         return Exit.USAGE
     import traceback  # noqa: PLC0415  (nobody else needs it)
 
@@ -63,9 +64,23 @@ def _unexpected(problem: Exception) -> Exit:
     return Exit.BUG
 
 
-def _is_systems(path: object) -> bool:
-    """Whether this is the system's state, which is not ours: its group may read it."""
-    return os.geteuid() != 0 and str(path).startswith(f"{SYSTEM_STATE}/")
+def _another_owner(path: object) -> str | None:
+    """Whose this is, or the nearest directory above it that can be seen; None where it is ours.
+
+    Its group may read the system's state, and anybody may name a state that is somebody else's.
+    """
+    if not isinstance(path, str | bytes | os.PathLike):
+        return None
+    place = os.path.abspath(os.fsdecode(path))
+    while place != "/" and not os.path.lexists(place):
+        place = os.path.dirname(place)
+    uid = os.lstat(place).st_uid
+    if uid == os.geteuid():
+        return None
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # a uid without a name
+        return str(uid)
 
 
 def open_standard_streams() -> None:
