@@ -18,7 +18,6 @@ PARALLEL := -n 3 --dist worksteal
 VENV := .venv
 BIND ?= 127.0.0.1:8080
 PACKAGES := bash-completion:/usr/share/bash-completion/bash_completion bubblewrap:bwrap curl:curl gcc:gcc \
-	faketime:faketime \
 	lintian:lintian openssh-client:ssh-keygen zsh:zsh \
 	debootstrap:debootstrap e2fsprogs:mkfs.ext4 firejail:firejail git:git \
 	groff-base:groff iproute2:ip man-db:man npm:npm openssl:openssl podman:podman ripgrep:rg \

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.jobs.conftest import Installation
+from tests.soak.clock import Clock
 
 from agentorch import ledger
 from agentorch.budgets import Caps, day_of
@@ -25,8 +25,6 @@ models = ["{MODEL}", "claude-priced*"]
 input = 1000.0
 output = 0.0
 """
-LIBRARIES = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
-LIBRARY = next(iter(LIBRARIES), Path("/nonexistent"))
 
 
 def turn(tokens: int, text: str = "Done.") -> Turn:
@@ -41,9 +39,11 @@ def asks(**fields: Any) -> dict[str, Any]:
     return {**base, **times, "model": MODEL, **fields}
 
 
-def at(seconds: float) -> dict[str, str]:
-    """The variables of a program whose clock goes so many seconds fast (libfaketime)."""
-    return {"LD_PRELOAD": str(LIBRARY), "FAKETIME": f"+{seconds:g}"}
+def at(place: Installation, seconds: int) -> dict[str, str]:
+    """The variables of a program whose clock goes so many seconds fast."""
+    clock = Clock(place.top / f"clock-{seconds}").make()
+    clock.put_off(seconds)
+    return clock.variables()
 
 
 def book(place: Installation, day: str | None = None) -> Book:

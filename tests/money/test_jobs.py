@@ -15,11 +15,11 @@ from agentorch.broker import client
 from agentorch.scripted import Fault, Hang, ModelDouble
 from agentorch.settings import load
 
-from .conftest import LIBRARY, asks, at, attempts, book, places, turn
+from .conftest import asks, at, attempts, book, places, turn
 
 __all__ = ["here"]
 pytestmark = pytest.mark.needs("bwrap")
-fast_clock = pytest.mark.skipif(not LIBRARY.exists(), reason="apt install faketime")
+fast_clock = pytest.mark.needs("gcc")
 DAY = 86400
 
 
@@ -41,7 +41,8 @@ def test_sixteen_runners_keep_to_a_dollar(till: Installation, double: ModelDoubl
         assert found.spent_calls == 4
         assert found.spent_usd == pytest.approx(0.8)
         assert places(till) == {"done": 4, "parked": 12}
-        later = [till.start("runner", "--drain", "--slot", f"s{n}", **at(70)) for n in range(4)]
+        soon = at(till, 70)
+        later = [till.start("runner", "--drain", "--slot", f"s{n}", **soon) for n in range(4)]
         assert [runner.wait(300) for runner in later] == [0] * 4
     found = book(till)
     assert 1 <= found.spent_usd <= 1.25
@@ -170,7 +171,7 @@ def test_a_run_is_stopped_in_the_middle_and_goes_on_the_next_day(till: Installat
         # nothing helps before midnight
         assert till.drain().returncode == 0
         assert len(one.asked) == 3
-        till.drain(**at(DAY))
+        till.drain(**at(till, DAY))
     told = till.status(job_id)
     assert told["status"] == "success", told["state"]
     assert len(one.asked) == 5
@@ -318,7 +319,7 @@ def test_a_wall_parks_all_who_use_the_key_and_they_go_on_by_themselves(
     double.play([turn(10)])
     till.drain()
     assert not double.asked
-    till.drain(**at(3700))
+    till.drain(**at(till, 3700))
     assert places(till) == {"done": 4}, till.status(ids[0])["result"]["steps"]
     tried = [till.status(job_id)["state"]["steps"]["one"] for job_id in ids]
     assert [(one["tries"], one["attempt"]) for one in tried] == [(1, 2), (1, 1), (1, 1)]
