@@ -196,7 +196,7 @@ def _park(queue: Queue, found: Found, known: JobState | None) -> Park | None:
         return None
     parked = None if known is None else known.parked
     if parked is None:
-        return Park(until, "", "it is not recorded why")
+        return Park(until, "", "")
     return Park(until, parked.kind, one_line(parked.reason, 2 * LINE_CHARS))
 
 

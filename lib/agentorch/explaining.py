@@ -201,7 +201,8 @@ def _parked(facts: Facts) -> Explanation:
         return _told(facts, Why.DUE, answer, do=(do,))
     why, answer, more = _PARKED.get(park.kind, (Why.PARKED, "it goes on at a later time", ()))
     kept = "what its step did is kept, and no try is used up"
-    details = (f"until {_moment(park.until, facts.now)}", f"why: {park.reason}", last.words, kept)
+    reason = f"why: {park.reason}" if park.reason else "nobody recorded why"
+    details = (f"until {_moment(park.until, facts.now)}", reason, last.words, kept)
     return _told(facts, why, answer, details, do=(*more, _EARLIER))
 
 

@@ -456,6 +456,7 @@ def test_a_page_tells_who_decided_what_it_waited_for_and_what_it_might_cost(
         "$1.25",
         "it was to be approved before its start",
         "Not tonight",
+        "taken as it is by a human",
     ):
         assert told in text, told
     waits = page[page.index('<h2 id="waits">') : page.index('<h2 id="resources">')]
@@ -466,6 +467,7 @@ def test_a_page_tells_who_decided_what_it_waited_for_and_what_it_might_cost(
     assert "until <time" in waits
     index = here.run("report", "--index").stdout
     assert "parked" in "".join(words_of(index, "tbody"))
+    assert "nothing that is known of" in text_of(index)
 
 
 def test_a_line_of_waits_is_in_order_and_open_where_it_lasts() -> None:

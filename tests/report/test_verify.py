@@ -255,7 +255,7 @@ def edit(here: Installation, job_id: str, cost_usd: str) -> bytes:
 
 
 def written(path: Path, content: bytes) -> None:
-    path.unlink()
+    path.unlink(missing_ok=True)
     path.write_bytes(content)
 
 

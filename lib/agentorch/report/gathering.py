@@ -82,6 +82,7 @@ class StepView:
     status: str
     attempts: tuple[AttemptView, ...]
     prompt: str
+    is_accepted: bool = False
     report: tuple[markup.Block, ...] = ()
     report_left_out_bytes: int = 0
 
@@ -263,6 +264,7 @@ def _step(paths: StepPaths, step: Step, told: Mapping[str, Any]) -> StepView:
         status=_string(told, "status") or "pending",
         attempts=attempts,
         prompt=Redactor().redact(step.prompt),
+        is_accepted=told.get("accepted") is True,
         report=markup.blocks(_own_words(text, attempts)),
         report_left_out_bytes=left_out,
     )
