@@ -32,6 +32,8 @@ PACKAGES := bash-completion:/usr/share/bash-completion/bash_completion bubblewra
 	python3-rich:/usr/lib/python3/dist-packages/rich \
 	python3-waitress:/usr/lib/python3/dist-packages/waitress
 DEB_PACKAGES := debhelper:dh dh-python:dh_python3 dpkg-dev:dpkg-buildpackage scdoc:scdoc
+# Debian's alone: asked for by itself, or apt would install none of the others on Ubuntu
+BROWSER := chromium-headless-shell:chromium-headless-shell
 AGENT_PACKAGES := bubblewrap:bwrap git:git iproute2:ip npm:npm openssl:openssl ripgrep:rg
 AGENT_TESTS := tests/broker tests/agents tests/jobs/test_login.py tests/docs/test_demo.py
 
@@ -103,6 +105,7 @@ lint: $(VENV)/.dev
 # Where one stays missing, the tests that need it are skipped, each with its reason.
 packages:
 	@packaging/need $(PACKAGES) $(DEB_PACKAGES) || echo 'make: the tests that need these will be skipped' >&2
+	@packaging/need $(BROWSER) || echo 'make: no browser will look at the reports' >&2
 
 clean:
 	@rm -rf $(VENV) build dist lib/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
