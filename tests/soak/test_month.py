@@ -51,6 +51,7 @@ def living(start: datetime, seed: int) -> Iterator[Month]:
         try:
             yield month
         finally:
+            month.listener.over.set()
             month.model.close()
             model.join()
             month.here.close()
