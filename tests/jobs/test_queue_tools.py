@@ -80,6 +80,7 @@ def test_filters_combine(here: Installation) -> None:
     assert ls(here, "--agent", "exec") == [done, failed, waiting]
     assert ls(here, "--agent", "claude") == []
     assert ls(here, "--status", "pending") == [waiting]
+    here.run("ls", "--status", "done", code=2)
     assert ls(here, "--project", "-", "--status", "success") == [done]
     assert ls(here, "--project", "shop") == []
     assert ls(here, "--newer", "1h") == [done, failed, waiting]

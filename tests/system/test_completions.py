@@ -127,8 +127,8 @@ def shell(
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [
-        ("agentorch-ls --p", "agentorch-ls --pending "),
-        ("agentorch-ls --done --p", "agentorch-ls --done --pending "),
+        ("agentorch-ls --pe", "agentorch-ls --pending "),
+        ("agentorch-ls --done --pe", "agentorch-ls --done --pending "),
         ("agentorch ls --aw", "agentorch ls --awaiting "),
         ("agentorch unl", "agentorch unlock "),
         ("agentorch-submit on", "agentorch-submit only.json "),

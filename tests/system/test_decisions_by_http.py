@@ -62,6 +62,10 @@ def decided(machine: Machine, job_id: str, decision: str, **told: Any) -> str:
     return place
 
 
+# a slot that is awake may be quicker than the answer
+GOES_ON = ("pending", "running", "done")
+
+
 def is_in(machine: Machine, job_id: str, state: str) -> None:
     machine.wait_for(f"find {STATE}/queue/{state} -name '*{job_id}*.json' | grep -q .")
 
@@ -95,9 +99,9 @@ def asking(machine: Machine) -> str:
 
 def test_what_waits_for_its_start(machine: Machine) -> None:
     job_id = posted(machine, "echo done >file", policy=APPROVAL)
-    assert decided(machine, job_id, "approve", comment="go on") == "pending"
+    assert decided(machine, job_id, "approve", comment="go on") in GOES_ON
     is_in(machine, job_id, "done")
-    assert decided(machine, job_id, "retry") in ("pending", "running")
+    assert decided(machine, job_id, "retry") in GOES_ON
     is_in(machine, job_id, "done")
     job_id = posted(machine, "echo done >file", policy=APPROVAL)
     assert decided(machine, job_id, "reject", comment="no") == "failed"
@@ -112,7 +116,7 @@ def test_what_ran_and_asks(machine: Machine) -> None:
         assert decided(machine, job_id, decision) == place
         assert_on_record(machine, job_id)
     job_id = asking(machine)
-    assert decided(machine, job_id, "approve", accept=True, comment="good enough") == "pending"
+    assert decided(machine, job_id, "approve", accept=True, comment="good enough") in GOES_ON
     is_in(machine, job_id, "done")
 
 

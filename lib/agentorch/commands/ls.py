@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import click
 
 from agentorch.ages import document, lines, shape
+from agentorch.artifacts import FINAL_STATES
 from agentorch.commands.shape import answer, opened, program
 from agentorch.commands.span import Span
 from agentorch.inspect import Listed, Row, age_s, keys, rows
@@ -25,6 +26,8 @@ FLAGS = {
     State.DONE: "--done",
     State.FAILED: "--failed",
 }
+# The words of inspect.status_word.
+STATUSES = sorted({*map(str, State), *map(str, FINAL_STATES)} - {State.DONE.value})
 COLOURS = {
     "success": "green",
     "running": "cyan",
@@ -54,7 +57,14 @@ COLOURS = {
     multiple=True,
     help="Jobs in this state.",
 )
-@click.option("--status", "statuses", metavar="WORD", multiple=True, help="Jobs of this status.")
+@click.option(
+    "--status",
+    "statuses",
+    metavar="WORD",
+    type=click.Choice(STATUSES),
+    multiple=True,
+    help="Jobs of this status.",
+)
 @click.option("--project", "projects", metavar="ID", multiple=True, help="Of this project; - none.")
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="With this tag.")
 @click.option("--agent", "agents", metavar="NAME", multiple=True, help="With a step of this agent.")
