@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 POLICY: Document = {"sandbox": True, "network": "deny", "allowed_binaries": []}
-JOB_USD, RAISED_USD = 0.3, 2.0
+JOB_USD, MORE_USD = 0.3, 2.0
 
 
 # ---- what is submitted ------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def of_held(month: Month, job_id: str) -> None:
     if hold["who"] is None:
         month.seen.happened["held by its own budget"] += 1
         if month.chance.random() < 0.75:
-            edit(month, job_id, RAISED_USD)
+            edit(month, job_id, MORE_USD)
     month.decided(job_id, "release")
 
 
@@ -139,8 +139,8 @@ def of_parked(month: Month, job_id: str) -> None:
         month.decided(job_id, choice)
 
 
-def edit(month: Month, job_id: str, most_usd: float | None = None) -> None:
-    """Another step at the end of a job, and more money where it is told how much."""
+def edit(month: Month, job_id: str, more_usd: float = 0.0) -> None:
+    """Another step at the end of a job, and so much more money than it may have cost by now."""
     paths = month.roots.artifacts(job_id)
     document, state = current_document(paths), read_json(paths.state)
     steps = document["steps"]
@@ -149,9 +149,10 @@ def edit(month: Month, job_id: str, most_usd: float | None = None) -> None:
     names = [one["step_id"] for one in steps]
     over = 0 if state is None else names.index(state["current_step"])
     given: Document = {"steps": steps[over:]}
-    if most_usd is not None:
-        given["policy"] = {"max_cost_usd": most_usd}
-    if document == {**document, "steps": steps} and most_usd is None:
+    if more_usd:
+        # an attempt that was killed may have used up all that there was, so the same is not enough
+        given["policy"] = {"max_cost_usd": document["policy"]["max_cost_usd"] + more_usd}
+    if steps == document["steps"] and not more_usd:
         return  # nothing would be changed, nor be on record
     month.decided(job_id, "edit", given=json.dumps(given))
 
