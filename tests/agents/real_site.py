@@ -117,7 +117,7 @@ class Site:
         return found
 
     def step(self, agent: str, role: str = "implementer", **fields: Any) -> dict[str, Any]:
-        """Runs a job of one step to its end; the step's result."""
+        """Runs a job of one step to its end, or until it is parked; the step's result."""
         step = {
             "step_id": "one",
             "agent": agent,
@@ -126,8 +126,9 @@ class Site:
             "max_retries": 0,
             "timeout_sec": 60,
         }
-        status = self.job([{**step, **fields}])
-        found: dict[str, Any] = status["result"]["steps"][0]
+        job_id = self.job([{**step, **fields}])["job_id"]
+        path = self.artifacts(job_id) / "steps" / "one" / "result.json"
+        found: dict[str, Any] = json.loads(path.read_bytes())
         return found
 
     def artifacts(self, job_id: str) -> Path:

@@ -60,7 +60,8 @@ def test_a_cancel_is_not_lost(site: Site, prepare: Callable[[Site], None], says:
     eventually(lambda: places(site).get(ID) is State.RUNNING and status(site) == says, 60)
     assert site.run("cancel", ID).code == 0
     assert places(site) == {ID: State.RUNNING}
-    assert runner.wait(60) == 0
+    runner.communicate(timeout=60)
+    assert runner.returncode == 0
     assert site.recover() == []
     assert (places(site), status(site)) == ({ID: State.FAILED}, "cancelled")
     assert violations(site) == []

@@ -387,7 +387,9 @@ def test_bytes_that_are_no_utf8_are_a_problem_and_no_bug(here: Installation) -> 
     assert "Traceback" not in done.stderr
     assert not here.state.exists()
     job_id = here.submit(step("a", "true"))
-    here.run("cancel", "--comment", "x\udce9", job_id, SUDO_UID="nobody")
+    here.run("cancel", "--comment", "x\udce9", job_id, code=2)
+    assert here.status(job_id)["status"] == "pending"
+    here.run("cancel", job_id, SUDO_UID="nobody")
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
