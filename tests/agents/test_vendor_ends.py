@@ -88,7 +88,7 @@ ENDS = {
 }
 EACH = [(vendor, name) for name, end in ENDS.items() for vendor in end.acts]
 AGAIN = frozenset({"agent_error", "parse_error", "infra", "timeout"})
-QUEUES = {"success": "done", "quota": "awaiting_approval"}
+QUEUES = {"success": "done", "quota": "parked"}
 
 
 @pytest.fixture(scope="module")

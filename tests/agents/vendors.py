@@ -22,6 +22,8 @@ CORPORA = Path(__file__).parent / "corpora"
 VENDORS = ("claude", "codex", "opencode")
 # Put together here: scanners of files know the form.
 KEY = "-".join(("sk", "ant", "canary", "9f86d081884c7d659a2feaa0c55ad015"))
+KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
+PROJECTS = tuple(f"p{number}" for number in range(200))
 SLOTS = 6
 
 Act = list[Any]
@@ -48,6 +50,7 @@ class Vendors(Installation):
             "PATH": f"{installed(top / 'cli')}:/usr/local/bin:/usr/bin:/bin",
             "ALLOWED_BINARIES": ",".join(VENDORS),
             "AGENTORCH_CONFIG_DIR": str(top / "etc"),
+            "PROJECT_ALIASES": ",".join(f"{name}={self.repository}" for name in PROJECTS),
             "AGENTORCH_SELF_TEST": "0",
             "ANTHROPIC_API_KEY": KEY,
             "OPENAI_API_KEY": KEY,
@@ -55,6 +58,11 @@ class Vendors(Installation):
             "ANTHROPIC_BASE_URL": "http://127.0.0.1:9",
             "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
         }
+        self._projects = iter(PROJECTS)
+        (top / "etc").mkdir()
+        keys = (f"{variable}@{name}={KEY}\n" for variable in KEYS for name in PROJECTS)
+        (top / "etc" / "keys.env").write_text("".join(keys))
+        (top / "etc" / "keys.env").chmod(0o600)
 
     @contextmanager
     def broker(self) -> Iterator[None]:
@@ -65,8 +73,14 @@ class Vendors(Installation):
             del self.environment["AGENTORCH_BROKER_SOCKET"]
 
     def submit_all(self, steps: Iterable[dict[str, Any]]) -> list[str]:
-        """Queues a job for each of these steps; their ids."""
-        lines = [json.dumps({"goal": "a goal", "steps": [one]}) for one in steps]
+        """Queues a job for each of these steps; their ids.
+
+        Each is of a project with keys of its own: a limit of one's is none of the others'.
+        """
+        lines = [
+            json.dumps({"goal": "a goal", "steps": [one], "project_id": next(self._projects)})
+            for one in steps
+        ]
         (self.top / "jobs.json").write_text("".join(f"{line}\n" for line in lines))
         return self.run("submit", str(self.top / "jobs.json")).stdout.split()
 
@@ -87,9 +101,8 @@ class Vendors(Installation):
 
     def result(self, job_id: str) -> dict[str, Any]:
         """The result of a job's only step."""
-        text = (self.artifacts(job_id) / "result.json").read_text()
-        (found,) = json.loads(text)["steps"]
-        assert isinstance(found, dict)
+        text = (self.artifacts(job_id) / "steps" / "one" / "result.json").read_text()
+        found: dict[str, Any] = json.loads(text)
         return found
 
     def home(self, job_id: str, vendor: str) -> Path:
