@@ -26,6 +26,8 @@ PACKAGES = {
 }
 PASSED = pytest.StashKey[bool]()
 DAY_S = 86400
+# characters of a failure that are told before the summary
+TOLD = 3000
 # Minutes each, by waiting or by work, the longest first.
 LONG = (
     "system/test_limits_vm.py",
@@ -47,6 +49,19 @@ settings.register_profile("agentorch", deadline=None, derandomize="CI" in os.env
 settings.load_profile("agentorch")
 
 
+class Failures:
+    """Tells of a failure when it happens: a run that is cut off prints no summary."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._plugins = config.pluginmanager
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._plugins.get_plugin("terminalreporter")
+        if report.failed and terminal is not None:
+            terminal.write_line(f"\n{report.nodeid}, {report.when}:\n{report.longreprtext[-TOLD:]}")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Takes the developer's own configuration out of the tests' environment."""
     # what is sampled is sampled by the day, which all processes of a run have to agree on
@@ -54,13 +69,15 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         # many programs are started that may not do it, and each would compile all anew
         compileall.compile_dir(Path(agentorch.__file__).parent, quiet=2)
+        config.pluginmanager.register(Failures(config))
     ours = {name for name, _, _ in VARIABLES} | {"PROJECT_ALIASES", "WEBHOOK_TOKEN"}
     for name in list(os.environ):
         if name in ours or name.startswith(("AGENTORCH_", "ANTHROPIC_", "OPENAI_")):
             del os.environ[name]
     os.umask(0o022)
-    # nohup(1) has one ignored, a shell's background the other: so had every program of a test
+    # nohup(1) has one ignored, a shell's background the others: so had every program of a test
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -219,9 +219,11 @@ def test_who_comes_second_is_told_who_was_first(here: Installation) -> None:
     assert refused.stderr == f"agentorch-reject: can't reject job {job_id}: {first}\n"
 
 
-def test_of_eight_at_once_one_wins(here: Installation) -> None:
+# a job that one of them rejected might be retried by another
+@pytest.mark.parametrize("against", ["reject", "retry"])
+def test_of_eight_at_once_one_wins(here: Installation, against: str) -> None:
     job_id = asking(here)
-    commands = [["approve"], ["reject"], ["approve", "--accept"], ["retry"]] * 2
+    commands = [["approve"], [against], ["approve", "--accept"], [against]] * 2
     with ThreadPoolExecutor(len(commands)) as pool:
         ended = list(pool.map(lambda argv: here.run(*argv, job_id, code=None), commands))
     assert sorted(done.returncode for done in ended) == [0] + [2] * 7

@@ -238,7 +238,7 @@ def test_a_job_that_needs_a_human_goes_on_a_day_later(here: Installation) -> Non
     here.drain()
     assert here.status(job_id)["status"] == "success"
     assert runs(here, job_id, "ones") == 1
-    assert "awaiting_approval" in here.run("approve", job_id, code=2).stderr
+    assert "it is done: " in here.run("approve", job_id, code=2).stderr
 
 
 def test_a_job_that_requires_approval_waits_before_it_starts(here: Installation) -> None:

@@ -52,7 +52,7 @@ def tool(name: str) -> str:
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} not installed: make venv-dev, or apt install {name}")
+        pytest.skip(f"{name} not installed: make lint, or apt install {name}")
     return found
 
 

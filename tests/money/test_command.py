@@ -14,12 +14,15 @@ from agentorch.budgets import Ask, Caps, day_of
 from agentorch.paths import Roots
 
 __all__ = ["here"]
-NOW = datetime.now(UTC)
 CAPS = {
     "MAX_DAILY_COST_USD": "2",
     "MAX_DAILY_API_CALLS": "10",
     "PROJECT_BUDGETS": "shop=1,site=0.5",
 }
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
 
 
 def roots(place: Installation) -> Roots:
@@ -33,12 +36,12 @@ def told(here: Installation) -> Installation:
     where = roots(here)
     caps = Caps(day_usd=2, attempt_usd=0.4)
     metrics = {"cost_usd": 0.6, "model_calls": 3, "unpriced_calls": 1}
-    spent = attempt(1, agent="claude", project="shop", ended_at=NOW, metrics=metrics)
+    spent = attempt(1, agent="claude", project="shop", ended_at=now(), metrics=metrics)
     ledger.count_attempt(where, spent)
-    ledger.admit(where, Ask("job-2", "one", 1, "codex", "shop"), caps, NOW)
+    ledger.admit(where, Ask("job-2", "one", 1, "codex", "shop"), caps, now())
     met = {"agent": "claude", "outcome": "quota", "summary": "too much"}
-    ledger.count_attempt(where, attempt(2, **met, credential="KEY", ended_at=NOW))
-    before = NOW - timedelta(days=1)
+    ledger.count_attempt(where, attempt(2, **met, credential="KEY", ended_at=now()))
+    before = now() - timedelta(days=1)
     ledger.count_attempt(where, attempt(3, ended_at=before, metrics={"cost_usd": 7.0}))
     database.KEPT.close()
     return here
@@ -68,7 +71,7 @@ def test_an_object_a_line(told: Installation) -> None:
     told.environment |= CAPS
     lines = [json.loads(line) for line in told.run("budget", "--json").stdout.splitlines()]
     assert lines[0] == {
-        "day": day_of(NOW),
+        "day": day_of(now()),
         "kind": "day",
         "name": "",
         "spent_usd": 0.6,
@@ -85,7 +88,7 @@ def test_an_object_a_line(told: Installation) -> None:
 
 
 def test_another_day(told: Installation) -> None:
-    before = day_of(NOW - timedelta(days=1))
+    before = day_of(now() - timedelta(days=1))
     done = told.run("budget", "--day", before, MAX_DAILY_COST_USD="9")
     assert done.stdout.splitlines()[0] == "day\t-\t7.00\t0.00\t2.00\t9.00\t0\t0"
     for wrong in ("yesterday", "2026-02-30", "20260201T"):

@@ -277,7 +277,7 @@ def test_a_success_opens_what_a_wall_closed(roots: Roots) -> None:
 
 def test_where_nobody_says_when_it_is_longer_each_time(roots: Roots) -> None:
     used(roots)
-    untils = []
+    waits = []
     now = NOW
     for number in range(2, 6):
         # three that ran at the same time met one wall
@@ -285,9 +285,9 @@ def test_where_nobody_says_when_it_is_longer_each_time(roots: Roots) -> None:
             wall(roots, 10 * number + more, ended_at=now, duration_s=1)
         until = refused(roots, ask(1, "job-x"), Caps(), now).until
         assert until is not None
-        untils.append((until - now).total_seconds())
+        waits.append((until - now).total_seconds())
         now = until + timedelta(seconds=2)
-    assert untils == [300, 600, 1200, 2400]
+    assert waits == [300, 600, 1200, 2400]
 
 
 def test_a_wall_is_cleared_by_hand(roots: Roots) -> None:
