@@ -87,14 +87,12 @@ test: packages $(VENV)/.dev
 	@$(VENV)/bin/python -m pytest -q $(PARALLEL) $(PYTEST_ARGS)
 
 # hours
-test-all: export CRASH_POINTS := all
-test-all: export AGENT_ENDS := all
-test-all: export SYSTEM_JOBS := all
+test-all: export TEST_ALL := 1
 test-all: test
 
 test-agents: $(VENV)/.dev
 	@packaging/need $(AGENT_PACKAGES) || echo 'make: the tests that need these will be skipped' >&2
-	@AGENT_ENDS=all $(VENV)/bin/python -m pytest -q $(PARALLEL) $(AGENT_TESTS) $(PYTEST_ARGS)
+	@TEST_ALL=1 $(VENV)/bin/python -m pytest -q $(PARALLEL) $(AGENT_TESTS) $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev
 	@$(VENV)/bin/python tests/bench/run.py

@@ -1,19 +1,20 @@
 """The real CLIs, each through a whole job: what happens to them, and what is made of it.
 
 Starts of them cost seconds, of OpenCode twenty. So each end is tried as root on one day and as an
-ordinary user on the next, each role that only reads likewise; AGENT_ENDS=all tries all of it.
+ordinary user on the next, each role that only reads likewise, and of OpenCode's ends some on each
+day; TEST_ALL=1 tries all of it.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.sampling import sampled, todays
 
 from agentorch.scripted import Answer, Fault, Hang, ModelDouble, Turn, Usage
 
@@ -22,7 +23,6 @@ from .real_site import Site
 CLIS = ("claude", "codex", "opencode")
 USERS = ("root", "ordinary")
 ROLES = ("planner", "reviewer")
-EVERY_END = os.environ.get("AGENT_ENDS") == "all"
 MARK = "31536001"  # seconds that nobody else sleeps
 EDIT = Turn(command="echo twice >> README")
 DONE = Turn("I did what was asked.")
@@ -85,19 +85,19 @@ def sleeping() -> list[str]:
     return found
 
 
-def todays(last: Sequence[str], *others: Sequence[str]) -> list[tuple[str, ...]]:
-    """All others, each with one of the last: its neighbour has another, and so has the next day."""
-    day = int(os.environ["TEST_DAY"])
-    return [
-        (*chosen, one)
-        for place, chosen in enumerate(product(*others))
-        for one in (last if EVERY_END else [last[(place + day) % len(last)]])
-    ]
+def each_with(last: Sequence[str], others: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
+    """All others, each with one of the last, today's."""
+    return [(*chosen, one) for chosen in others for one in todays(last, " ".join(chosen))]
 
 
-@pytest.mark.parametrize(
-    ("cli", "name", "each"), todays(USERS, CLIS, list(CASES)), indirect=["each"]
-)
+def ends() -> Iterator[tuple[str, str]]:
+    """Of which CLI which end is tried today."""
+    for cli in CLIS:
+        for name in sampled(list(CASES), 4) if cli == "opencode" else CASES:
+            yield cli, name
+
+
+@pytest.mark.parametrize(("cli", "name", "each"), each_with(USERS, ends()), indirect=["each"])
 def test_each_end_has_its_class(each: Site, double: ModelDouble, cli: str, name: str) -> None:
     case = CASES[name]
     double.play(case.answers)
@@ -110,7 +110,7 @@ def test_each_end_has_its_class(each: Site, double: ModelDouble, cli: str, name:
     assert sleeping() == []
 
 
-@pytest.mark.parametrize(("cli", "each"), todays(USERS, CLIS), indirect=["each"])
+@pytest.mark.parametrize(("cli", "each"), each_with(USERS, product(CLIS)), indirect=["each"])
 def test_an_edit_is_in_the_result(each: Site, double: ModelDouble, cli: str) -> None:
     double.play([EDIT, DONE])
     result = each.step(cli)
@@ -140,7 +140,7 @@ def test_too_many_turns(site: Site, double: ModelDouble) -> None:
     assert (result["outcome"], result["error"]["code"]) == ("budget", "max_turns"), result
 
 
-@pytest.mark.parametrize(("cli", "role"), todays(ROLES, CLIS))
+@pytest.mark.parametrize(("cli", "role"), each_with(ROLES, product(CLIS)))
 def test_who_only_reads_can_not_write(site: Site, double: ModelDouble, cli: str, role: str) -> None:
     double.play([EDIT, Turn("I could not.\n\nVERDICT: approve\nREASONS:\n- it reads well\n")])
     result = site.step(cli, role)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from functools import partial
 
+from tests.sampling import sampled
+
 from agentorch.paths import IMPORT
 from agentorch.states import State
 
 from .invariants import places, violations
 from .programs import Site, job, remove, site_in_memory
-from .sampling import sampled
 from .scenes import ID, SCRIPT, Scene
 from .strace import Point
 from .test_kill import Record, at_once, kill, points_of

@@ -6,13 +6,13 @@ import os
 from functools import partial
 
 import pytest
+from tests.sampling import sampled
 
 from agentorch.collect import TRASH
 from agentorch.states import State
 
 from .invariants import places, violations
 from .programs import Site, job, remove, site_in_memory
-from .sampling import sampled
 from .scenes import ID, SCRIPT, Scene
 from .strace import Point, points
 from .test_concurrency import ended

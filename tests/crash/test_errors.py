@@ -14,11 +14,11 @@ from functools import partial
 from itertools import cycle
 
 import pytest
+from tests.sampling import sampled
 
 from . import scenes
 from .invariants import places, violations
 from .programs import Ended, Site, remove
-from .sampling import sampled
 from .scenes import ID, Scene
 from .strace import Point, inject_argv
 from .test_kill import Record, at_once, points_of, prepared

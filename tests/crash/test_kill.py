@@ -4,7 +4,7 @@ One plain trace gives the points of a program; each point is tried on a copy of 
 the program is killed there, `agentorch-reclaim` and `agentorch-runner --drain` recover, the user
 goes on, and then everything must be right (`scenes`, `invariants`).
 
-Tried are a dozen points of each (`sampling`). strace follows the program itself, not its children:
+Tried are some points of each (`sampling`). strace follows the program itself, not its children:
 a step that a runner forked dies of the runner's death, wherever it is just then; its own calls are
 the points of agentorch-step. git's are nobody's.
 """
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from tests.sampling import sampled
 
 from . import deciding, parking, scenes
 from .invariants import ended_attempts, places, repeated, violations
 from .programs import AT_ONCE, LIB, Site, remove, site_in_memory
-from .sampling import sampled
 from .scenes import Scene
 from .strace import Point, inject_argv, points
 

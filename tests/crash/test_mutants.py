@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.sampling import sampled
 
 from . import scenes
 from . import test_concurrency as concurrency
@@ -164,7 +165,7 @@ MUTANTS = (
 )
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", sampled(MUTANTS, 5), ids=lambda mutant: mutant.name)
 def test_a_mutant_is_caught(mutant: Mutant, tmp_path: Path) -> None:
     if mutant.mounts and (why := missing()):
         pytest.skip(f"not proved here: {why}")

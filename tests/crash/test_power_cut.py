@@ -17,12 +17,12 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from tests.sampling import sampled
 
 from . import scenes
 from .disks import Cut, Disk, missing, scratch, threads
 from .invariants import ended_attempts, repeated, violations
 from .programs import LIB, Site
-from .sampling import sampled
 from .scenes import Scene
 from .strace import Point, inject_argv
 from .test_kill import KILL, Choose, Record, points_here

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.crash.sampling import sampled
 from tests.crash.strace import Point, inject_argv, points_of, trace_argv
 from tests.metrics.ends import attempt, job, roots_in, with_package
+from tests.sampling import sampled
 
 from agentorch import database, ledger
 from agentorch.budgets import Allowance, Ask, Caps

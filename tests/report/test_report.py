@@ -63,7 +63,7 @@ def test_a_page_tells_the_whole_story_of_a_job(here: Installation) -> None:
     page = page_of(here, job_id)
     text = text_of(page)
     assert words_of(page, "h1") == ["Почини медиану"]
-    headings = ["Timeline", "Cost and resources", "Change", "Steps", "Decisions", "Job"]
+    headings = ["Timeline", "Waits", "Cost and resources", "Change", "Steps", "Decisions", "Job"]
     assert words_of(page, "h2") == headings
     assert words_of(page, "h3") == ["one", "two", "three"]
     for told in ("mended <b>&amp;</b>", "новый файл", "привет", "Согласен", "approve", job_id):

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tests.crash.invariants import places, violations
 from tests.crash.programs import AT_ONCE, Ended, Site, remove, site_in_memory
-from tests.crash.sampling import sampled
 from tests.crash.strace import Point, inject_argv, points
+from tests.sampling import sampled
 
 from agentorch.states import ENDED, State
 

@@ -24,6 +24,8 @@ from .inside import INSIDE, Inside, Ran, as_user_argv
 
 CACHE = Path.home() / ".cache/agentorch-test"
 SUITE = "bookworm"
+# what all has to work on
+RELEASES = (SUITE, "trixie")
 # What the .deb depends on, what tests use, and a kernel for where a container is not enough.
 PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "udev"),

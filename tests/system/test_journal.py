@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.sampling import todays
 
 from agentorch.messages import Message
 
 from .ground import BINDS, INSTALLED, ROOT, SECRET, UID, Ground, step
-from .machine import CACHE, SUITE, booted, cached, missing
+from .machine import RELEASES, booted, missing
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 
@@ -32,11 +32,8 @@ echo "key=SECRET ghp_""aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dE3fG5" >&2
 """
 
 
-@pytest.fixture(scope="module", params=[SUITE, "trixie"])
+@pytest.fixture(scope="module", params=todays(RELEASES, __name__))
 def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
-    wanted = request.param == SUITE or "CI" in os.environ
-    if not wanted and not cached(request.param).is_dir():
-        pytest.skip(f"no {request.param} in {CACHE}; not proved here (CI=1 makes it)")
     with booted(BINDS | CATALOG, request.param) as machine:
         yield Ground.on(machine)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.sampling import todays
 
 from .service import STATE, Service, document
 from .vm import missing, virtual
@@ -54,7 +55,7 @@ def end_of(service: Service, job_id: str) -> dict[str, Any]:
     return told
 
 
-def test_limits_hold_and_nobody_else_notices(service: Service) -> None:
+def limits_hold_and_nobody_else_notices(service: Service) -> None:
     (healthy,) = service.post(document(HEALTHY), timeout_s=300)
     works = [service.begun(healthy)]
     # one after the other, in the other slot
@@ -89,9 +90,21 @@ def test_limits_hold_and_nobody_else_notices(service: Service) -> None:
     assert alone["metrics"].get("oom_kills", 0) == 0
 
 
-def test_a_loss_of_power_loses_nothing_that_was_acknowledged(service: Service) -> None:
+def a_loss_of_power_loses_nothing_that_was_acknowledged(service: Service) -> None:
     script = "echo one >file; sleep 1; echo two >>file"
     service.post(*[document(script, script) for _ in range(3)], timeout_s=300)
     service.machine.wait_for(f"ls {STATE}/queue/running/*/[0-9]*")
     service.machine.power_cut()
     service.assert_sound()
+
+
+# minutes each, and the emulation of a processor takes one
+@pytest.mark.parametrize(
+    "proved",
+    todays(
+        (limits_hold_and_nobody_else_notices, a_loss_of_power_loses_nothing_that_was_acknowledged),
+        __name__,
+    ),
+)
+def test_in_a_virtual_machine(service: Service, proved: Callable[[Service], None]) -> None:
+    proved(service)

@@ -7,20 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.sampling import todays
 
-from .machine import SUITE, Machine, booted, missing
+from .machine import RELEASES, Machine, booted, missing
 from .package import ROOT
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 
-SUITES = (SUITE, "trixie")
 STATE = "/var/lib/agentorch"
 ONLY = {"step_id": "01_only", "agent": "exec", "role": "tester", "prompt": "echo done"}
 POSTED = json.dumps({"goal": "try it", "steps": [ONLY]})
 REAL = ("ENABLE_REAL_CLI=1", "ALLOWED_BINARIES=sh,git")
 
 
-@pytest.fixture(params=SUITES)
+@pytest.fixture(params=todays(RELEASES, __name__))
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     with booted(suite=request.param) as machine:
         machine.wait_for("systemctl is-system-running --wait")

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.sampling import EVERYTHING, todays
 
-from .machine import SUITE, booted, missing
+from .machine import RELEASES, booted, missing
 from .service import SOCKET, STATE, TOKEN, Service, document
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 
 # A job costs two seconds of a processor, most of them systemd's and Python's.
-JOBS = 200 if os.environ.get("SYSTEM_JOBS") == "all" else 60
-FEWER = 20
+JOBS = 200 if EVERYTHING else 40
 SHORT = 'echo "$PWD" >file'
 WAITS = "touch began; while [ ! -e go ]; do sleep 0.1; done; echo ended >file"
 
 
-@pytest.fixture(scope="module", params=[SUITE, "trixie"])
+@pytest.fixture(scope="module", params=todays(RELEASES, __name__))
 def service(request: pytest.FixtureRequest, deb: Path) -> Iterator[Service]:
     with booted(suite=request.param) as machine:
         yield Service.installed(machine, deb, AGENTORCH_SLOTS="4")
@@ -59,10 +58,8 @@ def test_node_exporter_tells_of_them(service: Service) -> None:
     )
 
 
-def test_many_jobs_in_four_slots(service: Service, request: pytest.FixtureRequest) -> None:
-    # the other Debian shows with fewer that its slots do the same
-    many = JOBS if request.node.callspec.params["service"] == SUITE else FEWER
-    ids = service.post(*[document(SHORT) for _ in range(many)])
+def test_many_jobs_in_four_slots(service: Service) -> None:
+    ids = service.post(*[document(SHORT) for _ in range(JOBS)])
     audited = service.assert_sound(600)["jobs"]
     assert all(len(audited[job]["steps"]["01_step"]) == 1 for job in ids)
     slots = service.machine.output("ls", f"{STATE}/queue/running").split()

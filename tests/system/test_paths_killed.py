@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.sampling import todays
 
-from .machine import SUITE, booted, missing
+from .machine import RELEASES, booted, missing
 from .service import STATE, Service, document
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
@@ -47,12 +47,7 @@ for kind in kinds:
 """
 
 
-# Nothing of it depends on the Debian: one today, the other tomorrow.
-SUITES = (SUITE, "trixie")
-TODAYS = SUITES[int(os.environ["TEST_DAY"]) % 2]
-
-
-@pytest.fixture(scope="module", params=[TODAYS])
+@pytest.fixture(scope="module", params=todays(RELEASES, __name__))
 def service(request: pytest.FixtureRequest, deb: Path) -> Iterator[Service]:
     with booted(suite=request.param) as machine:
         yield Service.installed(

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from tests.sampling import todays
 
 from .installing import installed, started
-from .machine import SUITE, Machine, missing
+from .machine import RELEASES, Machine, missing
 from .service import STATE, document
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
@@ -28,7 +29,7 @@ for path in sorted(Path(sys.argv[1]).glob("artifacts/*/job.json")):
 """
 
 
-@pytest.fixture(scope="module", params=[SUITE, "trixie"])
+@pytest.fixture(scope="module", params=todays(RELEASES, __name__))
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     with installed(request.param, USUAL) as running:
         started(running)

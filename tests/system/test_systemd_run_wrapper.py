@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.sampling import todays
 
 import agentorch
 
-from .machine import CACHE, SUITE, Machine, booted, cached, missing
+from .machine import RELEASES, Machine, booted, missing
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 
@@ -82,12 +82,8 @@ class Ground:
         return answer
 
 
-@pytest.fixture(scope="module", params=[SUITE, "trixie"])
+@pytest.fixture(scope="module", params=todays(RELEASES, __name__))
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    # it takes minutes to make: in CI always, elsewhere where it is there already
-    wanted = request.param == SUITE or "CI" in os.environ
-    if not wanted and not cached(request.param).is_dir():
-        pytest.skip(f"no {request.param} in {CACHE}; not proved here (CI=1 makes it)")
     with booted({Path(agentorch.__file__).parent.parent: LIBRARY}, request.param) as running:
         yield running
 

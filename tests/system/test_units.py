@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.sampling import todays
 
 from .inside import user_variables
 from .installing import TOP, installed, processes, started, starts
-from .machine import SUITE, Machine, missing
+from .machine import RELEASES, Machine, missing
 from .service import STATE, document
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
@@ -37,7 +38,7 @@ USUALLY_MOST = 10
 WATCHED_S = 20
 
 
-@pytest.fixture(scope="module", params=[SUITE, "trixie"])
+@pytest.fixture(scope="module", params=todays(RELEASES, __name__))
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     with installed(request.param, USUAL.decode()) as running:
         running.shell("mkdir -p /srv/empty")

@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any
 
 import pytest
+from tests.sampling import todays
 
 from .installing import TOP, installed, processes, started, starts
-from .machine import SUITE, Machine, missing
+from .machine import RELEASES, Machine, missing
 from .service import STATE, document, step
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
@@ -34,7 +35,7 @@ install -m 2755 -o root -g dropping /usr/bin/tee /usr/sbin/drop
 """
 
 
-@pytest.fixture(scope="module", params=[SUITE, "trixie"])
+@pytest.fixture(scope="module", params=todays(RELEASES, __name__))
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     with installed(request.param, USUAL) as running:
         running.shell("mkdir -p /srv/empty")

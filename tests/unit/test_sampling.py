@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-
-from .sampling import turn
+from tests.sampling import turn
 
 
 @given(st.integers(0, 300), st.integers(1, 40), st.integers(0, 30000))
