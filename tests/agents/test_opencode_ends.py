@@ -159,6 +159,14 @@ def test_a_text_too_long_for_a_line_gives_its_beginning() -> None:
     assert outcome.report.startswith('He said "no\n".He said')
 
 
+@pytest.mark.parametrize("damage", ["\x00", "\\q", "\\u12", "\\"])
+def test_damage_ends_a_text_that_was_cut(damage: str) -> None:
+    line = event("text", type="text", text="He said").text.partition("He said")[0]
+    cut = Line("stdout", f"{line}He said{damage}", cut=True)
+    outcome = judged(WELL, [event("step_start"), cut, finish()])
+    assert (outcome.kind, outcome.report) == (OutcomeClass.SUCCESS, "He said")
+
+
 @pytest.mark.parametrize(
     ("lines", "error"),
     [

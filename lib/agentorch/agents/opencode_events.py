@@ -13,7 +13,6 @@ the reason `stop` says that the model was done. Retries are not printed at all.
 from __future__ import annotations
 
 import json
-import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -22,6 +21,7 @@ from typing import Any
 from agentorch.agents.base import Exit, Line
 from agentorch.agents.endings import details, left_well, outcome_of_exit
 from agentorch.agents.ends import UNCLASSIFIED
+from agentorch.agents.protocol import unescaped
 from agentorch.job import Outcome
 from agentorch.states import OutcomeClass
 from agentorch.text import one_line, printable
@@ -36,7 +36,7 @@ FILES = 1000
 MAX_COUNT = 2**53
 
 # A text's line that was longer than what is kept of one: its beginning is still worth having.
-_CUT_TEXT = re.compile(r'"type":"text","text":("(?:[^"\\]|\\(?:[^u]|u[0-9a-fA-F]{4}))*)')
+_TEXT = '"type":"text","text":"'
 
 
 def is_end(line: Line) -> bool:
@@ -166,11 +166,11 @@ class Heard:
         (self._stderr if first else self._stderr_last).append(text)
 
     def _unreadable(self, line: Line) -> None:
-        match = _CUT_TEXT.search(line.text) if line.cut else None
-        if match is None:
-            self.broken += 1
+        _, head, text = line.text.partition(_TEXT)
+        if line.cut and head:
+            self._text(unescaped(text))
         else:
-            self._text(str(json.loads(f'{match[1]}"')))
+            self.broken += 1
 
     def _event(self, event: Mapping[str, Any]) -> None:
         match event:
