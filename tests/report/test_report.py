@@ -319,8 +319,8 @@ def test_a_job_of_every_state_has_a_page(
 
 @pytest.mark.needs("git", "bwrap")
 def test_a_running_job_has_a_page(here: Installation) -> None:
-    here.start("runner", "--drain")
     job_id = here.submit(step("one", "echo begun; sleep 60"), step("two", "true"))
+    here.start("runner", "--drain")
     log = here.artifacts(job_id) / "steps/one/attempts/1/logs.txt"
     process = here.start("logs", "--follow", job_id)
     assert process.stdout is not None
