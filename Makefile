@@ -1,7 +1,7 @@
 # make venv         .venv with every command, following this checkout
 # make demo         jobs from submission to result, in a directory of their own
 # make demo-agents  a job by the vendors' CLIs, with a model that plays a script
-# make dev          webhook, a slot and the timers' work in the foreground, configured by .env
+# make dev          webhook, a slot and housekeeping in the foreground, configured by .env
 # make webhook-example  posts an example to what make dev runs
 # make deb          the Debian package, in dist/
 # make install      installs below DESTDIR and PREFIX (/usr/local)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,9 @@ from typing import Any
 from agentorch import atomic, hooks
 from agentorch.announced import Announced, announced_of, document_of
 from agentorch.approvals import shown
+from agentorch.artifacts import JobArtifacts
 from agentorch.documents import Document, read_json
+from agentorch.errors import Damaged
 from agentorch.job import Key
 from agentorch.jobqueue import Queue, current_document
 from agentorch.journal import Journal
@@ -66,13 +69,14 @@ def waiting(queue: Queue) -> Iterator[Waiting]:
     for state in (State.AWAITING_APPROVAL, State.HELD):
         for key in sorted(key for key, _ in queue.list_state(state)):
             paths = queue.roots.artifacts(key.job_id)
-            found = _asked(paths, key) if state is State.AWAITING_APPROVAL else _held(paths, key)
-            if found is not None:
-                yield found
+            asks = state is State.AWAITING_APPROVAL
+            with suppress(Damaged):  # agentorch-explain tells of it
+                if (found := _asked(paths, key) if asks else _held(paths, key)) is not None:
+                    yield found
 
 
 def _asked(paths: ArtifactPaths, key: Key) -> Waiting:
-    known = read_json(paths.state) or {"ends": 0, "finished_at": None}
+    known = JobArtifacts(paths).told_state() or {"ends": 0, "finished_at": None}
     since = known["finished_at"] or rfc3339(key.submitted_at)
     return Waiting(key, State.AWAITING_APPROVAL, f"asked-{known['ends']}", since)
 
@@ -106,7 +110,7 @@ def _known(queue: Queue, one: Waiting) -> Announced:
 def described(queue: Queue, one: Waiting) -> Document:
     """What a program reads on its stdin."""
     paths = queue.roots.artifacts(one.key.job_id)
-    job, state = current_document(paths), read_json(paths.state)
+    job, state = current_document(paths), JobArtifacts(paths).told_state()
     step_id = job["steps"][0]["step_id"] if state is None else state["current_step"]
     reason, question = _why(paths, one, step_id)
     seen = shown(paths)
@@ -200,7 +204,7 @@ class _Turn:
             return
         try:
             told = described(self.queue, one)
-        except FileNotFoundError:  # the same, and it was removed
+        except (Damaged, FileNotFoundError):  # the same, and it was removed
             return
         content = atomic.encode_line(told)
         problem = await hooks.run(program, content, environment(self.settings, told), self.limit_s)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from agentorch import atomic
-from agentorch.errors import UnknownJob
+from agentorch.errors import Damaged, UnknownJob
 from agentorch.jobqueue import flocked
 from agentorch.paths import ArtifactPaths
 from agentorch.pipeline import Finish
@@ -57,18 +57,25 @@ def record(
 
 
 def decisions(paths: ArtifactPaths) -> list[dict[str, Any]]:
-    """Every decision on the job, oldest first; a line that a crash tore is left out."""
+    """Every decision on the job, oldest first; a line that is none is left out."""
     try:
         lines = paths.decisions.read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
+    except IsADirectoryError as problem:
+        raise _directory(paths.decisions) from problem
     found = []
     for line in filter(None, lines):
-        try:
+        with contextlib.suppress(ValueError, RecursionError):  # torn: it was not acted on
             found.append(json.loads(line))
-        except ValueError:  # torn by a power cut: its decision was never acted on
-            continue
-    return found
+    return [line for line in found if _is_decision(line)]
+
+
+def _is_decision(line: Any) -> bool:
+    if not isinstance(line, dict):
+        return False
+    named = isinstance(line.get("who"), dict) and isinstance(line["who"].get("name"), str)
+    return named and isinstance(line.get("what"), str) and isinstance(line.get("when"), str)
 
 
 def who() -> dict[str, Any]:
@@ -135,6 +142,12 @@ def hashed(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         return "-"
+    except IsADirectoryError as problem:
+        raise _directory(path) from problem
+
+
+def _directory(path: Path) -> Damaged:
+    return Damaged(f"{path}: damaged: it is a directory")
 
 
 def mark_cancelled(paths: ArtifactPaths) -> None:

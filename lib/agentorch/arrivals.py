@@ -59,13 +59,16 @@ def _raise(problems: Sequence[str]) -> None:
 def _read(path: Path) -> Any:
     """A document of the archive, None where there is none. Raises Invalid."""
     try:
-        return parse(path.read_bytes())
+        document = parse(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except IsADirectoryError as problem:
         raise Invalid([f"{path.name}: it is a directory"]) from problem
     except Invalid as invalid:
         raise Invalid([f"{path.name}: {problem}" for problem in invalid.problems]) from invalid
+    if document is None:
+        raise Invalid([f"{path.name}: it is null"])
+    return document
 
 
 def _job_problems(manifest: Manifest, path: Path, problems: Problems) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from agentorch import atomic
 from agentorch.budgets import Allowance
-from agentorch.documents import Document, read_bytes, read_json, read_text
+from agentorch.documents import Document, read_bytes, read_json, read_text, understood
 from agentorch.job import SCHEMA_VERSION, Job, Outcome, Step, Verdict
 from agentorch.paths import STEP_FILES, ArtifactPaths
 from agentorch.pipeline import Phase, Progress, StepProgress
@@ -82,9 +82,16 @@ class JobArtifacts:
         self.paths = paths
 
     def read_state(self) -> JobState | None:
-        """What state.json says; None where the job was never claimed."""
+        """What state.json says; None where the job was never claimed. Raises Damaged."""
         document = read_json(self.paths.state)
-        return None if document is None else state_of(document)
+        return None if document is None else understood(self.paths.state, document, state_of)
+
+    def told_state(self) -> Document | None:
+        """The document of `read_state`."""
+        document = read_json(self.paths.state)
+        if document is not None:
+            understood(self.paths.state, document, state_of)
+        return document
 
     def write_state(self, job: Job, state: JobState) -> None:
         """Replaces state.json; durable when it returns."""

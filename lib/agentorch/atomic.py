@@ -138,6 +138,8 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def _temporary(path: Path) -> Path:
+    if not path.name:  # the root directory
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     return path.with_name(f".{path.name}.{os.urandom(6).hex()}")
 
 

@@ -30,11 +30,12 @@ from agentorch import archive, atomic, ledger
 from agentorch.approvals import mark, unmark, who
 from agentorch.archive import ARTIFACTS, MAX_MANIFEST_BYTES, Entry, Manifest, manifest_of
 from agentorch.arrivals import check
-from agentorch.documents import Document, read_json
-from agentorch.errors import Duplicate, Invalid
+from agentorch.artifacts import JobArtifacts
+from agentorch.documents import Document, read_document, read_json, understood
+from agentorch.errors import Damaged, Duplicate, Invalid
 from agentorch.history import History
 from agentorch.job import Job
-from agentorch.jobqueue import Queue, current_job, flocked, lock, read_document, refuse_below
+from agentorch.jobqueue import Queue, current_job, flocked, lock, refuse_below
 from agentorch.paths import IMPORT, ArtifactPaths, WorkspacePaths
 from agentorch.states import ENDED, State, Status
 from agentorch.tape import Header, Kind, Readable, Tape
@@ -282,7 +283,7 @@ def _complete(queue: Queue, incoming: Path, job_id: str) -> tuple[Job, State]:
 
 def state_of(artifacts: ArtifactPaths) -> State:
     """Where a job belongs that was imported."""
-    known = read_json(artifacts.state)
+    known = JobArtifacts(artifacts).told_state()
     if artifacts.hold.exists() or known is None:
         return State.HELD
     return State.DONE if known["status"] == Status.SUCCESS else State.FAILED
@@ -320,7 +321,10 @@ def _owned(queue: Queue, path: Path, found: os.stat_result) -> str | None:
     """The id that a dead import owns and did not queue; None: it owns none, or has queued it."""
     if found.st_nlink != 2:
         return None
-    job_id = str(read_document(path)["job_id"])
+    try:
+        job_id = understood(path, read_document(path), lambda document: str(document["job_id"]))
+    except Damaged:
+        return None
     try:
         own = os.path.samestat(queue.roots.artifacts(job_id).job.stat(), found)
     except FileNotFoundError:  # it died before the rename

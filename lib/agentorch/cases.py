@@ -79,7 +79,7 @@ class Case:
         if self.wanted is not None and self.wanted != self.shown:
             raise Refused(
                 f"can't {what} job {self.job.job_id}: it is not any more what was shown "
-                f"({self.wanted[:12]}…){self._last(': ')}"
+                f"({self.wanted[:12]}…){self.last(': ')}"
             )
         if len(comment) > MOST_CHARS:
             raise Refused(f"what is said about it is longer than {MOST_CHARS} characters")
@@ -90,10 +90,11 @@ class Case:
         """Why not: where the job is, and who decided that; else where it would have to be."""
         wanted = " or ".join(state for state in State if state in states)
         place = self.found.state or "not in the queue"
-        why = self._last(": ") or f", not {wanted}"
+        why = self.last(": ") or f", not {wanted}"
         return Refused(f"can't {what} job {self.job.job_id}: it is {place}{why}")
 
-    def _last(self, before: str) -> str:
+    def last(self, before: str) -> str:
+        """Who decided last, and when; empty where nobody has."""
         lines = approvals.decisions(self.paths)
         return f"{before}{approvals.told(lines[-1])}" if lines else ""
 

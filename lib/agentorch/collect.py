@@ -20,7 +20,7 @@ from pathlib import Path
 
 from agentorch import atomic, ledger
 from agentorch.approvals import deciding, name_of
-from agentorch.documents import read_json
+from agentorch.documents import read_cache, read_json
 from agentorch.errors import Refused, UnknownJob
 from agentorch.inspect import Found, find
 from agentorch.job import Job, Key
@@ -185,12 +185,11 @@ def _has_artifacts(queue: Queue, job: Ended) -> bool:
 
 def _ended(queue: Queue, state: State, key: Key, *, sized: bool) -> Ended:
     artifacts, workspace = queue.roots.artifacts(key.job_id), queue.roots.workspace(key.job_id)
-    known = read_json(artifacts.state)
-    told = None if known is None else known["finished_at"]
+    told = read_cache(artifacts.state).get("finished_at")
     return Ended(
         key=key,
         state=state,
-        ended_at=key.submitted_at if told is None else moment_of(told),
+        ended_at=moment_of(told) if isinstance(told, str) else key.submitted_at,
         has_workspace=workspace.directory.exists(),
         artifacts_bytes=_size_bytes(artifacts.directory) if sized else 0,
         workspace_bytes=_size_bytes(workspace.directory) if sized else 0,

@@ -18,9 +18,10 @@ from agentorch.cases import By, Case, case
 from agentorch.contracts.door import Document, Door, accept
 from agentorch.contracts.values import job_of
 from agentorch.contracts.words import kind
+from agentorch.documents import read_document
 from agentorch.errors import Invalid, Refused
 from agentorch.job import Job, Key
-from agentorch.jobqueue import Queue, read_document
+from agentorch.jobqueue import Queue
 from agentorch.paths import parked_key
 from agentorch.pipeline import Progress
 from agentorch.states import State
@@ -36,14 +37,16 @@ def edit(
     door: Door,
     *,
     shown: str | None = None,
+    seen: State | None = None,
     by: By | None = None,
 ) -> Job:
     """Replaces the document of a waiting job by this one, whole; the job as it is then.
 
     Only its remaining steps and policy.max_cost_usd may differ. Raises Invalid with every problem.
+    `seen` is the state in which the editor saw it: what was approved since is not to be changed.
     """
     with case(queue, word, by, shown) as it:
-        it.expect("edit", EDITABLE)
+        it.expect("edit", EDITABLE & {seen} or EDITABLE)
         before, known = it.found.document, it.artifacts.read_state()
         after = checked(document, before, None if known is None else known.progress, door)
         if after == before:

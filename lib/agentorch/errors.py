@@ -57,6 +57,10 @@ class UnknownJob(AgentorchError):
     exit_code = Exit.NEGATIVE
 
 
+class Damaged(AgentorchError):
+    """A file of ours is not as we write it: the disk lost it, or somebody changed it."""
+
+
 class TryAgain(AgentorchError):
     """The state directory can't take it now: full, read-only, or busy. Nothing was acknowledged."""
 

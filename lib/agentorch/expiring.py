@@ -13,14 +13,12 @@ from datetime import datetime
 
 from agentorch import decide
 from agentorch.approvals import shown
-from agentorch.artifacts import FINAL_STATES
+from agentorch.artifacts import FINAL_STATES, JobArtifacts
 from agentorch.cases import REJECTABLE
-from agentorch.contracts.values import waiting_of
-from agentorch.documents import read_json
-from agentorch.errors import Refused, UnknownJob
+from agentorch.errors import Damaged, Refused, UnknownJob
 from agentorch.expiry import Expired, expired, looked_at
 from agentorch.job import Expiry, Key, Waiting
-from agentorch.jobqueue import Queue, current_document
+from agentorch.jobqueue import Queue, current_job
 from agentorch.states import State
 from agentorch.times import moment_of
 
@@ -46,7 +44,7 @@ def over(queue: Queue, server: Waiting, now: datetime) -> Iterator[Over]:
     for key in looked_at(keys, now):
         try:
             found = _judged(queue, key, server, now)
-        except FileNotFoundError:  # somebody has decided, and removed it
+        except (Damaged, FileNotFoundError):  # or somebody has decided, and removed it
             continue
         if found is not None:
             yield found
@@ -70,15 +68,15 @@ def end(queue: Queue, found: Over) -> str | None:
 
 def _judged(queue: Queue, key: Key, server: Waiting, now: datetime) -> Over | None:
     paths = queue.roots.artifacts(key.job_id)
-    document = current_document(paths)
-    own = waiting_of(document["policy"].get("waiting"))
+    job = current_job(paths)
+    own = job.policy.waiting
     if expired(own, server, key.submitted_at, now) is None:  # nor since any later time
         return None
     # before the state is read: what changes after that is refused
     seen = shown(paths)
-    since = _since(read_json(paths.state), key)
+    since = _since(JobArtifacts(paths).told_state(), key)
     found = None if since is None else expired(own, server, since, now)
-    return None if found is None else Over(key.job_id, document["project_id"], found, seen)
+    return None if found is None else Over(key.job_id, job.project_id, found, seen)
 
 
 def _since(state: dict[str, object] | None, key: Key) -> datetime | None:

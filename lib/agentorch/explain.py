@@ -138,7 +138,7 @@ def _slots(queue: Queue) -> Iterator[SlotFacts]:
 
 
 def _slot(queue: Queue, name: str, is_alive: bool, job_id: str | None) -> SlotFacts:  # noqa: FBT001
-    state = read_json(queue.roots.artifacts(job_id).state) if job_id else None
+    state = JobArtifacts(queue.roots.artifacts(job_id)).told_state() if job_id else None
     step_id = None if state is None else state["current_step"]
     return SlotFacts(name, is_alive, name not in slots.RESERVED, job_id, step_id)
 

@@ -134,6 +134,12 @@ def give_back(slot: Slot, key: Key, job: Job, state: JobState, *, as_: Key | Non
     return target
 
 
+def set_aside(slot: Slot, key: Key) -> None:
+    """Puts a job of ours that can't be read into failed/, as it is: others are to go on."""
+    ledger.settle_lost(slot.queue.roots, key.job_id, datetime.now(UTC))
+    slot.give(key, State.FAILED)
+
+
 def park(slot: Slot, key: Key, job: Job, state: JobState, parked: Parked) -> None:
     """Parks a job of ours: it goes on by itself at that time. Durable when it returns."""
     artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))

@@ -22,6 +22,8 @@ def hold(queue: Queue, word: str, *, comment: str = "", by: By | None = None) ->
     """
     with case(queue, word, by) as it:
         it.expect("hold", HOLDABLE, comment)
+        if it.paths.cancel.exists():
+            raise Refused(f"can't hold job {it.job.job_id}: it is being cancelled{it.last(': ')}")
         it.record("hold", comment)
         mark(it.paths.hold, it.by, it.clean(comment), now())
         _lay_aside(it)

@@ -9,9 +9,10 @@ from datetime import datetime
 from typing import Any
 
 from agentorch.approvals import shown
+from agentorch.artifacts import JobArtifacts
 from agentorch.contracts.values import job_of
 from agentorch.documents import Document, read_json
-from agentorch.errors import UnknownJob
+from agentorch.errors import Damaged, UnknownJob
 from agentorch.job import JOB_ID, Job, Key
 from agentorch.jobqueue import Queue, current_document
 from agentorch.paths import ArtifactPaths
@@ -19,6 +20,8 @@ from agentorch.states import ENDED, State, Status
 from agentorch.times import rfc3339
 
 MAX_SUGGESTIONS = 3
+# The status of a job whose files can't be read; what is wrong with them stands for its goal.
+DAMAGED = "damaged"
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,15 @@ class Found:
 
 
 def find(queue: Queue, word: str) -> Found:
-    """The job of this id, or of the one id that begins so. Raises UnknownJob, naming near ids."""
+    """The job of this id, or of the one id that begins so. Raises UnknownJob, naming near ids, and
+    Damaged.
+    """
     job_id = resolve(queue, word)
-    document = current_document(queue.roots.artifacts(job_id))
+    paths = queue.roots.artifacts(job_id)
+    try:
+        document = current_document(paths)
+    except FileNotFoundError as problem:
+        raise UnknownJob(f"no job {job_id!r}: its {paths.job.name} is missing") from problem
     job = job_of(document)
     place = queue.find(job)
     state, key, slot = place if place is not None else (None, None, None)
@@ -78,7 +87,7 @@ def status(queue: Queue, found: Found) -> Document:
     """What `agentorch-status` and GET /jobs/{id} answer; `shown` is what a decision binds to."""
     artifacts = queue.roots.artifacts(found.job.job_id)
     seen = shown(artifacts)  # before the rest: what changes after that is refused
-    state = read_json(artifacts.state)
+    state = JobArtifacts(artifacts).told_state()
     settled = found.state in ENDED or found.state is State.AWAITING_APPROVAL
     result = read_json(artifacts.result) if settled else None
     return {
@@ -146,13 +155,16 @@ def keys(queue: Queue, states: Iterable[State]) -> list[Listed]:
 
 
 def rows(queue: Queue, listed: Iterable[Listed]) -> Iterator[Row]:
-    """What a listing shows of each; a job that moved or vanished meanwhile is left out."""
+    """What a listing shows of each; a job that vanished meanwhile is left out."""
     for key, state, slot in listed:
         try:
             document = current_document(queue.roots.artifacts(key.job_id))
+            known = JobArtifacts(queue.roots.artifacts(key.job_id)).told_state()
         except FileNotFoundError:
             continue
-        known = read_json(queue.roots.artifacts(key.job_id).state)
+        except Damaged as problem:
+            yield Row(key, state, slot, DAMAGED, None, str(problem), None, (), ())
+            continue
         until, reason = _waits(queue.roots.artifacts(key.job_id), state, known)
         yield Row(
             key=key,

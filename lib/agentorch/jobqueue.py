@@ -29,8 +29,9 @@ from datetime import datetime
 from pathlib import Path
 
 from agentorch import atomic
-from agentorch.contracts.values import Document, job_of
-from agentorch.errors import Duplicate, TryAgain
+from agentorch.contracts.values import job_of
+from agentorch.documents import Document, read_document, understood
+from agentorch.errors import Damaged, Duplicate, TryAgain
 from agentorch.job import MAX_TAKEN, Job, Key
 from agentorch.paths import IMPORT, NEW, REFUSED, WAITING, ArtifactPaths, Roots, parked_key
 from agentorch.states import State
@@ -248,7 +249,7 @@ class Queue:
             job = read_job(path)
             artifacts = self.roots.artifacts(job.job_id)
             owned = os.path.samestat(artifacts.job.stat(), found)
-        except FileNotFoundError:  # its submitter ended well just now, or it owns no id
+        except (Damaged, FileNotFoundError):  # its submitter ended just now, or it owns no id
             return False
         if not owned:
             return False
@@ -401,30 +402,30 @@ def _ended_submission(path: Path) -> bool:
         os.close(descriptor)
 
 
-def read_document(path: Path) -> Document:
-    """The document of a queued job: written by us, so it is whole and was checked."""
-    import json  # noqa: PLC0415
-
-    document: Document = json.loads(path.read_bytes())
-    return document
-
-
 def read_job(path: Path) -> Job:
-    """The job in a queue file or job.json, as it was submitted."""
-    return job_of(read_document(path))
+    """The job in a queue file or job.json, as it was submitted. Raises Damaged."""
+    return understood(path, read_document(path), job_of)
 
 
 def current_document(paths: ArtifactPaths) -> Document:
-    """The document of a job as it is by now: as it was submitted, or edited since."""
+    """The document of a job as it is by now: as it was submitted, or edited since.
+
+    Raises Damaged, and FileNotFoundError where there is none.
+    """
     try:
-        return read_document(paths.edited)
+        document = read_document(paths.edited)
     except FileNotFoundError:
-        return read_document(paths.job)
+        document = read_document(paths.job)
+    understood(paths.job, document, job_of)
+    return document
 
 
 def current_job(paths: ArtifactPaths) -> Job:
-    """The job as it is by now."""
-    return job_of(current_document(paths))
+    """The job as it is by now. Raises Damaged, where it is missing, too."""
+    try:
+        return job_of(current_document(paths))
+    except FileNotFoundError as problem:
+        raise Damaged(f"{paths.job}: missing") from problem
 
 
 def _links(path: Path) -> int:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agentorch import atomic, callbacks
-from agentorch.documents import Document, read_json
+from agentorch.documents import Document, read_cache
 from agentorch.errors import UnknownJob
 from agentorch.job import Job
 from agentorch.paths import NEW, REFUSED, WAITING, ArtifactPaths, QueuePaths
@@ -100,8 +100,8 @@ def listed(paths: QueuePaths, where: str) -> Iterator[Placed]:
         return
     for name in names:
         path = paths.outbox(where) / name
-        document = None if name.startswith(".") else read_json(path)
-        if document is not None:
+        document = {} if name.startswith(".") else read_cache(path)
+        if document:
             yield Placed(path, Entry(**document))
 
 

@@ -16,7 +16,8 @@ from typing import Any
 from agentorch import atomic
 from agentorch.approvals import decisions, rejection
 from agentorch.artifacts import FINAL_STATES, PARKED, PENDING, JobArtifacts, JobState
-from agentorch.finish import finish, give_back, sweep
+from agentorch.errors import Damaged
+from agentorch.finish import finish, give_back, set_aside, sweep
 from agentorch.job import MAX_TAKEN, Job, Key
 from agentorch.jobqueue import Queue, current_job, first_state, flocked
 from agentorch.paths import Roots
@@ -42,7 +43,18 @@ def reclaim(queue: Queue, *, own: str | None = None, least_age_s: float = 0) -> 
 
 
 def settle(slot: Slot, key: Key, *, least_age_s: float = 0) -> bool:
-    """Puts one job of a dead owner where it belongs; False when it is too young to be taken."""
+    """Puts one job of a dead owner where it belongs; False when it is too young to be taken.
+
+    One that can't be read goes to failed/.
+    """
+    try:
+        return _settled(slot, key, least_age_s)
+    except Damaged:
+        set_aside(slot, key)
+    return True
+
+
+def _settled(slot: Slot, key: Key, least_age_s: float) -> bool:
     job = current_job(slot.queue.roots.artifacts(key.job_id))
     artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
     state = artifacts.read_state() or JobState(job.job_id, PENDING, begin(job))

@@ -22,9 +22,10 @@ from agentorch.artifacts import JobArtifacts
 from agentorch.attending import Means
 from agentorch.budgets import Admission
 from agentorch.documents import Document
-from agentorch.errors import Exit, Misconfigured, TryAgain
+from agentorch.errors import Damaged, Exit, Misconfigured, TryAgain
 from agentorch.events import Events, Pulse, SecondLooks
 from agentorch.filesystem import power_cut_doubt, refusal
+from agentorch.finish import set_aside
 from agentorch.inotify import Inotify, Mask
 from agentorch.job import MAX_TAKEN, Job, Key
 from agentorch.jobqueue import Queue, current_job, lock, refuse_below
@@ -251,6 +252,17 @@ class Runner:
 
     def _carry_on(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
         """A job that our predecessor in this slot left behind."""
+        try:
+            self._carried_on(slot, key, launcher, events)
+        except Damaged as problem:
+            self._set_aside(slot, key, problem)
+
+    def _set_aside(self, slot: Slot, key: Key, problem: Damaged) -> None:
+        """A job that can't be read is no reason to stop: it is failed, and the next one's turn."""
+        set_aside(slot, key)
+        self.journal.error(f"failed: {problem}", Message.FINISHED, job=key.job_id)
+
+    def _carried_on(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
         roots = self.settings.roots
         counted = recounted(roots, key, JobArtifacts(roots.artifacts(key.job_id)).read_state())
         if counted.taken >= MAX_TAKEN:
@@ -272,6 +284,8 @@ class Runner:
                 self._wait_out(problem, events.signals, job=key.job_id)
                 if events.signals.came(*LEAVE_NOW):
                     return
+            except Damaged as problem:
+                self._set_aside(slot, key, problem)
             else:
                 self.waiting = False
 

@@ -14,8 +14,9 @@ from enum import StrEnum
 from agentorch.ages import submitted
 from agentorch.artifacts import JobArtifacts
 from agentorch.backlog import names_in
-from agentorch.documents import Document, read_json
-from agentorch.inspect import Listed, age_s, status_word
+from agentorch.documents import Document
+from agentorch.errors import Damaged
+from agentorch.inspect import DAMAGED, Listed, age_s, status_word
 from agentorch.job import Key
 from agentorch.jobqueue import Queue, current_document
 from agentorch.paths import ArtifactPaths, parked_key_name
@@ -76,6 +77,8 @@ def _is(queue: Queue, one: Listed, filters: Filters) -> bool:
         return _was_asked(paths, filters) and _stands(paths, state, filters)
     except FileNotFoundError:  # it was collected meanwhile
         return False
+    except Damaged:
+        return DAMAGED in filters.statuses
 
 
 def _was_asked(paths: ArtifactPaths, filters: Filters) -> bool:
@@ -90,7 +93,8 @@ def _was_asked(paths: ArtifactPaths, filters: Filters) -> bool:
 
 
 def _stands(paths: ArtifactPaths, state: State, filters: Filters) -> bool:
-    if filters.statuses and status_word(state, read_json(paths.state)) not in filters.statuses:
+    told = JobArtifacts(paths).told_state() if filters.statuses else None
+    if filters.statuses and status_word(state, told) not in filters.statuses:
         return False
     return not filters.outcomes or last_outcome(paths) in filters.outcomes
 
@@ -142,6 +146,8 @@ def _rows_of(queue: Queue, key: Key, state: State, by: By) -> Collection[str]:
         document = current_document(queue.roots.artifacts(key.job_id))
     except FileNotFoundError:  # it was collected meanwhile
         return ()
+    except Damaged:
+        return (NONE,)
     return sorted(agents_of(document)) if by is By.AGENT else (document["project_id"] or NONE,)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import shutil
+import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -632,6 +634,35 @@ def test_a_job_is_edited_where_it_lies(here: Installation, where: str) -> None:
     here.drain()
     assert place(here, job_id) == "done"
     assert (here.work(job_id) / "edited").exists()
+
+
+def test_a_job_that_is_being_cancelled_is_not_held(here: Installation) -> None:
+    job_id = here.submit(step("one", "sleep 60"))
+    runner = here.start("runner", "--drain")
+    eventually((here.artifacts(job_id) / "steps/one/attempts/1/claim").exists)
+    runner.send_signal(signal.SIGSTOP)
+    here.run("cancel", job_id)
+    said = here.run("hold", job_id, code=2).stderr
+    assert f"can't hold job {job_id}: it is being cancelled: root cancelled it at " in said
+    runner.send_signal(signal.SIGCONT)
+    eventually(lambda: place(here, job_id) == "failed")
+
+
+def test_what_was_approved_meanwhile_is_not_edited(here: Installation) -> None:
+    job_id = here.submit(step("one", "echo seen"), policy={"requires_approval": True})
+    approves = " ".join(shlex.quote(word) for word in here.argv("approve", job_id))
+    editor = f"sh -c '{approves} && sed -i s/seen/unseen/ \"$0\"'"
+    said = edited_on_a_terminal(here, job_id, editor, code=2)
+    assert f"can't edit job {job_id}: it is pending: root approved it at " in said
+    here.drain()
+    assert (here.artifacts(job_id) / "steps/one/raw_stdout.txt").read_text() == "seen\n"
+
+
+@pytest.mark.parametrize("editor", ["rm", 'sh -c \'rm "$0"; mkdir "$0"\''])
+def test_an_editor_that_leaves_no_file_changes_nothing(here: Installation, editor: str) -> None:
+    job_id = here.submit(step("one", "true"))
+    assert "left no file" in edited_on_a_terminal(here, job_id, editor, code=2)
+    assert not (here.artifacts(job_id) / "job.edited.json").exists()
 
 
 BAD_EDITS = [

@@ -375,6 +375,7 @@ def test_a_page_goes_to_a_file_in_one_rename(here: Installation) -> None:
         (("--index", "x"), "give no id"),
         (("a", "b"), "give exactly one id"),
         (("--index", "-o", "/nonexistent/x.html"), "/nonexistent/x.html: No such file"),
+        (("--index", "-o", "/"), "/: Is a directory"),
         (("--index", "--limit", "0"), "--limit"),
     ],
 )

@@ -25,15 +25,19 @@ from agentorch.inspect import find
 from agentorch.job import Job
 from agentorch.jobqueue import Queue
 from agentorch.settings import Settings
+from agentorch.states import State
 
 
 @dataclass(frozen=True)
 class Before:
-    """A job before it is edited: its document, how many steps are over, the hash of all of it."""
+    """A job before it is edited: its document, how many steps are over, the hash of all of it,
+    and where it was.
+    """
 
     document: Document
     over: int
     hash: str
+    state: State | None
 
     def text(self) -> bytes:
         """What may be edited of it."""
@@ -58,7 +62,9 @@ def main(word: str, path: str | None, shown: str | None) -> None:
         kept, content = _given(before, path)
         try:
             wanted = editing.merged(before.document, before.over, parse(content))
-            job = edit(queue, word, wanted, _door(settings), shown=shown or before.hash)
+            job = edit(
+                queue, word, wanted, _door(settings), shown=shown or before.hash, seen=before.state
+            )
         except Invalid as invalid:
             if kept is not None:
                 say(f"what you wrote is in {kept}: give it again with --file")
@@ -76,7 +82,7 @@ def _before(queue: Queue, word: str) -> Before:
     seen = approvals.shown(paths)
     found, state = find(queue, paths.directory.name), JobArtifacts(paths).read_state()
     over = 0 if state is None else found.job.index(state.progress.current)
-    return Before(found.document, over, seen)
+    return Before(found.document, over, seen, found.state)
 
 
 def _door(settings: Settings) -> Door:
@@ -111,4 +117,8 @@ def _from_editor(before: Before) -> tuple[Path, bytes]:
     if ended.returncode != 0:
         kept.unlink()
         raise Invalid([f"{editor!r} ended with {ended.returncode}: nothing was changed"])
-    return kept, kept.read_bytes()
+    try:
+        return kept, kept.read_bytes()
+    except OSError as problem:
+        words = f"{editor!r} left no file: {problem.strerror}: nothing was changed"
+        raise Invalid([words]) from problem

@@ -16,9 +16,9 @@ import click
 
 from agentorch import firing, oncalendar, schedules
 from agentorch.agents.registry import load as load_agents
+from agentorch.artifacts import JobArtifacts
 from agentorch.commands.shape import answer, configured, note, program, say, told_by
 from agentorch.contracts.door import Door
-from agentorch.documents import read_json
 from agentorch.errors import Invalid
 from agentorch.firing import Fired
 from agentorch.inspect import status_word
@@ -129,7 +129,7 @@ def _status(queue: Queue, job_id: str) -> str | None:
         place = queue.find(read_job(artifacts.job))
     except FileNotFoundError:
         return None
-    return status_word(place[0] if place else None, read_json(artifacts.state))
+    return status_word(place[0] if place else None, JobArtifacts(artifacts).told_state())
 
 
 def _shown(value: object) -> str:

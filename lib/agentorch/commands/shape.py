@@ -58,6 +58,9 @@ def _unexpected(problem: Exception) -> Exit:
         people = " and ".join(dict.fromkeys(("root", owner)))
         say(f"{problem.filename}: {problem.strerror}: only {people} may change it")
         return Exit.USAGE
+    if isinstance(problem, IsADirectoryError | NotADirectoryError):
+        say(f"{problem.filename}: {problem.strerror}")
+        return Exit.USAGE if isinstance(problem, IsADirectoryError) else Exit.CONFIGURATION
     import traceback  # noqa: PLC0415  (nobody else needs it)
 
     traceback.print_exc()

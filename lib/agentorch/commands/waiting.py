@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+from agentorch.artifacts import JobArtifacts
 from agentorch.commands.shape import say
-from agentorch.documents import read_json
 from agentorch.errors import Exit
 from agentorch.inotify import Inotify, Mask
 from agentorch.inspect import Row, find, rows, status_word
@@ -67,7 +67,7 @@ def _wait_for_one(queue: Queue, word: str, until: float | None, said: set[str]) 
         poll.register(events, select.POLLIN)
         while True:
             found = find(queue, job_id)
-            document = read_json(queue.roots.artifacts(job_id).state)
+            document = JobArtifacts(queue.roots.artifacts(job_id)).told_state()
             word = status_word(found.state, document) or "submitting"
             _progress(job_id, word, document["current_step"] if document is not None else None)
             if found.key is not None and found.state in RESTING:

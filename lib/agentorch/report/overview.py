@@ -5,15 +5,16 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from agentorch.artifacts import summed
-from agentorch.contracts.values import job_of
 from agentorch.documents import Document
+from agentorch.errors import Damaged
 from agentorch.inspect import status_word
 from agentorch.job import Job, Key
-from agentorch.jobqueue import Queue
+from agentorch.jobqueue import Queue, current_job
 from agentorch.paths import ArtifactPaths, AttemptPaths
 from agentorch.redact import Redactor
 from agentorch.report.gathering import mapping_in, read_document
@@ -122,15 +123,12 @@ def _entries(queue: Queue, listed: Sequence[tuple[Key, State]], now: datetime) -
     seen = set()
     redactor = Redactor()
     for key, state in listed:
-        document = _document(queue.roots.artifacts(key.job_id))
-        if document and key.job_id not in seen:
+        if key.job_id in seen:
+            continue
+        with suppress(Damaged):  # or it vanished
+            job = current_job(queue.roots.artifacts(key.job_id))
             seen.add(key.job_id)
-            yield _entry(queue, job_of(document), state, redactor, now)
-
-
-def _document(paths: ArtifactPaths) -> Document:
-    """The job as it is by now (jobqueue.current_document); {} where it vanished, or is torn."""
-    return read_document(paths.edited) or read_document(paths.job)
+            yield _entry(queue, job, state, redactor, now)
 
 
 def _entry(queue: Queue, job: Job, place: State, redactor: Redactor, now: datetime) -> Entry:
