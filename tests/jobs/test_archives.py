@@ -366,7 +366,7 @@ BAD: dict[str, tuple[Alter, str]] = {
         "a count is none",
     ),
     "result": (with_document("artifacts/result.json", lambda d: {**d, "status": "x"}), ".status"),
-    "no job": (with_document("artifacts/job.json", lambda _: None), "job.json: it is null"),
+    "null for a job": (with_document("artifacts/job.json", lambda _: None), "job.json: it is null"),
     "step's result": (
         with_document("artifacts/steps/a/attempts/1/result.json", lambda _: {}),
         "is missing",
