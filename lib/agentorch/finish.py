@@ -137,6 +137,7 @@ def give_back(slot: Slot, key: Key, job: Job, state: JobState, *, as_: Key | Non
 def set_aside(slot: Slot, key: Key) -> None:
     """Puts a job of ours that can't be read into failed/, as it is: others are to go on."""
     ledger.settle_lost(slot.queue.roots, key.job_id, datetime.now(UTC))
+    ledger.lies(slot.queue.roots, key.job_id, State.FAILED)
     slot.give(key, State.FAILED)
 
 

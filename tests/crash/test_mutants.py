@@ -91,7 +91,7 @@ MUTANTS = (
         "    _write_all(descriptor, content)\n    os.fsync(descriptor)\n",
         "    _write_all(descriptor, content)\n",
         powerless,
-        says="the end: recovery: 70",
+        says="was acknowledged and is failed",
         mounts=True,
     ),
     Mutant(
@@ -112,7 +112,7 @@ MUTANTS = (
         "                artifacts.directory.mkdir(0o750)\n"
         "            os.link(incoming, self.paths.file(first_state(job), job.key))\n",
         killed(scenes.SUBMIT_ONE, 1),
-        says="recovery: 70",  # the runner that takes it finds no job of that id
+        says="not two names of one inode",  # the runner that takes it finds no job of that id
     ),
     Mutant(
         "a key is not kept before its job",
@@ -137,7 +137,7 @@ MUTANTS = (
         "    temporary = _temporary(path)\n    path.write_bytes(content)\n    try:\n"
         "        _create(temporary, content, mode)\n",
         killed(scenes.CANCEL, 1),
-        says="recovery: 70",
+        says="state.json is torn",
     ),
     Mutant(
         "a job is moved before its end is written",
@@ -158,8 +158,8 @@ MUTANTS = (
     Mutant(
         "recovery trusts that a file stays where it is",
         "jobqueue.py",
-        "        except FileNotFoundError:  # its submitter ended well just now",
-        "        except ZeroDivisionError:  # its submitter ended well just now",
+        "        except (Damaged, FileNotFoundError):  # its submitter ended just now",
+        "        except ZeroDivisionError:  # its submitter ended just now",
         on_site(concurrency.test_recovery_and_a_submitter_that_ends_just_now),
     ),
 )
