@@ -72,10 +72,8 @@ def decisions(paths: ArtifactPaths) -> list[dict[str, Any]]:
 
 
 def _is_decision(line: Any) -> bool:
-    if not isinstance(line, dict):
-        return False
-    named = isinstance(line.get("who"), dict) and isinstance(line["who"].get("name"), str)
-    return named and isinstance(line.get("what"), str) and isinstance(line.get("when"), str)
+    kinds = {"what": str, "when": str, "who": dict}
+    return isinstance(line, dict) and all(isinstance(line.get(k), v) for k, v in kinds.items())
 
 
 def who() -> dict[str, Any]:

@@ -91,7 +91,7 @@ MUTANTS = (
         "    _write_all(descriptor, content)\n    os.fsync(descriptor)\n",
         "    _write_all(descriptor, content)\n",
         powerless,
-        says="was acknowledged and is failed",
+        says="job.json is torn",
         mounts=True,
     ),
     Mutant(
