@@ -140,5 +140,7 @@ def test_a_tab(shell: Shell, typed: str, completed: str) -> None:
 
 
 def test_a_program_by_its_path(shell: Shell, prefix: Path) -> None:
+    """Of any program, bash only loads the completion at the first TAB after a path."""
     typed = f"{prefix}/bin/agentorch-ls --fa"
+    shell.completed(typed)
     assert shell.completed(typed) == f"{prefix}/bin/agentorch-ls --failed "
