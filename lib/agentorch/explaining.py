@@ -99,7 +99,8 @@ def _retrying(facts: Facts) -> Explanation:
 
 def _lost(facts: Facts, slot: SlotFacts, details: tuple[str, ...]) -> Explanation:
     on = ("its step runs on in a unit of its own, and will be waited for",) if facts.runs_on else ()
-    do = Do("agentorch-reclaim", "puts it back into the queue; a timer does within a minute")
+    now = "agentorch-reclaim --stale-after-sec 0"
+    do = Do(now, "puts it back into the queue; a timer does within a minute")
     answer = f"its owner is dead: nobody holds slot {slot.name}"
     return _told(facts, Why.OWNER_LOST, answer, (*details, *on), do=(do,))
 

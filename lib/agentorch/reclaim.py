@@ -8,6 +8,7 @@ is left alone, however long its job runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -166,6 +167,7 @@ def left_behind(roots: Roots, state: JobState) -> JobState:
 
 
 def _age_s(state: JobState) -> float:
+    """How long ago the job was claimed; without end where no claim is on record, nor any owner."""
     if state.claimed_at is None:
-        return 0.0
+        return math.inf
     return (datetime.now(UTC) - moment_of(state.claimed_at)) / timedelta(seconds=1)

@@ -280,6 +280,18 @@ def test_reclaim_takes_from_the_dead_and_never_from_the_stopped(here: Installati
     assert (found["queue_state"], found["status"]) == ("pending", "pending")
 
 
+def test_what_no_claim_is_on_record_of_is_not_young(here: Installation) -> None:
+    """Its owner died before it wrote one, or left it for the next to adopt."""
+    job_id = running(here)
+    slot = here.state / "queue/running/9"
+    slot.mkdir()
+    (slot / ".lock").touch()
+    (queued,) = (here.state / "queue/pending").glob("*.json")
+    queued.rename(slot / queued.name)
+    assert json.loads(here.run("reclaim").stdout) == {"reclaimed": 1, "stale_after_sec": 600}
+    assert here.status(job_id)["queue_state"] == "pending"
+
+
 def test_priority_is_claimed_first_even_by_a_runner_that_listed_already(here: Installation) -> None:
     order = "printf '%s\\n' \"$AGENTORCH_GOAL\" >> " + str(here.top / "order")
     first = here.submit(step("a", ": > started; while ! [ -e $HOME/go ]; do sleep 0.05; done"))

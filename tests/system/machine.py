@@ -262,7 +262,8 @@ def booted(
     lower = tree(suite, packages)
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
-        name = f"agentorch-{scratch.name}".replace("_", "-").lower()
+        # a host name, which neither holds a _ nor ends with a -
+        name = f"agentorch-{scratch.name}".replace("_", "0")
         (scratch / "disk").mkdir()
         with overlay(lower, scratch / "disk") as root:
             for unit in NOT_INSIDE:
