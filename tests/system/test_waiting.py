@@ -21,6 +21,8 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not
 ENVIRONMENT = "/etc/agentorch/agentorch.env"
 USUAL = "ENABLE_REAL_CLI=1\nALLOWED_BINARIES=sh\nMAILTO=ops\n"
 NOTIFY = "/etc/agentorch/notify.d"
+LOCK = f"{STATE}/queue/announcing.lock"
+COUNTED = "/var/log/agentorch-count"
 EXAMPLES = TOP / "examples/notify.d"
 WATCHED_S = 60
 # As postfix(1) has it: who sends mail becomes another group, which may write into the spool.
@@ -145,11 +147,17 @@ def hold(machine: Machine, job_id: str) -> None:
 # ---- who hears of it --------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def nobody(machine: Machine) -> None:
+    """Nobody is told of anything yet, nor was ever."""
+    at_rest(machine)
+    machine.shell(f"rm -rf {NOTIFY}/* {LOCK} {COUNTED} && install -d -o agentorch {COUNTED}")
+
+
 def test_nobody_to_tell_starts_nothing(machine: Machine) -> None:
     job_id = submit(machine, step("true"), policy={"requires_approval": True})
     time.sleep(3)
-    lock = f"{STATE}/queue/announcing.lock"
-    assert machine.run("test", "-e", lock, check=False).returncode != 0
+    assert machine.run("test", "-e", LOCK, check=False).returncode != 0
     machine.run("agentorch-cancel", job_id)
 
 
@@ -157,8 +165,7 @@ def test_a_mail_is_sent_soon_and_once_while_the_job_waits(machine: Machine) -> N
     machine.shell(SPOOL)
     machine.put("/usr/sbin/sendmail", SENDMAIL, "0755")
     machine.put(f"{NOTIFY}/mail", (EXAMPLES / "mail").read_bytes(), "0755")
-    machine.put(f"{NOTIFY}/count", b"#!/bin/sh\necho run >>/var/log/agentorch-count/runs\n", "0755")
-    machine.shell("install -d -o agentorch /var/log/agentorch-count")
+    machine.put(f"{NOTIFY}/count", f"#!/bin/sh\necho run >>{COUNTED}/runs\n".encode(), "0755")
     job_id = submit(machine, step("true"), goal="to be read", policy={"requires_approval": True})
     machine.wait_for("ls /var/spool/drop | grep -q .", 20, "the mail is in the spool")
     mail = machine.shell("cat /var/spool/drop/*")
@@ -167,7 +174,7 @@ def test_a_mail_is_sent_soon_and_once_while_the_job_waits(machine: Machine) -> N
     assert machine.shell("stat -c %U:%G /var/spool/drop/*") == "agentorch:dropping"
     # the timer has come by meanwhile
     time.sleep(WATCHED_S + 15)
-    assert machine.output("cat", "/var/log/agentorch-count/runs") == "run"
+    assert machine.output("cat", f"{COUNTED}/runs") == "run"
     machine.run("agentorch-approve", job_id)
     gets_to(machine, job_id, "done")
     machine.wait_for(partial(is_quiet, machine), why="nothing is told any more")
@@ -181,7 +188,7 @@ def is_quiet(machine: Machine) -> bool:
 def test_what_failed_is_told_by_the_timer_and_over_a_reboot(machine: Machine) -> None:
     machine.put(
         f"{NOTIFY}/fails",
-        b"#!/bin/sh\ntest -e /etc/mended && touch /var/log/agentorch-count/m\n",
+        f"#!/bin/sh\ntest -e /etc/mended && touch {COUNTED}/m\n".encode(),
         "0755",
     )
     job_id = submit(machine, step("true"), policy={"requires_approval": True})
@@ -189,11 +196,10 @@ def test_what_failed_is_told_by_the_timer_and_over_a_reboot(machine: Machine) ->
     machine.wait_for(f"grep -q 'exited with 1' {known}", why="it has failed")
     machine.shell(f"""sed -i 's/"again_at": "20../"again_at": "2000/' {known}; touch /etc/mended""")
     machine.reboot()
-    machine.wait_for("test -e /var/log/agentorch-count/m", 90, "the timer tells it")
+    machine.wait_for(f"test -e {COUNTED}/m", 90, "the timer tells it")
     said = machine.output("journalctl", "--boot=all", "-ocat", "-tagentorch-announce")
     assert f"{job_id}: notify.d/fails: it exited with 1; again at " in said
     machine.run("agentorch-cancel", job_id)
-    machine.run("rm", f"{NOTIFY}/fails")
 
 
 def test_a_slow_one_is_no_reason_to_start_again_and_again(machine: Machine) -> None:
