@@ -52,6 +52,7 @@ def test_an_id_that_is_somebody_elses_is_not_the_keys(door: Door) -> None:
 
 def test_a_key_whose_submitter_died_early_is_completed(door: Door) -> None:
     queue = door.site.queue
+    queue.prepare()
     before = set(queue.paths.keys.iterdir())
     first = door.post({"goal": "x"}, Idempotency_Key="early").document["job_id"]
     (made,) = set(queue.paths.keys.iterdir()) - before

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -155,6 +156,11 @@ class _Server(ThreadingHTTPServer):
         """A connection; of a Unix socket nobody has an address."""
         connection, _ = self.socket.accept()
         return connection, ("local", 0)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Prints what went wrong; that a client hangs up is not wrong."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Connection(BaseHTTPRequestHandler):
