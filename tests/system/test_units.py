@@ -34,6 +34,10 @@ MOST = {
 }
 HOUSEKEEPERS = ("reclaim", "gc", "metrics", "notify", "announce")
 USUALLY_MOST = 10
+# The generator ran after the last change, and what started it is over.
+GENERATED = "/run/systemd/generator/agentorch.target.d/50-agentorch.conf"
+TAKEN_OVER = f"""! find {ENVIRONMENT} -cnewer {GENERATED} | grep -q . &&
+[ "$(systemctl is-active agentorch-config.service)" = inactive ]"""
 # Start limits are 200 in 2 s of a path unit, 5 in 10 s of a service: what spins has shown it.
 WATCHED_S = 20
 
@@ -202,6 +206,7 @@ def test_steps_end_with_the_target_not_with_their_runner(fresh: Machine) -> None
 def test_a_wrong_configuration_starts_each_unit_once(fresh: Machine) -> None:
     job_id = submit(fresh, "echo done >file", policy={"requires_approval": True})
     fresh.put(ENVIRONMENT, USUAL + b"SANDBOX=maybe\n")
+    fresh.wait_for(TAKEN_OVER, why="the configuration is taken over")
     fresh.shell("cd $1/queue; mv awaiting_approval/*$2* pending", STATE, job_id)
     fresh.run("curl", "--silent", "--max-time", "5", "127.0.0.1:8080/health", check=False)
     units = (RUNNER, "agentorch-webhook.service", "agentorch-reclaim.service")
