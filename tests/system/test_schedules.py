@@ -36,6 +36,13 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+def none(machine: Machine) -> None:
+    """No schedules yet."""
+    machine.shell(f"rm -f {FOLDER}/*.json")
+    machine.wait_for("! systemctl list-timers --no-legend 'agentorch-schedule@*' | grep -q .")
+
+
 def schedule(name: str, **fields: Any) -> dict[str, Any]:
     """A schedule of a job that is soon done."""
     when = {} if "on_calendar" in fields else {"schedule": "0 0 1 1 *"}
