@@ -127,12 +127,12 @@ def eventually(true: Callable[[], object], seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
-def processes_with(marker: str) -> list[int]:
-    """The processes whose command line or environment holds this word, but us."""
+def processes_with(marker: str, file: str = "cmdline") -> list[int]:
+    """The processes but us that hold this word in their command line or their `environ`."""
     found = []
     for directory in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = (directory / "cmdline").read_bytes()
+            words = (directory / file).read_bytes()
             if marker.encode() in words and int(directory.name) != os.getpid():
                 found.append(int(directory.name))
     return found
