@@ -1,17 +1,12 @@
-"""A job's files as the values of its page. What is missing, torn or odd is left out, never guessed.
-
-Nothing is read whole that may be large: of logs the end, of reports the beginning.
-"""
+"""A job's files as the values of its page: what is not known is left out, never guessed."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from agentorch.approvals import decisions
@@ -23,25 +18,22 @@ from agentorch.jobqueue import Queue
 from agentorch.paths import ArtifactPaths, AttemptPaths, StepPaths
 from agentorch.redact import Redactor
 from agentorch.report import markup, patches, timeline
+from agentorch.report.reading import (
+    End,
+    beginning,
+    end_of,
+    list_in,
+    mapping_in,
+    read_document,
+    string_in,
+)
 from agentorch.report.waits import Course, Ran, Wait, waits
 from agentorch.report.words import between_s, figure, moment, plain
 from agentorch.states import ENDED, State
 
-MAX_JSON_BYTES = 16 * 1024 * 1024
-MAX_REPORT_BYTES = 128 * 1024
-MAX_LOG_BYTES = 64 * 1024
-MAX_LOG_LINES = 200
 MAX_ATTEMPTS = 50
 MAX_DECISIONS = 200
 FACTS = ("duration_ms", "cost_usd", "tokens_in", "tokens_out", "cpu_s", "memory_peak_bytes")
-
-
-@dataclass(frozen=True)
-class End:
-    """The end of a log; `left_out_bytes` of it are not here."""
-
-    text: str = ""
-    left_out_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ class AttemptView:
     cap: str = ""
     refused: tuple[str, ...] = ()
     metrics: Mapping[str, Any] | None = None
-    logs: End = End()
+    logs: End = field(default_factory=End)
 
     @property
     def seconds(self) -> float | None:
@@ -175,7 +167,7 @@ def job_view(queue: Queue, found: Found, now: datetime) -> JobView:
         directory=str(paths.directory),
         goal=clean(found.job.goal),
         metadata=clean(json.dumps(dict(found.job.metadata), ensure_ascii=False, indent=2)),
-        summary=_string(result, "summary"),
+        summary=string_in(result, "summary"),
         error=mapping_in(result, "error"),
         question=_asked(steps) if found.state is State.AWAITING_APPROVAL else "",
         started_at=moment(state.get("started_at")),
@@ -261,7 +253,7 @@ def _step(paths: StepPaths, step: Step, told: Mapping[str, Any]) -> StepView:
     text, left_out = beginning(paths.attempt(attempts[-1].number).report) if attempts else ("", 0)
     return StepView(
         step=step,
-        status=_string(told, "status") or "pending",
+        status=string_in(told, "status") or "pending",
         attempts=attempts,
         prompt=Redactor().redact(step.prompt),
         is_accepted=told.get("accepted") is True,
@@ -293,7 +285,7 @@ def _attempt(paths: AttemptPaths, number: int, told: Mapping[str, Any]) -> Attem
     result = read_document(paths.result)
     logs = end_of(paths.logs)
     allowance = read_document(paths.allowance)
-    may_cost_usd, cap = figure(allowance.get("max_cost_usd")), _string(allowance, "cap")
+    may_cost_usd, cap = figure(allowance.get("max_cost_usd")), string_in(allowance, "cap")
     if not result:
         is_it = told.get("attempt") == number
         return AttemptView(
@@ -311,22 +303,22 @@ def _attempt(paths: AttemptPaths, number: int, told: Mapping[str, Any]) -> Attem
     network = mapping_in(result, "network") or {}
     return AttemptView(
         number=number,
-        status=_string(result, "status") or "unknown",
-        outcome=_string(result, "outcome"),
-        summary=_string(result, "summary"),
+        status=string_in(result, "status") or "unknown",
+        outcome=string_in(result, "outcome"),
+        summary=string_in(result, "summary"),
         started_at=moment(result.get("started_at")),
         finished_at=moment(result.get("finished_at")),
-        model=_string(result, "model"),
-        error_code=_string(error, "code"),
+        model=string_in(result, "model"),
+        error_code=string_in(error, "code"),
         error_details=_details(error),
-        question=_string(result, "question"),
-        verdict=_string(verdict, "decision"),
-        reasons=tuple(plain(one) for one in _list(verdict, "reasons")[:50]),
+        question=string_in(result, "question"),
+        verdict=string_in(verdict, "decision"),
+        reasons=tuple(plain(one) for one in list_in(verdict, "reasons")[:50]),
         program=_program(mapping_in(result, "program") or {}),
-        credential=_string(result, "credential"),
+        credential=string_in(result, "credential"),
         may_cost_usd=may_cost_usd,
         cap=cap,
-        refused=tuple(plain(one) for one in _list(network, "refused")[:50]),
+        refused=tuple(plain(one) for one in list_in(network, "refused")[:50]),
         metrics=mapping_in(result, "metrics") or {},
         logs=logs,
     )
@@ -338,59 +330,8 @@ def _details(error: Mapping[str, Any]) -> str:
 
 
 def _program(program: Mapping[str, Any]) -> str:
-    words = (_string(program, "path"), _string(program, "version"))
+    words = (string_in(program, "path"), string_in(program, "version"))
     return " ".join(word for word in words if word)
-
-
-# ---- reading ----------------------------------------------------------------------------------
-
-
-def read_document(path: Path) -> Document:
-    """A JSON object; {} where there is none, it is torn, or it is beyond all bounds."""
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        with path.open("rb") as file:
-            found = json.loads(file.read(MAX_JSON_BYTES))
-        return found if isinstance(found, dict) else {}
-    return {}
-
-
-def beginning(path: Path) -> tuple[str, int]:
-    """The beginning of a text, and how many bytes follow that are left out."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        content = file.read(MAX_REPORT_BYTES)
-        return content.decode("utf-8", "replace"), max(0, size - len(content))
-    return "", 0
-
-
-def end_of(path: Path) -> End:
-    """The last lines of a log."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        file.seek(max(0, size - MAX_LOG_BYTES))
-        lines = file.read(MAX_LOG_BYTES).split(b"\n")
-        if size > MAX_LOG_BYTES:
-            lines = lines[1:] or [b""]  # the first is a piece of one
-        kept = b"\n".join(lines[-MAX_LOG_LINES - 1 :]).rstrip(b"\n")
-        left_out = size - len(kept) if len(lines) > MAX_LOG_LINES + 1 or size > MAX_LOG_BYTES else 0
-        return End(kept.decode("utf-8", "replace"), left_out)
-    return End()
-
-
-def mapping_in(document: Mapping[str, Any], name: str) -> Document | None:
-    """A field that is an object, None where it is something else."""
-    found = document.get(name)
-    return found if isinstance(found, dict) else None
-
-
-def _list(document: Mapping[str, Any], name: str) -> list[Any]:
-    found = document.get(name)
-    return found if isinstance(found, list) else []
-
-
-def _string(document: Mapping[str, Any], name: str) -> str:
-    found = document.get(name)
-    return "" if found is None else plain(found)
 
 
 def facts(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from agentorch.job import Job, Key
 from agentorch.jobqueue import Queue, current_job
 from agentorch.paths import ArtifactPaths, AttemptPaths
 from agentorch.redact import Redactor
-from agentorch.report.gathering import mapping_in, read_document
+from agentorch.report.reading import mapping_in, read_document
 from agentorch.report.words import between_s, figure, moment
 from agentorch.states import State
 
