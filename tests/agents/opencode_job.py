@@ -7,12 +7,13 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from tests.polling import eventually
 
 from agentorch.agents import ends
 from agentorch.agents.base import Command, Ending, Endpoint, Exit, Line, Request
@@ -148,10 +149,7 @@ def exit_of(code: int) -> Exit:
 
 
 def until_asked(double: ModelDouble) -> None:
-    deadline = time.monotonic() + RUN_S
-    while not double.asked:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: double.asked, RUN_S)
 
 
 @contextmanager

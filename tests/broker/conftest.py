@@ -10,8 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -182,11 +181,3 @@ def at(url: str, **environment: str) -> dict[str, str]:
 
 def text(answer: http.client.HTTPResponse) -> str:
     return answer.read().decode()
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    """Waits for what another process does in its own time."""
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -13,8 +13,9 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 import pytest
-from tests.broker.conftest import KEY, Site, Start, at, eventually, text
+from tests.broker.conftest import KEY, Site, Start, at, text
 from tests.broker.provider import Answer, Asked, event, events, head, message, provider, whole
+from tests.polling import eventually
 
 from agentorch.agents import ends
 from agentorch.agents.ends import UNCLASSIFIED, classified

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.broker.conftest import GRANT, KEY, Start, at, eventually
+from tests.broker.conftest import GRANT, KEY, Start, at
 from tests.broker.provider import events, message, provider
+from tests.polling import eventually
 
 from agentorch.broker import client
 from agentorch.broker.account import Account, End, ModelAccount, account_of, document

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.polling import eventually
 
 from agentorch.broker import connect
 
@@ -209,28 +209,20 @@ def test_no_more_than_so_many_of_one_step(door: Door) -> None:
     assert door.told("public.example:443") == OPEN
     for connection in connections:
         connection.close()
-    happens(lambda: door.told(line, "greedy") == OPEN)
+    eventually(lambda: door.told(line, "greedy") == OPEN, PATIENCE_S)
 
 
 # ---- its ends -----------------------------------------------------------------------------------
 
 
-def happens(true: Callable[[], bool]) -> None:
-    """Waits until it is so."""
-    until = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
 def test_a_client_that_leaves_leaves_nothing(door: Door) -> None:
-    happens(lambda: door.account()["open"] == 0)
+    eventually(lambda: door.account()["open"] == 0, PATIENCE_S)
     for name in ("public.example", "dead.example"):
         for _ in range(10):
             door.ask(f"{name}:443").close()
     with door.ask(f"public.example:{FLOODS}") as connection:
         assert first_line(connection) == OPEN
-    happens(lambda: door.account()["open"] == 0)
+    eventually(lambda: door.account()["open"] == 0, PATIENCE_S)
     assert door.account()["lines"][-1].startswith("job/step: CONNECT ")
     assert TOKEN not in str(door.account()["lines"])
 

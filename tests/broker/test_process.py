@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.broker.conftest import PROGRAM, Start, at, eventually
+from tests.broker.conftest import PROGRAM, Start, at
 from tests.broker.provider import provider, whole
+from tests.polling import eventually
 
 from agentorch.errors import Exit
 

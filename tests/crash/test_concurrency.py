@@ -13,10 +13,11 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.polling import eventually
 
 from agentorch.states import State
 
@@ -81,7 +82,7 @@ def test_the_slower_of_two_submitters_is_the_second(site: Site) -> None:
     # strace waits before the call: long enough for the other to end
     slow = site.start("submit", "-", under=inject_argv(Point("link", 1), "delay_enter=3s"))
     give(slow, lines(job(ID, "true")))
-    eventually(site.roots.artifacts(ID).directory.exists)
+    eventually(site.roots.artifacts(ID).directory.exists, 30)
     quick = site.run("submit", "-", stdin=lines(job(ID, "true")))
     assert (quick.code, ended(slow).code) == (0, 2)
     assert site.recover() == []
@@ -95,11 +96,13 @@ def test_recovery_and_a_submitter_that_ends_just_now(site: Site) -> None:
     under = inject_argv(Point("link", 1), "signal=SIGSTOP")
     submitter = site.start("submit", "-", under=under)
     give(submitter, lines(job(ID, "true")))
-    eventually(lambda: [p for p in site.queue.paths.incoming.iterdir() if p.stat().st_nlink == 2])
+    eventually(
+        lambda: [p for p in site.queue.paths.incoming.iterdir() if p.stat().st_nlink == 2], 30
+    )
     incoming = next(site.queue.paths.incoming.iterdir())
     # strace waits before the call: long enough for the submitter to end
     recovery = site.start("reclaim", under=inject_argv(Point("flock", 1), "delay_enter=3s"))
-    eventually(lambda: traced(recovery) and has_open(traced(recovery)[0], incoming))
+    eventually(lambda: traced(recovery) and has_open(traced(recovery)[0], incoming), 30)
     os.kill(traced(submitter)[0], signal.SIGCONT)
     assert ended(submitter).ids == [ID]
     assert ended(recovery).code == 0
@@ -113,7 +116,7 @@ def test_a_stopped_runner_keeps_its_job(site: Site) -> None:
     real.submit(job(ID, 'echo x >>"$HOME/ran"; until [ -e "$HOME/go" ]; do sleep 0.02; done'))
     runner = real.start("runner", "--drain")
     home = real.roots.workspace(ID).home("exec")
-    eventually((home / "ran").exists)
+    eventually((home / "ran").exists, 30)
     runner.send_signal(signal.SIGSTOP)
     try:
         reclaimed = json.loads(real.run("reclaim", "--stale-after-sec", "0").out)
@@ -218,14 +221,6 @@ def overrun(site: Site, job_id: str, state: State) -> Iterator[str]:
 
 
 # ---- processes --------------------------------------------------------------------------------
-
-
-def eventually(true: Callable[[], object], seconds: float = 30) -> None:
-    """Waits for something that no event tells."""
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "it did not come about"
-        time.sleep(0.01)
 
 
 def give(process: subprocess.Popen[str], stdin: str) -> None:

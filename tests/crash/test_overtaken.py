@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
-from tests.jobs.conftest import eventually
+from tests.polling import eventually
 
 from agentorch.approvals import mark
 from agentorch.inspect import find

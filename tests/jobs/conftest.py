@@ -8,8 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,14 +116,6 @@ class Installation:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             process.communicate(timeout=TIMEOUT_S)
-
-
-def eventually(true: Callable[[], object], seconds: float = 20) -> None:
-    """Waits until something outside our programs' own words is so."""
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until, "it did not come about"
-        time.sleep(0.01)
 
 
 def processes_with(marker: str, file: str = "cmdline") -> list[int]:

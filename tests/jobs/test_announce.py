@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.polling import eventually
 
 from agentorch import announcing
 from agentorch.expiring import end, over
@@ -23,7 +24,7 @@ from agentorch.jobqueue import Queue
 from agentorch.journal import Journal
 from agentorch.settings import load
 
-from .conftest import ROOT, Installation, eventually, step
+from .conftest import ROOT, Installation, step
 
 EXAMPLES = ROOT / "examples/notify.d"
 HEARS = 'cat >>"$HOME/$(basename "$0").heard"'

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.jobs.conftest import ROOT, Installation, eventually, step
+from tests.jobs.conftest import ROOT, Installation, step
+from tests.polling import eventually
 
 from agentorch.commands import COMMANDS
 

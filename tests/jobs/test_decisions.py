@@ -15,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.jobs.conftest import Installation, eventually, processes_with, step
+from tests.jobs.conftest import Installation, processes_with, step
+from tests.polling import eventually
 
 from agentorch.approvals import mark, shown
 from agentorch.jobqueue import Queue

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.polling import eventually
 
 from agentorch.collect import TRASH
 
-from .conftest import Installation, eventually, step
+from .conftest import Installation, step
 
 ALL = {"ARTIFACTS_TTL_SEC": "0", "WORKSPACES_TTL_SEC": "0", "RETENTION_MAX_BYTES": "1"}
 NONE = {"ARTIFACTS_TTL_SEC": "0", "WORKSPACES_TTL_SEC": "0"}

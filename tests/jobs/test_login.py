@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.jobs.conftest import Installation, eventually
+from tests.jobs.conftest import Installation
+from tests.polling import eventually
 
 FILE = ".claude/.credentials.json"
 WRITES = f"mkdir -p .claude; umask 0; echo '{{\"token\": 1}}' >{FILE}"

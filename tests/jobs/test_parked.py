@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from tests.jobs import wall
-from tests.jobs.conftest import Installation, eventually, step
+from tests.jobs.conftest import Installation, step
+from tests.polling import eventually
 from tests.soak.clock import Clock
 
 from agentorch.documents import read_json

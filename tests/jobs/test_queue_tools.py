@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.jobs.conftest import Installation, eventually, step
+from tests.jobs.conftest import Installation, step
+from tests.polling import eventually
 
 from agentorch import ages, metrics
 from agentorch.inspect import find

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.jobs.conftest import Installation, eventually, step
+from tests.jobs.conftest import Installation, step
+from tests.polling import eventually
 
 
 def gate(here: Installation, job_id: str, name: str) -> bool:

@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
+from tests.polling import eventually
 
 from agentorch.decide import hold
 from agentorch.jobqueue import Queue
 from agentorch.paths import Roots
 from agentorch.terminal import controlling_argv
 
-from .conftest import TIMEOUT_S, Installation, eventually, processes_with, step
+from .conftest import TIMEOUT_S, Installation, processes_with, step
 
 pytestmark = pytest.mark.needs("git", "bwrap")
 WRITES = "echo made >new"

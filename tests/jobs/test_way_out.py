@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.polling import eventually
 
 from agentorch import beneath, selftest
 from agentorch.agents.base import Ending, Exit
@@ -25,7 +26,7 @@ from agentorch.scripted import Hang, ModelDouble, Turn, playing
 from agentorch.states import OutcomeClass
 from agentorch.wayout import forget
 
-from .conftest import Installation, eventually, processes_with
+from .conftest import Installation, processes_with
 
 pytestmark = pytest.mark.needs("bwrap")
 

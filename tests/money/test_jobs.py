@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from tests.broker.provider import Asked, event, events, provider
-from tests.jobs.conftest import Installation, eventually, here
+from tests.jobs.conftest import Installation, here
+from tests.polling import eventually
 
 from agentorch.broker import client
 from agentorch.scripted import Fault, Hang, ModelDouble

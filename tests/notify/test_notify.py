@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.jobs.conftest import Installation, eventually, step
+from tests.jobs.conftest import Installation, step
+from tests.polling import eventually
 
 from agentorch import atomic, expiring
 from agentorch.job import Waiting

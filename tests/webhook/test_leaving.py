@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.polling import eventually
 
 from agentorch.states import State
 
@@ -159,7 +160,7 @@ def test_a_unix_socket_of_its_own_and_a_port(site: Site) -> None:
             stderr=stderr,
         )
     try:
-        wait_for(lambda: "listening on" in log.read_text())
+        eventually(lambda: "listening on" in log.read_text(), TIMEOUT_S)
         assert os.stat(path).st_mode & 0o777 == 0o660
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
@@ -173,14 +174,6 @@ def test_a_unix_socket_of_its_own_and_a_port(site: Site) -> None:
         process.terminate()
         assert process.wait(TIMEOUT_S) == 0
     assert not path.exists()
-
-
-def wait_for(holds: object) -> None:
-    assert callable(holds)
-    end_s = time.monotonic() + TIMEOUT_S
-    while not holds():
-        assert time.monotonic() < end_s
-        time.sleep(0.02)
 
 
 @pytest.mark.skipif(
