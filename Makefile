@@ -16,6 +16,7 @@ PYTEST_ARGS ?=
 # a third of what the suites do is waiting; and whoever is done takes from who is not
 PARALLEL := -n 3 --dist worksteal
 VENV := .venv
+PYTEST := $(VENV)/bin/python -m pytest -q
 BIND ?= 127.0.0.1:8080
 PACKAGES := bash-completion:/usr/share/bash-completion/bash_completion bubblewrap:bwrap curl:curl gcc:gcc \
 	lintian:lintian openssh-client:ssh-keygen zsh:zsh \
@@ -85,9 +86,9 @@ install:
 
 # In CI what failed beside others is tried once more by itself; the first try stays in the log.
 test: packages $(VENV)/.dev
-	@$(VENV)/bin/python -m pytest -q $(PARALLEL) $(PYTEST_ARGS) || \
+	@$(PYTEST) $(PARALLEL) $(PYTEST_ARGS) || \
 		{ [ $$? -eq 1 ] && [ -n "$(CI)" ] && echo 'make: what failed is tried again' && \
-		$(VENV)/bin/python -m pytest -q --last-failed --last-failed-no-failures none $(PYTEST_ARGS); }
+		$(PYTEST) --last-failed --last-failed-no-failures none $(PYTEST_ARGS); }
 
 # hours
 test-all: export TEST_ALL := 1
@@ -95,13 +96,13 @@ test-all: test
 
 test-agents: $(VENV)/.dev
 	@packaging/need $(AGENT_PACKAGES) || echo 'make: the tests that need these will be skipped' >&2
-	@TEST_ALL=1 $(VENV)/bin/python -m pytest -q $(PARALLEL) $(AGENT_TESTS) $(PYTEST_ARGS)
+	@TEST_ALL=1 $(PYTEST) $(PARALLEL) $(AGENT_TESTS) $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev
 	@$(VENV)/bin/python tests/bench/run.py
 
 lint: $(VENV)/.dev
-	@$(VENV)/bin/python -m pytest -q tests/lint
+	@$(PYTEST) tests/lint
 
 # Where one stays missing, the tests that need it are skipped, each with its reason.
 packages:
