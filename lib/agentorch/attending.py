@@ -40,6 +40,7 @@ class Means:
 
     `job_patch` gives the whole change of a job's workspace; `check_room` raises TryAgain while too
     little of the disk is free to start anything; `admit` reserves what an attempt may cost.
+    `vacate` kills what is still inside a job's sandbox.
     """
 
     launcher: Launcher
@@ -52,6 +53,7 @@ class Means:
     check_room: Callable[[], None]
     without_secrets: Callable[[Document], Document]
     admit: Callable[[Attempt], Admission]
+    vacate: Callable[[Job], None]
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Attendance:
     def waited(self, attempt: Attempt, *, is_ours: bool) -> bool:
         """Waits until the step's lock is free, passing on a cancel or a stop meanwhile.
 
+        A sandbox that its step left running is ended: it would hold the lock as long as it likes.
         False: told to leave while an attempt still runs that is somebody else's, or outlives us.
         """
         stays = is_ours and not self.means.launcher.outlives
@@ -127,9 +130,22 @@ class Attendance:
                 if self.means.stopping() and not stays:
                     return False
                 told = self._pass_on(attempt.name, told)
+                if not self._is_attended(attempt, is_ours=is_ours):
+                    self.means.vacate(self.job)
                 self.means.events.wait(LOOK_AGAIN_S)
         finally:
             self.means.events.forget(watch)
+
+    def _is_attended(self, attempt: Attempt, *, is_ours: bool) -> bool:
+        """Whether the step's process still runs, not only what it started.
+
+        bwrap goes on where its starter is killed while it sets up: its first process asks for a
+        signal at its parent's death when that is past. Without a unit, a step is a child of the
+        job's owner, which we are, and ends with it.
+        """
+        if self.artifacts.paths.step(attempt.step.step_id).unit.exists():
+            return True
+        return is_ours and self.means.launcher.list().get(attempt.name) == "running"
 
     def _pass_on(self, name: str, told: Stop | None) -> Stop | None:
         why = Stop.CANCEL if self.cancelled() else Stop.GIVE_BACK if self.means.stopping() else None

@@ -37,6 +37,7 @@ from agentorch.launch.systemd import Systemd
 from agentorch.messages import Message
 from agentorch.place import policy_of
 from agentorch.reclaim import end_as_lost, reclaim, recounted, wake
+from agentorch.sandbox import vacate
 from agentorch.settings import Settings
 from agentorch.signals import Signals
 from agentorch.slots import Slot
@@ -307,8 +308,12 @@ class Runner:
                 check_room=self._check_room,
                 without_secrets=self.without_secrets,
                 admit=self._admit,
+                vacate=self._vacate,
             )
             return JobRun(slot, key, means).run()
+
+    def _vacate(self, job: Job) -> None:
+        vacate(self.settings.roots.workspace(job.job_id).work)
 
     def _admit(self, attempt: Attempt) -> Admission:
         found = admit(self.settings, self.agents, attempt, datetime.now(UTC))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -130,6 +131,29 @@ def test_a_job_that_kills_its_runners_does_not_loop(here: Installation) -> None:
     here.drain()
     found = here.status(job_id)
     assert (found["queue_state"], found["result"]["error"]["code"]) == ("failed", "infra")
+
+
+def test_what_a_killed_steps_sandbox_left_running_is_ended_not_waited_for(
+    here: Installation,
+) -> None:
+    """A bwrap whose starter is killed while it sets up goes on: it notices too late."""
+    job_id = running(here)
+    runner = here.start("runner")
+    eventually(lambda: gate(here, job_id, "started"))
+    runner.kill()
+    runner.wait()
+    lock, work = here.artifacts(job_id) / "steps/two/.lock", str(here.work(job_id))
+    inside = ("bwrap", "--dev-bind", "/", "/", "--bind", work, work, "sleep", "600")
+    eventually(lambda: subprocess.run(["flock", "-n", lock, "true"], check=False).returncode == 0)
+    with subprocess.Popen(["flock", "--no-fork", lock, *inside]) as orphan:
+        eventually(lambda: subprocess.run(["flock", "-n", lock, "true"], check=False).returncode)
+        let_go(here, job_id)
+        following = here.start("runner", "--drain")
+        try:
+            assert following.wait(60) == 0
+        finally:
+            orphan.kill()
+    assert here.status(job_id)["status"] == "success"
 
 
 def test_a_busy_slot_is_not_entered(here: Installation) -> None:
