@@ -97,12 +97,16 @@ class Ask:
 
 @dataclass(frozen=True)
 class Till:
-    """A cap by its name, its amount (calls or US dollars), and what is gone of it."""
+    """A cap by its name, its amount (calls or US dollars), and what is gone of it.
+
+    `tight`: an attempt runs that was given all that was left; its last call may pass the cap.
+    """
 
     cap: str
     most: float
     spent: float = 0
     reserved: float = 0
+    tight: bool = False
 
     @property
     def left(self) -> float:
@@ -143,7 +147,8 @@ def caps_of(ask: Ask, caps: Caps) -> dict[str, float]:
 def decide(ask: Ask, tills: Sequence[Till], attempt_usd: float, now: datetime) -> Admission:
     """Whether an attempt may begin that draws on these tills, and what it may cost.
 
-    Of two tills that are used up, the one that is so for longer has the word.
+    Of two tills that are used up, the one that is so for longer has the word. What is left of a
+    till is one attempt's at a time: many calls, each beyond a little that was left, add up.
     """
     used_up = [till for till in tills if till.is_used_up]
     if used_up:
@@ -155,18 +160,25 @@ def decide(ask: Ask, tills: Sequence[Till], attempt_usd: float, now: datetime) -
     bounds = [*dollars, (attempt_usd or float("inf"), ATTEMPT)]
     if ask.step_usd is not None:
         bounds.append((ask.step_usd, STEP))
-    return Allowance(*min(bounds, key=lambda bound: bound[0]))
+    usd, cap = min(bounds, key=lambda bound: bound[0])
+    if any(till.tight for till in tills if till.cap == cap):
+        words = f"{words_of(cap)} has {_told(cap, usd)} left, and an attempt that may need it runs"
+        return Wait(OutcomeClass.BUDGET, words, _soon(now))
+    return Allowance(usd, cap)
 
 
 def _wait(till: Till, now: datetime) -> Wait:
     if till.cap == JOB and till.is_spent:
         return Wait(OutcomeClass.BUDGET, f"{_used_up(till)}: raise it, or end the job", None)
-    midnight = next_day(now)
     if till.is_spent:
-        return Wait(OutcomeClass.BUDGET, f"{_used_up(till)} until the next day (UTC)", midnight)
-    soon = now + timedelta(seconds=LOOK_AGAIN_S)
+        words = f"{_used_up(till)} until the next day (UTC)"
+        return Wait(OutcomeClass.BUDGET, words, next_day(now))
     words = f"{_used_up(till)}, {_told(till.cap, till.reserved)} of it by attempts that still run"
-    return Wait(OutcomeClass.BUDGET, words, min(soon, midnight))
+    return Wait(OutcomeClass.BUDGET, words, _soon(now))
+
+
+def _soon(now: datetime) -> datetime:
+    return min(now + timedelta(seconds=LOOK_AGAIN_S), next_day(now))
 
 
 def _soonness(wait: Wait) -> float:

@@ -31,7 +31,7 @@ SCHEMA = """
 CREATE TABLE reservations (
     job_id TEXT, step_id TEXT, attempt INTEGER,
     project TEXT, agent TEXT, model TEXT, usd REAL, calls INTEGER, began TEXT,
-    PRIMARY KEY (job_id, step_id, attempt)
+    cap TEXT, PRIMARY KEY (job_id, step_id, attempt)
 ) WITHOUT ROWID;
 CREATE TABLE spending (
     day TEXT, project TEXT, agent TEXT, usd REAL, calls INTEGER, unpriced_calls INTEGER,
@@ -142,9 +142,9 @@ def admit(db: sqlite3.Connection, roots: Roots, ask: Ask, caps: Caps, now: datet
 def _reserve(db: sqlite3.Connection, ask: Ask, allowance: Allowance, now: datetime) -> None:
     row = (
         *(ask.job_id, ask.step_id, ask.attempt, ask.project or "", ask.agent, ask.model or ""),
-        *(allowance.max_cost_usd or 0.0, 1, rfc3339(now)),
+        *(allowance.max_cost_usd or 0.0, 1, rfc3339(now), allowance.cap or ""),
     )
-    db.execute("INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    db.execute("INSERT INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def _near(db: sqlite3.Connection, tills: Iterable[Till], day: str) -> Iterable[str]:
@@ -164,12 +164,14 @@ def _till(db: sqlite3.Connection, cap: str, most: float, day: str, job_id: str =
     if cap == budgets.JOB:
         spent = _total(db, "SELECT total(usd) FROM jobs_spending WHERE job_id = ?", job_id)
         query = "SELECT total(usd) FROM reservations WHERE job_id = ?"
+        # its steps run one after the other: nobody else draws on it
         return Till(cap, most, spent, _total(db, query, job_id))
     kind, _, name = cap.partition(":")
     only, values = (f" AND {kind} = ?", (name,)) if name else ("", ())
     spent = _total(db, f"SELECT total({what}) FROM spending WHERE day = ?{only}", day, *values)
     query = f"SELECT total({what}) FROM reservations WHERE true{only}"
-    return Till(cap, most, spent, _total(db, query, *values))
+    tight = _total(db, "SELECT count(*) FROM reservations WHERE cap = ?", cap) > 0
+    return Till(cap, most, spent, _total(db, query, *values), tight)
 
 
 def _total(db: sqlite3.Connection, query: str, *values: str) -> float:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentorch.budgets import (
@@ -73,6 +73,34 @@ def test_no_order_of_starts_and_ends_passes_a_cap(
         assert spent + sum(running) <= most + 1e-9
 
 
+BEGINS, COSTS_LESS, ENDS = (True, 0, 1.0), (False, 0, 0.8), (False, 0, 1.0)
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.floats(0, 1)), max_size=60),
+    st.floats(0.01, 3),
+    st.floats(0.01, 1),
+)
+@example([*[BEGINS] * 4, COSTS_LESS, BEGINS, COSTS_LESS, BEGINS, *[ENDS] * 4], 0.25, 1.0)
+def test_a_call_that_passes_a_remainder_is_the_only_one(
+    moves: list[tuple[bool, int, float]], attempt_usd: float, part: float
+) -> None:
+    """No call costs more than an attempt may, but what is left of a cap is less than one."""
+    call_usd = attempt_usd * part
+    most, spent, running = 1.0, 0.0, list[Allowance]()
+    for begins, which, share in moves:
+        if begins:
+            tight = any(one.cap == DAY for one in running)
+            till = Till(DAY, most, spent, sum(one.max_cost_usd or 0 for one in running), tight)
+            found = decide(ask(), [till], attempt_usd, NOW)
+            running += [found] if isinstance(found, Allowance) else []
+        elif running:
+            ended = running.pop(which % len(running))
+            allowed = ended.max_cost_usd or 0
+            spent += allowed * share + (0 if ended.cap == "attempt" else call_usd)
+        assert spent <= most + call_usd + 1e-9
+
+
 @pytest.mark.parametrize(
     ("tills", "attempt_usd", "step_usd", "allowed"),
     [
@@ -84,6 +112,8 @@ def test_no_order_of_starts_and_ends_passes_a_cap(
         ([Till(DAY, 20)], 0, None, Allowance(20, DAY)),
         # the day's end is no failure of the step
         ([Till(DAY, 5)], 5, 5.0, Allowance(5, DAY)),
+        # somebody has what was left then, and may pass it by a call; this is as much as any
+        ([Till(DAY, 20, 3, 3, tight=True)], 5, None, Allowance(5, "attempt")),
         ([Till(CALLS, 10, 9)], 5, None, Allowance()),
         ([], 5, 0.5, Allowance()),
     ],
@@ -104,6 +134,11 @@ SOON = NOW + timedelta(seconds=60)
         ([Till(DAY, 1, 1)], MIDNIGHT, "the day's budget (MAX_DAILY_COST_USD) is used up: $1.00"),
         ([Till(DAY, 1, 0.995)], MIDNIGHT, "until the next day (UTC)"),
         ([Till(DAY, 1, 0.5, 0.495)], SOON, "$0.49 of it by attempts that still run"),
+        (
+            [Till(DAY, 1, 0.5, 0.3, tight=True)],
+            SOON,
+            "(MAX_DAILY_COST_USD) has $0.20 left, and an ",
+        ),
         ([Till(CALLS, 7, 7)], MIDNIGHT, "7 calls of 7 calls"),
         ([Till(CALLS, 7, 5, 2)], SOON, "2 calls of it"),
         ([Till("agent:claude", 1, 1), Till(DAY, 9, 0, 9)], MIDNIGHT, "agent claude (AGENT_BUD"),

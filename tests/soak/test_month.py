@@ -130,7 +130,7 @@ def _with_money(month: Month) -> None:
     _change(month, "UPDATE spending SET usd = usd + 0.01")
     assert "the tills of all days" in next(audit.cents(month))
     _change(month, "UPDATE spending SET usd = usd - 0.01")
-    _change(month, "INSERT INTO reservations VALUES ('x', 'a', 1, '', 'openai', '', 1, 1, '')")
+    _change(month, "INSERT INTO reservations VALUES ('x', 'a', 1, '', 'openai', '', 1, 1, '', '')")
     assert [line.partition(":")[0] for line in audit.cents(month)] == ["still reserved"]
     month.seen.billed[bill] += 5000
     assert next(audit.days(month))
