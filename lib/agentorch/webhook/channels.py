@@ -5,6 +5,7 @@
 * A request has a deadline from its first byte, however busily its bytes drip in.
 * Who is refused while still sending gets to read the answer: the connection is closed for writing
   first, and what comes is thrown away for a moment (RFC 9112, section 9.6).
+* What is sent of a file is read by small parts, whatever the socket's buffer could take.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from waitress.task import ErrorTask
 from agentorch.webhook.answers import Answer
 
 LINGER_S = 2.0
+MOST_SENT_BYTES = 64 * 1024
 
 
 class Refuses(Protocol):
@@ -80,6 +82,11 @@ class Channel(HTTPChannel):
     # set where the client may still be sending what nobody will read
     unread = False
     lingers_until_s: float | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        # loopback's buffer has megabytes, takes some of it, and the rest is read again
+        self.sendbuf_len = min(self.sendbuf_len, MOST_SENT_BYTES)
 
     def is_idle(self) -> bool:
         """Whether no request is under way, not even its first byte."""
