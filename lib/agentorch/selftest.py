@@ -30,7 +30,7 @@ from agentorch.jobqueue import lock
 from agentorch.launch.base import StepEnded
 from agentorch.place import environment_of
 from agentorch.process import Launch, Limits, Stops, run
-from agentorch.sandbox import Confinement, Wrapper, confined
+from agentorch.sandbox import Confinement, Wrapper, confined, vacate
 from agentorch.sandbox.programs import absolute_path
 from agentorch.settings import Settings
 from agentorch.states import OutcomeClass
@@ -230,6 +230,7 @@ def _remove_dead(path: Path) -> None:
     """Removes what a test left that was killed: nobody has its lock any more."""
     with contextlib.ExitStack() as held, contextlib.suppress(OSError, TryAgain):
         if lock(_descriptor(held, path), wait=False):
+            vacate(path / "work")
             remove(path)
 
 

@@ -22,6 +22,7 @@ from agentorch.agents.claude import AGENT as CLAUDE
 from agentorch.agents.ends import rules_of
 from agentorch.broker.grants import Grant, digest, remove_expired, write_grant
 from agentorch.errors import Misconfigured
+from agentorch.sandbox import occupants
 from agentorch.scripted import Hang, ModelDouble, Turn, playing
 from agentorch.states import OutcomeClass
 from agentorch.wayout import forget
@@ -225,10 +226,19 @@ def test_what_a_killed_self_test_left_goes_with_the_next(ready: Installation) ->
     first = scratches(ready)[0]
     kill_with_children(runner)
     assert first.exists()
-    runner = ready.start("runner", "--drain")
-    eventually(lambda: [path for path in scratches(ready) if path != first])
-    eventually(lambda: not first.exists())
-    kill_with_children(runner)
+    # what a bwrap that was killed while it set up leaves running
+    work = str(first / "work")
+    inside = ("bwrap", "--dev-bind", "/", "/", "--bind", work, work, "sleep", "600")
+    with subprocess.Popen(inside) as orphan:
+        eventually(lambda: occupants(first / "work"))
+        runner = ready.start("runner", "--drain")
+        eventually(lambda: [path for path in scratches(ready) if path != first])
+        eventually(lambda: not first.exists())
+        kill_with_children(runner)
+        try:
+            assert orphan.wait(20)
+        finally:
+            orphan.kill()
 
 
 def kill_with_children(runner: subprocess.Popen[str]) -> None:
