@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 import agentorch
-from agentorch.settings import VARIABLES
+from agentorch.config.settings import VARIABLES
 
 PACKAGES = {
     "bwrap": "bubblewrap",

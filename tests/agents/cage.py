@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agentorch import process
-from agentorch.agents.base import Ending, Exit, Line
-from agentorch.process import Launch, Limits
+from agentorch.core.process_end import Ending, Exit, Line
+from agentorch.process import run as process
+from agentorch.process.run import Launch, Limits
 
 ZOO = Path(__file__).parent / "zoo"
 MARK = "AGENTORCH_ZOO"

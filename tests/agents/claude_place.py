@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agentorch.agents import ends
-from agentorch.agents.base import Command, Ending, Endpoint, Exit, Request
-from agentorch.agents.claude import AGENT
-from agentorch.job import Outcome
-from agentorch.output import lines
-from agentorch.scripted import Answer, Asked, Call, Turn, playing
+from agentorch.agents import failure_rules
+from agentorch.agents.base import Command, Endpoint, Request
+from agentorch.agents.claude.adapter import AGENT
+from agentorch.core.job import Outcome
+from agentorch.core.process_end import Ending, Exit
+from agentorch.process.output import lines
+from agentorch.scripted_model import Answer, Asked, Call, Turn, playing
 
 from . import clis
 
@@ -106,7 +107,7 @@ class Place:
         """What the latest run came to."""
         said = (line for name in ("stdout", "stderr") for line in lines(self.top / name, name))
         outcome = AGENT.outcome(Exit(Ending.EXITED, code, None, 1.0), said)
-        return ends.classified(outcome, "claude", ends.rules(None))
+        return failure_rules.classified(outcome, "claude", failure_rules.rules(None))
 
 
 def bwrap_argv(request: Request, user: int | None) -> tuple[str, ...]:

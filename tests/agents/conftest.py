@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.jobs.conftest import Installation
 
-from agentorch.scripted import ModelDouble, Turn, playing
+from agentorch.scripted_model import ModelDouble, Turn, playing
 
 from . import clis
 from .real_site import Site

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agentorch.job import Network
+from agentorch.core.job import Network
 from agentorch.sandbox import Confinement, Wrapper, confined
 
 BWRAP = Wrapper("bwrap")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentorch.scripted import Answer, Broken, Call, Fault, Hang, Turn
+from agentorch.scripted_model import Answer, Broken, Call, Fault, Hang, Turn
 
 PATCH = """*** Begin Patch
 *** Update File: add.py

@@ -15,12 +15,13 @@ from typing import Any
 
 from tests.polling import eventually
 
-from agentorch.agents import ends
-from agentorch.agents.base import Command, Ending, Endpoint, Exit, Line, Request
-from agentorch.agents.opencode import AGENT
-from agentorch.job import Network, Outcome
+from agentorch.agents import failure_rules
+from agentorch.agents.base import Command, Endpoint, Request
+from agentorch.agents.opencode.adapter import AGENT
+from agentorch.core.job import Network, Outcome
+from agentorch.core.process_end import Ending, Exit, Line
 from agentorch.sandbox import Confinement, confined
-from agentorch.scripted import Answer, ModelDouble, playing
+from agentorch.scripted_model import Answer, ModelDouble, playing
 
 from . import clis
 from .inside import BWRAP, Inside, as_user, place
@@ -133,7 +134,9 @@ class Ran:
 
     @property
     def outcome(self) -> Outcome:
-        return ends.classified(AGENT.outcome(self.exit, iter(self.lines)), AGENT.name, ends.rules())
+        return failure_rules.classified(
+            AGENT.outcome(self.exit, iter(self.lines)), AGENT.name, failure_rules.rules()
+        )
 
     def outputs(self, tool: str) -> list[Any]:
         """What a tool's calls ended with."""

@@ -24,8 +24,18 @@ from pathlib import Path
 from typing import Any
 
 from agentorch.agents.base import Command, Endpoint, Request
-from agentorch.agents.claude import AGENT
-from agentorch.scripted import Answer, Broken, Call, Fault, Hang, ModelDouble, Turn, Usage, playing
+from agentorch.agents.claude.adapter import AGENT
+from agentorch.scripted_model import (
+    Answer,
+    Broken,
+    Call,
+    Fault,
+    Hang,
+    ModelDouble,
+    Turn,
+    Usage,
+    playing,
+)
 
 from .clis import programs
 

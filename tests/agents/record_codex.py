@@ -24,10 +24,20 @@ from signal import SIGINT, SIGKILL, SIGTERM
 from typing import Any
 
 from agentorch.agents.base import Command, Endpoint, Request
-from agentorch.agents.codex import AGENT, TOKEN
-from agentorch.job import Network
+from agentorch.agents.codex.adapter import AGENT, TOKEN
+from agentorch.core.job import Network
 from agentorch.sandbox import Confined, Confinement, Wrapper, confined
-from agentorch.scripted import Answer, Broken, Call, Fault, Hang, ModelDouble, Turn, Usage, playing
+from agentorch.scripted_model import (
+    Answer,
+    Broken,
+    Call,
+    Fault,
+    Hang,
+    ModelDouble,
+    Turn,
+    Usage,
+    playing,
+)
 
 from .clis import CACHE, programs
 

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from agentorch.agents.base import Command, Endpoint, Request
-from agentorch.agents.kimi import AGENT, TOKEN
-from agentorch.scripted import Answer, Broken, Call, Fault, Hang, ModelDouble, Turn, playing
+from agentorch.agents.kimi.adapter import AGENT, TOKEN
+from agentorch.scripted_model import Answer, Broken, Call, Fault, Hang, ModelDouble, Turn, playing
 
 from .clis import programs
 

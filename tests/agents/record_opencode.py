@@ -26,8 +26,8 @@ from tests.agents import clis
 from tests.agents.opencode_cases import CASES, Case
 
 from agentorch.agents.base import Command, Endpoint, Request
-from agentorch.agents.opencode import AGENT
-from agentorch.scripted import Answer, ModelDouble, Turn, playing
+from agentorch.agents.opencode.adapter import AGENT
+from agentorch.scripted_model import Answer, ModelDouble, Turn, playing
 
 CORPORA = Path(__file__).parent / "corpora" / "opencode"
 BEFORE = "def add(a, b):\n    return a - b\n"

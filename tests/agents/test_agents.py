@@ -15,17 +15,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch.agents import protocol, registry
-from agentorch.agents.base import Agent, Command, Ending, Exit, Line, Request
-from agentorch.agents.endings import outcome_of_exit
-from agentorch.agents.exec_ import AGENT as EXEC
+from agentorch.agents import json_lines, registry
+from agentorch.agents.base import Agent, Command, Request
+from agentorch.agents.exec_ import AGENT
+from agentorch.agents.exit_outcome import outcome_of_exit
 from agentorch.agents.manifest import ManifestAgent, agent_of
 from agentorch.agents.simulated import simulate
-from agentorch.errors import Invalid, Misconfigured
-from agentorch.job import Outcome
-from agentorch.output import lines
-from agentorch.settings import Settings, load
-from agentorch.states import OutcomeClass
+from agentorch.config.settings import Settings, load
+from agentorch.core.errors import Invalid, Misconfigured
+from agentorch.core.job import Outcome
+from agentorch.core.process_end import Ending, Exit, Line
+from agentorch.core.states import OutcomeClass
+from agentorch.process.output import lines
 
 from .cage import Cage
 
@@ -174,7 +175,7 @@ def _run(cage: Cage, agent: Agent, request: Request) -> tuple[Outcome, Exit]:
 
 def test_exec_succeeds(cage: Cage) -> None:
     script = 'echo "$AGENTORCH_JOB $AGENTORCH_STEP $AGENTORCH_GOAL"; cat; touch made; echo fine'
-    outcome, _ = _run(cage, EXEC, replace(REQUEST, script=script))
+    outcome, _ = _run(cage, AGENT, replace(REQUEST, script=script))
     assert (outcome.kind, outcome.summary) == (OutcomeClass.SUCCESS, "exit code 0: fine")
     assert "0123456789abcdef 02_implement Add a greeting\nfine\n" in outcome.report
     assert (cage.directory / "work" / "made").exists()
@@ -191,7 +192,7 @@ def test_exec_succeeds(cage: Cage) -> None:
     ],
 )
 def test_exec_fails(cage: Cage, script: str, code: int, last: str) -> None:
-    outcome, _ = _run(cage, EXEC, replace(REQUEST, script=script))
+    outcome, _ = _run(cage, AGENT, replace(REQUEST, script=script))
     assert (outcome.kind, outcome.error) == (OutcomeClass.AGENT_ERROR, "agent_exit_nonzero")
     assert outcome.summary.startswith(f"exit code {code}")
     assert last in outcome.summary
@@ -200,20 +201,20 @@ def test_exec_fails(cage: Cage, script: str, code: int, last: str) -> None:
 
 def test_exec_report_is_safe_and_short() -> None:
     printed = [Line("stdout", "```"), Line("stdout", "\x1b[31m<b>"), Line("stdout", "x" * 9000)]
-    outcome = EXEC.outcome(DONE, iter(printed * 1000))
+    outcome = AGENT.outcome(DONE, iter(printed * 1000))
     assert "\x1b" not in outcome.report
     assert "\n````\n" in outcome.report
     assert len(outcome.report) < 100 * 2100
 
 
 def test_exec_that_was_stopped_shows_its_output() -> None:
-    outcome = EXEC.outcome(Exit(Ending.TIMEOUT, None, 15, 9.0), iter([Line("stdout", "halfway")]))
+    outcome = AGENT.outcome(Exit(Ending.TIMEOUT, None, 15, 9.0), iter([Line("stdout", "halfway")]))
     assert outcome.kind is OutcomeClass.TIMEOUT
     assert "halfway" in outcome.report
 
 
 def test_exec_goal_with_a_zero_byte_can_be_a_variable() -> None:
-    command = EXEC.command(replace(REQUEST, goal="a\0b\ud800"))
+    command = AGENT.command(replace(REQUEST, goal="a\0b\ud800"))
     assert command.environment["AGENTORCH_GOAL"] == "ab?"
 
 
@@ -225,11 +226,11 @@ WALL = {"code": "limit", "message": "no more today", "class": "quota"}
 
 def _outcome(*events: object, exit_: Exit = DONE) -> Outcome:
     texts = [event if isinstance(event, str) else json.dumps(event) for event in events]
-    return protocol.outcome("third", exit_, (Line("stdout", text) for text in texts))
+    return json_lines.outcome("third", exit_, (Line("stdout", text) for text in texts))
 
 
 def test_request() -> None:
-    document = json.loads(protocol.request_bytes(REQUEST))
+    document = json.loads(json_lines.request_bytes(REQUEST))
     assert document == {
         "version": 1,
         "job_id": "0123456789abcdef",
@@ -251,7 +252,7 @@ def test_request() -> None:
         "options": {},
         "reads_only": False,
     }
-    assert protocol.request_bytes(REQUEST).count(b"\n") == 1
+    assert json_lines.request_bytes(REQUEST).count(b"\n") == 1
 
 
 def test_success_with_everything() -> None:
@@ -344,7 +345,7 @@ def test_no_output_at_all() -> None:
 
 
 def test_results_on_stderr_do_not_count() -> None:
-    outcome = protocol.outcome("third", DONE, iter([Line("stderr", json.dumps(SUCCESS))]))
+    outcome = json_lines.outcome("third", DONE, iter([Line("stderr", json.dumps(SUCCESS))]))
     assert outcome.kind is OutcomeClass.PARSE_ERROR
 
 
@@ -355,7 +356,7 @@ def test_what_cant_be_shown_is_taken_out() -> None:
 
 def test_a_report_is_bounded() -> None:
     outcome = _outcome(*[{"type": "text", "text": "z" * 300_000}] * 5, SUCCESS)
-    assert len(outcome.report) == protocol.REPORT_CHARS
+    assert len(outcome.report) == json_lines.REPORT_CHARS
 
 
 JSON = st.recursive(
@@ -400,7 +401,7 @@ def test_manifest_with_everything() -> None:
     )
     assert (agent.name, agent.description) == ("other", "Mine")
     assert agent.command(REQUEST) == Command(
-        ("/opt/mine/run", "--json"), protocol.request_bytes(REQUEST), passes=("MINE_KEY",)
+        ("/opt/mine/run", "--json"), json_lines.request_bytes(REQUEST), passes=("MINE_KEY",)
     )
     needs = agent.capabilities
     assert (needs.binary, needs.version_argv) == ("mine", ("/opt/mine/run", "--version"))
@@ -499,7 +500,8 @@ def test_no_agents_directory(settings: Settings) -> None:
 
 def test_built_in_agents_cost_no_search(settings: Settings) -> None:
     code = (
-        "import sys; from agentorch.agents import registry; from agentorch.settings import load\n"
+        "import sys; from agentorch.agents import registry\n"
+        "from agentorch.config.settings import load\n"
         "registry.load(load()).get('exec')\n"
         "print([name for name in ('importlib.metadata', 'tomllib') if name in sys.modules])"
     )
@@ -515,8 +517,8 @@ def test_built_in_agents_cost_no_search(settings: Settings) -> None:
 FOREIGN = """
 from agentorch.agents.base import Command
 from agentorch.agents.simulated import simulate
-from agentorch.job import Outcome
-from agentorch.states import OutcomeClass
+from agentorch.core.job import Outcome
+from agentorch.core.states import OutcomeClass
 
 
 class Good:
@@ -587,7 +589,7 @@ def foreign(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("foreign")
 def test_entry_points(settings: Settings) -> None:
     found = registry.load(settings)
-    assert found.get("exec") is EXEC
+    assert found.get("exec") is AGENT
     assert found.get("good").outcome(DONE, ()).summary == "good"
     assert found.get("ready").name == "ready"
     assert {"good", "ready", "raising"} <= {*found.names()}

@@ -20,22 +20,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch.abilities import Number
-from agentorch.agents import ends
-from agentorch.agents.api import ANTHROPIC, OPENAI, ApiAgent
-from agentorch.agents.api_call import patches, program, surroundings
-from agentorch.agents.api_call.asking import Limits, Trouble, judged, retry_after_s, wait_s
-from agentorch.agents.api_call.stream import Events
-from agentorch.agents.api_call.surroundings import Seen
-from agentorch.agents.api_call.wires import CHAT, MESSAGES, Answer, Question
-from agentorch.agents.base import Ending, Endpoint, Exit, Line, Request
+from agentorch.agents import failure_rules
+from agentorch.agents.api import patch as patches
+from agentorch.agents.api import program, surroundings
+from agentorch.agents.api.adapter import ANTHROPIC, OPENAI, ApiAgent
+from agentorch.agents.api.question import Limits, Trouble, judged, retry_after_s, wait_s
+from agentorch.agents.api.server_sent_events import Events
+from agentorch.agents.api.surroundings import Seen
+from agentorch.agents.api.wire_formats import CHAT, MESSAGES, Answer, Question
+from agentorch.agents.base import Endpoint, Request
 from agentorch.agents.registry import load as load_registry
-from agentorch.errors import Refused
-from agentorch.job import Outcome
-from agentorch.output import lines
-from agentorch.scripted import Broken, Call, Fault, Hang, ModelDouble, Turn, Usage, playing
-from agentorch.settings import load
-from agentorch.states import OutcomeClass
+from agentorch.config.settings import load
+from agentorch.core.abilities import Number
+from agentorch.core.errors import Refused
+from agentorch.core.job import Outcome
+from agentorch.core.process_end import Ending, Exit, Line
+from agentorch.core.states import OutcomeClass
+from agentorch.process.output import lines
+from agentorch.scripted_model import Broken, Call, Fault, Hang, ModelDouble, Turn, Usage, playing
 
 WAITS_S = 0.5
 # Quick to give up, with time for a try after the first.
@@ -115,7 +117,9 @@ class Place:
             )
         exit_ = Exit(Ending.EXITED, ended.returncode, None, 1.0)
         printed = (line for name in ("stdout", "stderr") for line in lines(self.top / name, name))
-        return ends.classified(agent.outcome(exit_, printed), agent.name, ends.rules())
+        return failure_rules.classified(
+            agent.outcome(exit_, printed), agent.name, failure_rules.rules()
+        )
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -505,7 +509,7 @@ def classified(evidence: tuple[str, ...]) -> Outcome:
     result = program.failed("unclassified", evidence[0], Answer(), evidence=evidence)
     line = Line("stdout", json.dumps(result))
     outcome = ANTHROPIC.outcome(Exit(Ending.EXITED, 0, None, 1.0), [line])
-    return ends.classified(outcome, "somebody's", ends.rules())
+    return failure_rules.classified(outcome, "somebody's", failure_rules.rules())
 
 
 # ---- decisions --------------------------------------------------------------------------------
@@ -695,10 +699,12 @@ def test_somebody_elses_wire(place: Place, double: ModelDouble) -> None:
 
 
 def test_the_example_of_the_documentation(place: Place, double: ModelDouble) -> None:
-    from agentorch.agents import api  # noqa: PLC0415
+    from agentorch.agents.api import adapter  # noqa: PLC0415
 
-    assert api.__doc__ is not None
-    example = api.__doc__.partition("entry-point group:\n")[2].partition("A protocol of its own")[0]
+    assert adapter.__doc__ is not None
+    example = adapter.__doc__.partition("entry-point group:\n")[2].partition(
+        "A protocol of its own"
+    )[0]
     names: dict[str, Any] = {}
     exec(textwrap.dedent(example), names)
     outcome = place.run(names["AGENT"], double.url)

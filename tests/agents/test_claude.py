@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from agentorch.agents.base import Command, Endpoint, Request
-from agentorch.agents.claude import AGENT, CAPABILITIES, claude_argv, offered, session_id
-from agentorch.errors import Refused
+from agentorch.agents.claude.adapter import AGENT, CAPABILITIES, claude_argv, offered, session_id
+from agentorch.core.errors import Refused
 
 ENDPOINT = Endpoint("anthropic", "http://127.0.0.1:8080/anthropic", "job-token")
 PROXY = "http://job:job-token@127.0.0.1:8080"

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch.agents import ends
-from agentorch.agents.base import Ending, Exit, Line
-from agentorch.agents.claude import AGENT
-from agentorch.job import Outcome
-from agentorch.states import OutcomeClass
+from agentorch.agents import failure_rules
+from agentorch.agents.claude.adapter import AGENT
+from agentorch.core.job import Outcome
+from agentorch.core.process_end import Ending, Exit, Line
+from agentorch.core.states import OutcomeClass
 
 CORPORA = Path(__file__).parent / "corpora" / "claude"
-RULES = ends.rules(None)
+RULES = failure_rules.rules(None)
 # what the adapter chose for the request of record_claude.py
 SESSION = "d9b88747-e7a3-5284-bc9c-2b0a5817771b"
 DONE = Exit(Ending.EXITED, 0, None, 1.0)
@@ -56,7 +56,7 @@ def corpus(name: str) -> Corpus:
 
 def ended(exit_: Exit, lines: Iterable[Line]) -> Outcome:
     """The outcome that a step makes of it."""
-    return ends.classified(AGENT.outcome(exit_, lines), "claude", RULES)
+    return failure_rules.classified(AGENT.outcome(exit_, lines), "claude", RULES)
 
 
 def of(name: str) -> Outcome:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from agentorch.agents.base import Endpoint, Request
-from agentorch.agents.claude import AGENT
-from agentorch.scripted import Call, ModelDouble, Turn, playing
-from agentorch.states import OutcomeClass
+from agentorch.agents.claude.adapter import AGENT
+from agentorch.core.states import OutcomeClass
+from agentorch.scripted_model import Call, ModelDouble, Turn, playing
 
 from . import clis
 from .claude_place import DONE, RUN_S, Place, bash, bwrap_argv, made, request_in, write

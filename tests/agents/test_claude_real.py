@@ -15,9 +15,9 @@ from typing import ClassVar
 import pytest
 
 from agentorch.agents.base import Endpoint, Request
-from agentorch.agents.claude import AGENT, session_id
-from agentorch.scripted import Call, Fault, Turn, Usage
-from agentorch.states import OutcomeClass
+from agentorch.agents.claude.adapter import AGENT, session_id
+from agentorch.core.states import OutcomeClass
+from agentorch.scripted_model import Call, Fault, Turn, Usage
 
 from . import clis
 from .claude_place import DONE, Place, bash, made, request_in, write

@@ -14,13 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentorch.abilities import TOOLS
-from agentorch.agents import codex, ends
-from agentorch.agents.base import Ending, Endpoint, Exit, Line, Request
-from agentorch.agents.codex import AGENT
-from agentorch.errors import Refused
-from agentorch.job import Outcome
-from agentorch.states import OutcomeClass
+from agentorch.agents import failure_rules
+from agentorch.agents.base import Endpoint, Request
+from agentorch.agents.codex import adapter
+from agentorch.agents.codex.adapter import AGENT
+from agentorch.core.abilities import TOOLS
+from agentorch.core.errors import Refused
+from agentorch.core.job import Outcome
+from agentorch.core.process_end import Ending, Exit, Line
+from agentorch.core.states import OutcomeClass
 
 from .record_codex import CASES, CORPORA, UNKNOWN_SESSION
 
@@ -112,11 +114,11 @@ def test_the_provider_is_the_endpoint() -> None:
     assert settings_["model_providers"]["agentorch"] == {
         "name": "agentorch",
         "base_url": "http://127.0.0.1:8080/openai/v1",
-        "env_key": codex.TOKEN,
+        "env_key": adapter.TOKEN,
         "wire_api": "responses",
-        **codex.TRIES,
+        **adapter.TRIES,
     }
-    assert settings_["shell_environment_policy"] == {"inherit": "all", "exclude": [codex.TOKEN]}
+    assert settings_["shell_environment_policy"] == {"inherit": "all", "exclude": [adapter.TOKEN]}
 
 
 def test_with_a_login_there_is_neither_url_nor_key() -> None:
@@ -138,11 +140,11 @@ def test_with_a_login_there_is_neither_url_nor_key() -> None:
 
 def test_variables() -> None:
     proxy = "http://x:job-token@127.0.0.1:8080"
-    found = codex.environment(REQUEST, replace(BROKER, proxy_url=proxy))
+    found = adapter.environment(REQUEST, replace(BROKER, proxy_url=proxy))
     assert found == {
         "CODEX_HOME": "/w/home/.codex",
         "TZ": "UTC",
-        codex.TOKEN: "job-token",
+        adapter.TOKEN: "job-token",
         "HTTPS_PROXY": proxy,
         "https_proxy": proxy,
         "NO_PROXY": "127.0.0.1,localhost",
@@ -153,8 +155,8 @@ def test_variables() -> None:
 @pytest.mark.parametrize("home", ["/tmp/x/home", "/var/tmp/x/home"])
 def test_its_home_is_never_below_the_temporary_directory(home: str) -> None:
     request = replace(REQUEST, home=Path(home))
-    assert codex.environment(request, BROKER)["TMPDIR"] == f"{home}/tmp"
-    assert "tmp/.keep" in codex.files(request)
+    assert adapter.environment(request, BROKER)["TMPDIR"] == f"{home}/tmp"
+    assert "tmp/.keep" in adapter.files(request)
 
 
 def test_neither_prompt_nor_token_is_on_the_command_line() -> None:
@@ -176,7 +178,7 @@ def test_without_parts_the_whole_prompt_is_read() -> None:
 
 
 def test_a_reader_is_told_what_runs() -> None:
-    read = codex.config(replace(REQUEST, reads_only=True))
+    read = adapter.config(replace(REQUEST, reads_only=True))
     words = tomllib.loads(read)["developer_instructions"]
     assert words.startswith("System.\n\nThe workspace is read-only.")
     assert "sed -n, git status" in words
@@ -184,7 +186,7 @@ def test_a_reader_is_told_what_runs() -> None:
 
 @given(st.text())
 def test_any_text_is_a_string_of_toml(text: str) -> None:
-    assert tomllib.loads(f"x = {codex.toml_string(text)}") == {"x": text}
+    assert tomllib.loads(f"x = {adapter.toml_string(text)}") == {"x": text}
 
 
 def test_resume_names_the_session_and_keeps_the_settings() -> None:
@@ -216,7 +218,9 @@ def corpus(name: str) -> tuple[Exit, list[Line]]:
 
 def came_to(exit_: Exit, lines: Sequence[Line]) -> Outcome:
     """The outcome as the step has it: the adapter's, classified."""
-    return ends.classified(AGENT.outcome(exit_, iter(lines)), "codex", ends.rules())
+    return failure_rules.classified(
+        AGENT.outcome(exit_, iter(lines)), "codex", failure_rules.rules()
+    )
 
 
 SUCCESS = (OutcomeClass.SUCCESS, None)

@@ -18,13 +18,14 @@ from typing import Any
 
 import pytest
 
-from agentorch.agents import ends
-from agentorch.agents.base import Command, Ending, Endpoint, Exit, Line, Request
-from agentorch.agents.codex import AGENT, TOKEN
-from agentorch.job import Network, Outcome
+from agentorch.agents import failure_rules
+from agentorch.agents.base import Command, Endpoint, Request
+from agentorch.agents.codex.adapter import AGENT, TOKEN
+from agentorch.core.job import Network, Outcome
+from agentorch.core.process_end import Ending, Exit, Line
+from agentorch.core.states import OutcomeClass
 from agentorch.sandbox import Confinement, confined
-from agentorch.scripted import Answer, Fault, ModelDouble, Turn, Usage, playing
-from agentorch.states import OutcomeClass
+from agentorch.scripted_model import Answer, Fault, ModelDouble, Turn, Usage, playing
 
 from . import clis
 from .inside import BWRAP, NAMES, USERS, Inside, as_user, place
@@ -46,7 +47,9 @@ class Ran:
 
     @property
     def outcome(self) -> Outcome:
-        return ends.classified(AGENT.outcome(self.exit, iter(self.lines)), AGENT.name, ends.rules())
+        return failure_rules.classified(
+            AGENT.outcome(self.exit, iter(self.lines)), AGENT.name, failure_rules.rules()
+        )
 
     @property
     def outputs(self) -> list[str]:

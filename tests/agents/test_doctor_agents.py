@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from tests.jobs.conftest import Installation, here
 
-from agentorch import doctoragents
-from agentorch.abilities import ANYTHING, Abilities, Choice, Flag, Number, Option
 from agentorch.agents.base import Capabilities
-from agentorch.credentials import Credential, Key, credential
-from agentorch.errors import Misconfigured
-from agentorch.settings import Settings, load
+from agentorch.config.settings import Settings, load
+from agentorch.core.abilities import ANYTHING, Abilities, Choice, Flag, Number, Option
+from agentorch.core.errors import Misconfigured
+from agentorch.doctor import agents as doctoragents
+from agentorch.preflight.credentials import Credential, Key, credential
 
 __all__ = ["here"]  # a fixture
 

@@ -20,7 +20,7 @@ from tests.broker.outworld import world
 from agentorch.broker import relay
 from agentorch.broker.grants import Grant, write_grant
 from agentorch.sandbox import confined
-from agentorch.sandbox.values import BROKER
+from agentorch.sandbox.confinement import BROKER
 
 from . import attempts as program
 from .inside import BWRAP, NAMES, USERS, Inside, place

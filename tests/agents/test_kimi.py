@@ -13,15 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentorch.agents import ends
-from agentorch.agents.base import Ending, Endpoint, Exit, Line, Request
-from agentorch.agents.kimi import AGENT, SAY, configuration, told
+from agentorch.agents import failure_rules
+from agentorch.agents.base import Endpoint, Request
+from agentorch.agents.kimi.adapter import AGENT, SAY, configuration, told
 from agentorch.agents.registry import load as load_registry
-from agentorch.errors import Refused
-from agentorch.job import Outcome
-from agentorch.scripted import Turn, playing
-from agentorch.settings import load
-from agentorch.states import OutcomeClass
+from agentorch.config.settings import load
+from agentorch.core.errors import Refused
+from agentorch.core.job import Outcome
+from agentorch.core.process_end import Ending, Exit, Line
+from agentorch.core.states import OutcomeClass
+from agentorch.scripted_model import Turn, playing
 
 from .clis import missing
 from .record_kimi import CASES, CORPORA, DONE, Case, directories, request, run
@@ -146,7 +147,9 @@ def corpus(name: str) -> tuple[Exit, list[Line]]:
 
 
 def ended(exit_: Exit, lines: list[Line]) -> Outcome:
-    return ends.classified(AGENT.outcome(exit_, iter(lines)), "kimi", ends.rules())
+    return failure_rules.classified(
+        AGENT.outcome(exit_, iter(lines)), "kimi", failure_rules.rules()
+    )
 
 
 K = OutcomeClass

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from agentorch.agents import opencode
 from agentorch.agents.base import Endpoint, Request
-from agentorch.agents.opencode import AGENT
-from agentorch.errors import Refused
+from agentorch.agents.opencode import adapter
+from agentorch.agents.opencode.adapter import AGENT
+from agentorch.core.errors import Refused
 
 ENDPOINT = Endpoint("openai", "http://127.0.0.1:8080/openai", "step-token")
 REQUEST = Request(
@@ -53,9 +53,9 @@ def test_the_command_line_has_neither_prompt_nor_token() -> None:
         *("--agent", "build"),
     )
     assert command.stdin == REQUEST.prompt.encode()
-    assert command.files == opencode.FILES
+    assert command.files == adapter.FILES
     assert "step-token" not in command.environment["OPENCODE_CONFIG_CONTENT"]
-    assert command.environment[opencode.KEY_VARIABLE] == "step-token"
+    assert command.environment[adapter.KEY_VARIABLE] == "step-token"
 
 
 def test_options_and_a_session_to_go_on_with() -> None:
@@ -66,9 +66,9 @@ def test_options_and_a_session_to_go_on_with() -> None:
 def test_the_system_prompt_is_a_file_of_instructions() -> None:
     request = asked(system="You are careful.", body="Make add.py add.")
     command = AGENT.command(request)
-    assert command.files[opencode.SYSTEM_FILE] == b"You are careful."
+    assert command.files[adapter.SYSTEM_FILE] == b"You are careful."
     assert command.stdin == b"Make add.py add."
-    assert configuration(request)["instructions"] == [f"/h/{opencode.SYSTEM_FILE}"]
+    assert configuration(request)["instructions"] == [f"/h/{adapter.SYSTEM_FILE}"]
 
 
 def test_without_an_endpoint_it_is_refused() -> None:
@@ -137,7 +137,7 @@ def test_a_login_has_neither_key_nor_address() -> None:
     command = AGENT.command(asked(endpoint=endpoint))
     found = configuration(asked(endpoint=endpoint))
     assert found["provider"] == {}
-    assert opencode.KEY_VARIABLE not in command.environment
+    assert adapter.KEY_VARIABLE not in command.environment
     assert command.environment["HTTPS_PROXY"] == command.environment["https_proxy"]
     assert command.environment["NO_PROXY"] == "127.0.0.1,localhost"
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentorch.agents import ends
-from agentorch.agents.base import Ending, Exit, Line
-from agentorch.agents.opencode import AGENT
-from agentorch.job import Outcome
-from agentorch.states import OutcomeClass
+from agentorch.agents import failure_rules
+from agentorch.agents.opencode.adapter import AGENT
+from agentorch.core.job import Outcome
+from agentorch.core.process_end import Ending, Exit, Line
+from agentorch.core.states import OutcomeClass
 
 CORPORA = Path(__file__).parent / "corpora" / "opencode"
 
@@ -40,7 +40,9 @@ def recorded(name: str) -> dict[str, Any]:
 
 
 def judged(exit_: Exit, lines: list[Line]) -> Outcome:
-    return ends.classified(AGENT.outcome(exit_, iter(lines)), AGENT.name, ends.rules())
+    return failure_rules.classified(
+        AGENT.outcome(exit_, iter(lines)), AGENT.name, failure_rules.rules()
+    )
 
 
 def came_to(name: str) -> Outcome:

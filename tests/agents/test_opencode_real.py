@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from agentorch.agents.opencode import AGENT
-from agentorch.scripted import Call, Fault, Hang, ModelDouble, Turn, Usage
-from agentorch.states import OutcomeClass
+from agentorch.agents.opencode.adapter import AGENT
+from agentorch.core.states import OutcomeClass
+from agentorch.scripted_model import Call, Fault, Hang, ModelDouble, Turn, Usage
 
 from . import clis
 from .inside import NOBODY

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from agentorch import process
-from agentorch.agents.base import Ending, Exit, Line
-from agentorch.output import head_and_tail, lines
-from agentorch.process import Limits
-from agentorch.watch import Seen, follow_interval_s, look_interval_s, verdict
+from agentorch.core.process_end import Ending, Exit, Line
+from agentorch.process import run
+from agentorch.process.output import head_and_tail, lines
+from agentorch.process.run import Limits
+from agentorch.process.watch import Seen, follow_interval_s, look_interval_s, verdict
 
 from .cage import Cage
 
@@ -95,15 +95,15 @@ def test_a_quiet_program_is_looked_at_less_often(quiet_s: float, expected: float
 def test_code_and_signal(
     returncode: int, *, as_128: bool, expected: tuple[int | None, int | None]
 ) -> None:
-    assert process.code_and_signal(returncode, signals_as_128=as_128) == expected
+    assert run.code_and_signal(returncode, signals_as_128=as_128) == expected
 
 
 def test_oom_is_believed_only_of_a_kill_that_was_not_ours() -> None:
-    assert process.exit_of(Ending.EXITED, None, 9, 1.0, oom=True).oom
-    assert not process.exit_of(Ending.EXITED, None, 9, 1.0, oom=False).oom
-    assert not process.exit_of(Ending.EXITED, None, 15, 1.0, oom=True).oom
-    assert not process.exit_of(Ending.EXITED, 1, None, 1.0, oom=True).oom
-    assert not process.exit_of(Ending.TIMEOUT, None, 9, 1.0, oom=True).oom
+    assert run.exit_of(Ending.EXITED, None, 9, 1.0, oom=True).oom
+    assert not run.exit_of(Ending.EXITED, None, 9, 1.0, oom=False).oom
+    assert not run.exit_of(Ending.EXITED, None, 15, 1.0, oom=True).oom
+    assert not run.exit_of(Ending.EXITED, 1, None, 1.0, oom=True).oom
+    assert not run.exit_of(Ending.TIMEOUT, None, 9, 1.0, oom=True).oom
 
 
 # ---- what it is born with ---------------------------------------------------------------------
@@ -470,7 +470,7 @@ def test_oom_says_so(tmp_path: Path, small_cgroup: Path) -> None:
 BWRAP = ("bwrap", "--bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-pid")
 
 
-def _wrapped(cage: Cage, *argv: str) -> process.Launch:
+def _wrapped(cage: Cage, *argv: str) -> run.Launch:
     launch = cage.launch(*argv)
     wrapped = (*BWRAP, "--new-session", "--die-with-parent", "--", *launch.argv)
     return dataclasses.replace(launch, argv=wrapped, reports_signals_as_128=True)

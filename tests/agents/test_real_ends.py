@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tests.sampling import sampled, todays
 
-from agentorch.scripted import Answer, Fault, Hang, ModelDouble, Turn, Usage
+from agentorch.scripted_model import Answer, Fault, Hang, ModelDouble, Turn, Usage
 
 from .real_site import Site
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from agentorch.scripted import ModelDouble, Turn
+from agentorch.scripted_model import ModelDouble, Turn
 
 from .real_site import Site
 

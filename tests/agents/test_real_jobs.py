@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agentorch.scripted import ModelDouble, Turn
+from agentorch.scripted_model import ModelDouble, Turn
 
 from .real_site import KEY, Site
 

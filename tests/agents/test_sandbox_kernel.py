@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agentorch.job import Network
+from agentorch.core.job import Network
 from agentorch.sandbox import Wrapper, probe
 
 from .inside import NAMES, TRY, USERS, Inside, outside, place, said

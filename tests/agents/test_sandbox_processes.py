@@ -129,7 +129,7 @@ def test_a_daemon_dies_with_the_client(inside: Inside) -> None:
 STEP = """
 import fcntl, os, subprocess, sys
 from pathlib import Path
-from agentorch.job import Network
+from agentorch.core.job import Network
 from agentorch.sandbox import Confinement, Wrapper, confined
 top = Path(sys.argv[1])
 lock = os.open(top / "lock", os.O_RDONLY | os.O_CREAT)
@@ -186,7 +186,7 @@ def _pid_inside(pid: int) -> int:
 UNPRIVILEGED = """
 import os, subprocess, sys
 from pathlib import Path
-from agentorch.job import Network
+from agentorch.core.job import Network
 from agentorch.sandbox import Confinement, Wrapper, confined, occupants
 top = Path(sys.argv[1])
 hide = "ctypes.CDLL(None).prctl(4, 0); print('hidden', flush=True); time.sleep(99)"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.jobs.conftest import Installation
 
-from agentorch.scripted import Fault, ModelDouble, Turn
+from agentorch.scripted_model import Fault, ModelDouble, Turn
 
 from .real_site import Site
 

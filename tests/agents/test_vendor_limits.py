@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 from tests.jobs.conftest import TIMEOUT_S
 
-from agentorch.agents import claude, codex, opencode
-from agentorch.agents.base import Ending
-from agentorch.agents.endings import outcome_of_exit
-from agentorch.states import OutcomeClass
+from agentorch.agents.claude import adapter
+from agentorch.agents.codex import adapter as codex
+from agentorch.agents.exit_outcome import outcome_of_exit
+from agentorch.agents.opencode import adapter as opencode
+from agentorch.core.process_end import Ending
+from agentorch.core.states import OutcomeClass
 
 from .cage import Cage
 from .vendors import VENDORS, Act, Vendors, living, outcome, step
@@ -101,7 +103,7 @@ def test_who_said_anything_is_not_silent(cage: Cage) -> None:
 
 HASTY = """
 from dataclasses import replace
-from agentorch.agents.claude import CAPABILITIES, ClaudeAgent
+from agentorch.agents.claude.adapter import CAPABILITIES, ClaudeAgent
 
 AGENT = ClaudeAgent("hasty", replace(CAPABILITIES, first_output_s=3))
 """
@@ -110,7 +112,7 @@ AGENT = ClaudeAgent("hasty", replace(CAPABILITIES, first_output_s=3))
 @pytest.mark.needs("bwrap")
 def test_an_adapter_s_deadline_holds_for_its_program(zoo: Vendors) -> None:
     """By an adapter that differs from Claude's in nothing else."""
-    assert [one.AGENT.capabilities.first_output_s for one in (claude, codex, opencode)] == [
+    assert [one.AGENT.capabilities.first_output_s for one in (adapter, codex, opencode)] == [
         60,
         60,
         # it says nothing before its model did

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agentorch import envfile
-from agentorch.errors import Misconfigured
-from agentorch.job import Network
+from agentorch.config import environment_file
+from agentorch.core.errors import Misconfigured
+from agentorch.core.job import Network
 from agentorch.sandbox import (
     Confinement,
     Wrapper,
@@ -19,12 +19,12 @@ from agentorch.sandbox import (
     containers,
     firejail,
     seccomp,
-    spelling,
     systemd_run,
+    wrapper_syntax,
 )
 from agentorch.sandbox.host import Host, Masks
 from agentorch.sandbox.probe import Facts, judge, read, remedy
-from agentorch.sandbox.wrappers import WRAPPERS, refusals
+from agentorch.sandbox.wrapper_table import WRAPPERS, refusals
 
 PLACE = Confinement(
     name="agentorch-step-j-s-a1",
@@ -288,14 +288,14 @@ def test_a_wrapper_that_is_not_installed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["/srv/a,b", "/srv/a:b", "/srv/a b", "/srv/$x", "/srv/*", "/x\n"])
 def test_paths_that_a_syntax_could_misread(path: str) -> None:
     with pytest.raises(Misconfigured, match="can't take the path"):
-        spelling.plain(Path(path), "docker")
+        wrapper_syntax.plain(Path(path), "docker")
 
 
 def test_variables_of_several_lines() -> None:
-    assert spelling.environment_lines({"A": "1", "B": "#x=y"}, "docker") == b"A=1\nB=#x=y\n"
+    assert wrapper_syntax.environment_lines({"A": "1", "B": "#x=y"}, "docker") == b"A=1\nB=#x=y\n"
     with pytest.raises(Misconfigured, match="several lines: B"):
-        spelling.environment_lines({"A": "1", "B": "x\ny"}, "docker")
-    quoted = envfile.quoted({"A": 'a"b\\c$d`e\nf'})
+        wrapper_syntax.environment_lines({"A": "1", "B": "x\ny"}, "docker")
+    quoted = environment_file.quoted({"A": 'a"b\\c$d`e\nf'})
     assert quoted == b'A="a\\"b\\\\c\\$d\\`e\nf"\n'
 
 

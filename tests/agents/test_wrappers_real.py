@@ -13,12 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agentorch.sandbox import (
-    Wrapper,
-    confined,
-    occupants,
-    probe,
-)
+from agentorch.sandbox import Wrapper, confined, occupants, probe
 
 from .inside import NOBODY, Inside, as_user, place
 

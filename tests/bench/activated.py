@@ -20,10 +20,10 @@ MS = 1000
 SUBMITTED = """
 import os, sys, time
 from datetime import UTC, datetime
-from agentorch.contracts.door import Door, accept
+from agentorch.contracts.accept import Door, accept
 from agentorch.agents.registry import load as agents
-from agentorch.jobqueue import Queue
-from agentorch.settings import load
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.config.settings import load
 settings, turns = load(), int(sys.argv[1])
 queue = Queue(settings.roots)
 queue.prepare()

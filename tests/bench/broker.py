@@ -18,10 +18,10 @@ from tests.bench.measure import Figure, Goal, Options, interleaved, seconds
 from tests.bench.memory import peak_mib
 from tests.bench.streams import Connect, Heard, Stream, ask, provider
 
+from agentorch.attempt.broker_access import relay_argv
 from agentorch.broker import client
 from agentorch.broker.client import Grant
-from agentorch.settings import load
-from agentorch.wayout import relay_argv
+from agentorch.config.settings import load
 
 MS = 1000
 MIB = 1 << 20

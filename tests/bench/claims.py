@@ -17,13 +17,13 @@ from statistics import median
 from tests.bench.measure import Figure, Goal, Options, interleaved, median_ratio, seconds
 from tests.bench.site import roots_in
 
-from agentorch.backlog import KEPT
-from agentorch.events import Events
-from agentorch.job import Key
-from agentorch.jobqueue import Queue
-from agentorch.signals import Signals
-from agentorch.slots import Slot, hold
-from agentorch.states import State
+from agentorch.core.job import Key
+from agentorch.core.states import State
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.jobqueue.slots import Slot, hold
+from agentorch.runner.backlog import KEPT
+from agentorch.runner.events import Events
+from agentorch.system.signals import Signals
 
 # ext4 allows an inode 65000 names
 NAMES_OF_ONE_FILE = 60_000

@@ -19,10 +19,12 @@ from tests.bench.claims import NO_ID, fill
 from tests.bench.measure import Figure, Goal, Options, interleaved, median_ratio, seconds
 from tests.bench.site import Site
 
-from agentorch import database, ledger, metrics
-from agentorch.counts import JobEnd
-from agentorch.settings import load
-from agentorch.states import State
+from agentorch.config.settings import load
+from agentorch.core.states import State
+from agentorch.ledger import ledger
+from agentorch.ledger.counts import JobEnd
+from agentorch.metrics import exposition
+from agentorch.storage import sqlite
 
 MS = 1000
 TOLD = 20
@@ -59,7 +61,7 @@ def ended(directory: Path, count: int) -> Site:
     end = JobEnd(NO_ID, 1, "success", State.DONE, datetime.now(UTC), duration_s=1.0, waited_s=1.0)
     if (problem := ledger.count_job(site.roots, end)) is not None:
         raise RuntimeError(problem)
-    database.KEPT.close()
+    sqlite.KEPT.close()
     attempts = ((f"{n:032x}", "step1", 1) for n in range(count))
     with closing(sqlite3.connect(site.roots.state_db)) as db, db:
         query = "INSERT INTO attempts (job_id, step_id, attempt) VALUES (?, ?, ?)"
@@ -73,7 +75,7 @@ def text(site: Site) -> Callable[[], float]:
 
     def tell() -> None:
         for _ in range(TOLD):
-            metrics.exposition(settings)
+            exposition.exposition(settings)
 
     return lambda: seconds(tell) / TOLD
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agentorch.abilities import ANYTHING
-from agentorch.contracts.door import Document, Door, accept
-from agentorch.inotify import Event, Inotify, Mask
-from agentorch.job import Job
-from agentorch.jobqueue import Queue
-from agentorch.paths import Roots
-from agentorch.states import State
+from agentorch.contracts.accept import Document, Door, accept
+from agentorch.core.abilities import ANYTHING
+from agentorch.core.job import Job
+from agentorch.core.states import State
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.storage.paths import Roots
+from agentorch.system.inotify import Event, Inotify, Mask
 
 ROOT = Path(__file__).resolve().parents[2]
 Accepted = tuple[Job, Document]

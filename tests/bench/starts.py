@@ -16,7 +16,7 @@ from statistics import median
 from tests.bench.measure import Figure, Goal, Options, interleaved
 from tests.bench.site import Site
 
-from agentorch.job import Network
+from agentorch.core.job import Network
 from agentorch.sandbox import Confinement, Wrapper, confined
 
 MS = 1000

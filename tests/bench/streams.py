@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from agentorch.descendants import die_with_parent
+from agentorch.system.descendants import die_with_parent
 
 PIECE_BYTES = 1 << 16
 Connect = Callable[[], socket.socket]

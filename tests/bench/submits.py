@@ -12,8 +12,8 @@ from statistics import median
 from tests.bench.measure import Figure, Goal, Options, interleaved, median_ratio, seconds
 from tests.bench.site import Accepted, accepted, roots_in
 
-from agentorch.atomic import sync_directory
-from agentorch.jobqueue import Queue
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.storage.atomic import sync_directory
 
 MS = 1000
 

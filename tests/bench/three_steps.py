@@ -15,10 +15,10 @@ from statistics import median
 from tests.bench.measure import Figure, Goal, Options, interleaved, median_ratio, seconds
 from tests.bench.site import ROOT, Site
 
-from agentorch import git
-from agentorch.job import Network
+from agentorch.core.job import Network
 from agentorch.sandbox import Confinement, bubblewrap, seccomp
 from agentorch.sandbox.host import host
+from agentorch.workspace import git
 
 MS = 1000
 STEPS = {"1": "test -f file-1", "2": "echo changed >>file-2", "3": "grep -q changed file-2"}

@@ -23,21 +23,23 @@ from tests.bench.measure import Options, Unmeasured, seconds
 from tests.bench.site import Accepted, Site
 from tests.bench.three_steps import repository
 
-from agentorch import beneath, output
-from agentorch.abilities import ANYTHING
-from agentorch.agents import ends, registry
-from agentorch.agents.base import Agent, Command, Ending, Endpoint, Exit, Request
+from agentorch.agents import failure_rules, registry
+from agentorch.agents.base import Agent, Command, Endpoint, Request
+from agentorch.attempt.broker_access import PORT, WayOut, relay_program
+from agentorch.attempt.place import environment_of
 from agentorch.broker import client
 from agentorch.broker.client import Grant
-from agentorch.contracts.door import Door, accept
-from agentorch.job import Network
-from agentorch.place import environment_of
-from agentorch.process import Launch, Limits, run
+from agentorch.config.settings import Settings, load
+from agentorch.contracts.accept import Door, accept
+from agentorch.core.abilities import ANYTHING
+from agentorch.core.job import Network
+from agentorch.core.process_end import Ending, Exit
+from agentorch.core.states import OutcomeClass
+from agentorch.process import output
+from agentorch.process.run import Launch, Limits, run
 from agentorch.sandbox import Confinement, Wrapper, confined
-from agentorch.scripted import Turn, serving
-from agentorch.settings import Settings, load
-from agentorch.states import OutcomeClass
-from agentorch.wayout import PORT, WayOut, relay_program
+from agentorch.scripted_model import Turn, serving
+from agentorch.storage import beneath
 
 NAMES = ("claude", "codex", "opencode")
 KEY = "sk-ant-" + "9f86d081884c7d659a2feaa0c55ad015"
@@ -264,8 +266,10 @@ class Run:
         """Raises RuntimeError where the agent did not do what it was told."""
         paths = [path for path in (self.stdout, self.stderr) if path.exists()]
         lines = list(chain.from_iterable(output.lines(path, path.name) for path in paths))
-        rules = ends.rules(self.settings.ends_directory)
-        outcome = ends.classified(self.agent.outcome(exit_, iter(lines)), self.agent.name, rules)
+        rules = failure_rules.rules(self.settings.ends_directory)
+        outcome = failure_rules.classified(
+            self.agent.outcome(exit_, iter(lines)), self.agent.name, rules
+        )
         made = {path.name for path in self.work.glob("turn-*")}
         if outcome.kind is not OutcomeClass.SUCCESS or len(made) != TURNS:
             said = "\n".join(line.text[:500] for line in lines[-20:])

@@ -18,10 +18,10 @@ from tests.bench.idle import fields
 from tests.bench.measure import Figure, Goal, Options, interleaved, median_ratio
 from tests.bench.site import Site, accepted
 
-from agentorch.atomic import encode_line
-from agentorch.contracts.completing import new_id
-from agentorch.job import Key
-from agentorch.states import State
+from agentorch.contracts.complete import new_id
+from agentorch.core.job import Key
+from agentorch.core.states import State
+from agentorch.storage.atomic import encode_line
 
 CONNECTIONS = 8
 TOKEN = "dev-token"

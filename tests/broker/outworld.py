@@ -22,12 +22,12 @@ from typing import Any
 
 from aiohttp import web
 
-from agentorch import journal
 from agentorch.broker.account import Account, document
 from agentorch.broker.connect import Limits, Tunnels
-from agentorch.broker.frontdoor import FrontDoor
+from agentorch.broker.front_door import FrontDoor
 from agentorch.broker.grants import Grant, Grants, digest, write_grant
-from agentorch.messages import Message
+from agentorch.systemd import journal
+from agentorch.systemd.message_ids import Message
 
 PATIENCE_S = 30
 TOKEN = "token-of-the-step"

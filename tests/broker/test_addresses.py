@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agentorch.broker.addresses import refusal
+from agentorch.system.public_addresses import refusal
 
 PUBLIC = (
     *("1.1.1.1", "8.8.8.8", "93.184.216.34", "151.101.0.223"),

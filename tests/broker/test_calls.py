@@ -17,12 +17,12 @@ from tests.broker.conftest import KEY, Site, Start, at, text
 from tests.broker.provider import Answer, Asked, event, events, head, message, provider, whole
 from tests.polling import eventually
 
-from agentorch.agents import ends
-from agentorch.agents.ends import UNCLASSIFIED, classified
+from agentorch.agents import failure_rules
+from agentorch.agents.failure_rules import UNCLASSIFIED, classified
 from agentorch.broker import client
 from agentorch.broker.account import End
-from agentorch.job import Outcome
-from agentorch.states import OutcomeClass
+from agentorch.core.job import Outcome
+from agentorch.core.states import OutcomeClass
 
 RESPONSE = {
     "type": "response.completed",
@@ -282,7 +282,7 @@ def meant(line: str) -> tuple[OutcomeClass, str]:
     unknown = Outcome(
         OutcomeClass.AGENT_ERROR, "x", error=UNCLASSIFIED, details={"evidence": [line]}
     )
-    found = classified(unknown, "nobody", ends.rules())
+    found = classified(unknown, "nobody", failure_rules.rules())
     return found.kind, str(found.error)
 
 

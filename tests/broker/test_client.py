@@ -16,8 +16,8 @@ from tests.polling import eventually
 from agentorch.broker import client
 from agentorch.broker.account import Account, End, ModelAccount, account_of, document
 from agentorch.broker.grants import Grants, digest
-from agentorch.errors import TryAgain
-from agentorch.settings import load
+from agentorch.config.settings import load
+from agentorch.core.errors import TryAgain
 
 
 def deep(top: Path) -> Path:
@@ -112,7 +112,7 @@ def test_an_answer() -> None:
 
 def test_a_step_imports_neither_tls_nor_mail() -> None:
     heavy = "{'ssl', 'email', 'http.client', 'http.server', 'aiohttp', 'asyncio'}"
-    script = f"import sys, agentorch.attempt; print(*{heavy} & set(sys.modules))"
+    script = f"import sys, agentorch.attempt.start; print(*{heavy} & set(sys.modules))"
     said = subprocess.check_output((sys.executable, "-c", script), text=True)
     assert said.split() == []
 

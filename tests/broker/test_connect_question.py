@@ -8,7 +8,7 @@ import pytest
 
 from agentorch.broker.connect import Asked, answer, asked, target
 from agentorch.broker.grants import Grant
-from agentorch.broker.reach import Refused
+from agentorch.system.public_connect import Refused
 
 GRANT = Grant("job", "step", 1, "claude", 1e11, hosts=("pypi.org:443", "own.example:8443"))
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch.broker.fields import ANY, Fields
-from agentorch.broker.meter import Meter, Usage
-from agentorch.broker.wires import Wire
+from agentorch.broker.json_fields import ANY, Fields
+from agentorch.broker.usage_meter import Meter, Usage
+from agentorch.broker.wire_formats import Wire
 
 TEXT = 'He said: "usage": {"input_tokens": 9999} \\ \u2028 {[,]} '
 

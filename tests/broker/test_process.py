@@ -14,7 +14,7 @@ from tests.broker.conftest import PROGRAM, Start, at
 from tests.broker.provider import provider, whole
 from tests.polling import eventually
 
-from agentorch.errors import Exit
+from agentorch.core.errors import Exit
 
 
 def run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:

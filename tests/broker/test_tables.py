@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from agentorch.broker import keys, limits, prices, providers
+from agentorch.broker import keys, prices, providers, rate_headers
 from agentorch.broker.keys import Keys
-from agentorch.broker.meter import Usage
-from agentorch.broker.wires import Wire, upstream_url, wire_of
-from agentorch.errors import Misconfigured
+from agentorch.broker.usage_meter import Usage
+from agentorch.broker.wire_formats import Wire, upstream_url, wire_of
+from agentorch.core.errors import Misconfigured
 
 NOWHERE = Path("/nonexistent/x.toml")
 NOW = 1_800_000_000.0
@@ -208,7 +208,7 @@ def test_names_that_lead_elsewhere_are_none() -> None:
     ],
 )
 def test_moments(value: str, after_s: float | None) -> None:
-    found = limits.moment(value, NOW)
+    found = rate_headers.moment(value, NOW)
     assert found == (None if after_s is None else pytest.approx(NOW + after_s))
 
 
@@ -231,4 +231,4 @@ def test_moments(value: str, after_s: float | None) -> None:
 )
 def test_when_a_limit_is_free_again(headers: dict[str, str], after_s: float | None) -> None:
     expected = None if after_s is None else pytest.approx(NOW + after_s)
-    assert limits.free_at(headers, NOW) == expected
+    assert rate_headers.free_at(headers, NOW) == expected

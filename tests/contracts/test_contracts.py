@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch.abilities import ANYTHING
-from agentorch.contracts import completing, reading, values
-from agentorch.contracts.door import Door, accept
-from agentorch.contracts.meaning import semantic_problems
-from agentorch.errors import Invalid
-from agentorch.job import Handoff, Key
+from agentorch.contracts import complete, parse, to_job
+from agentorch.contracts.accept import Door, accept
+from agentorch.contracts.semantics import semantic_problems
+from agentorch.core.abilities import ANYTHING
+from agentorch.core.errors import Invalid
+from agentorch.core.job import Handoff, Key
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 3, 4, 5, 6, 7, 8, tzinfo=UTC)
@@ -41,8 +41,8 @@ def problems(document: Any) -> list[str]:
     "path", sorted((ROOT / "examples/jobs").glob("*.json")), ids=lambda p: p.name
 )
 def test_every_example_is_accepted(path: Path) -> None:
-    job, document = accept(reading.parse(path.read_bytes()), DOOR, NOW)
-    assert values.job_of(document) == job
+    job, document = accept(parse.parse(path.read_bytes()), DOOR, NOW)
+    assert to_job.job_of(document) == job
     again, _ = accept(document, DOOR, NOW)
     assert again == job
 
@@ -192,17 +192,17 @@ def test_what_is_no_object_is_refused(document: Any) -> None:
         "[" * 100_000,
         '{"a":' * 65 + "1" + "}" * 65,
         "9" * 5000,
-        " " * (reading.MAX_DOCUMENT_BYTES + 1),
+        " " * (parse.MAX_DOCUMENT_BYTES + 1),
     ],
 )
 def test_what_is_no_json_of_ours_is_refused(text: str) -> None:
     with pytest.raises(Invalid):
-        reading.parse(text.encode())
+        parse.parse(text.encode())
 
 
 def test_invalid_utf8_is_refused() -> None:
     with pytest.raises(Invalid, match="not UTF-8: byte 2"):
-        reading.parse(b'{"\xff": 1}')
+        parse.parse(b'{"\xff": 1}')
 
 
 JSON = st.recursive(
@@ -227,7 +227,7 @@ def test_no_value_of_any_field_gets_anything_but_a_job_or_problems(field: str, v
 
 def test_ids_are_uuid_version_7_and_sort_by_time() -> None:
     ids = [
-        completing.new_id(datetime(2026, 1, 1, 0, 0, 0, microsecond, tzinfo=UTC))
+        complete.new_id(datetime(2026, 1, 1, 0, 0, 0, microsecond, tzinfo=UTC))
         for microsecond in range(0, 900_000, 1000)
     ]
     assert ids == sorted(ids)
@@ -245,7 +245,7 @@ def test_what_is_no_key_is_none(name: str) -> None:
 def test_a_large_bad_document_costs_no_more_than_a_large_good_one() -> None:
     keys = ",".join(f'"k{number}": 0' for number in range(100_000))
     with pytest.raises(Invalid, match="'k0' stands there twice"):
-        reading.parse(f'{{{keys}, "k0": 0}}')
+        parse.parse(f'{{{keys}, "k0": 0}}')
     steps = [
         {"step_id": f"s{number}", "agent": "claude", "role": "r", "prompt": "p"}
         for number in range(20_000)

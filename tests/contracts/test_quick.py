@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentorch.contracts.checking import SCHEMAS, _validator
-from agentorch.contracts.completing import completed
-from agentorch.contracts.quick import compiled
-from agentorch.job import Handoff
+from agentorch.contracts.complete import completed
+from agentorch.contracts.fast_validate import compiled
+from agentorch.contracts.validate import SCHEMAS, _validator
+from agentorch.core.job import Handoff
 
 ROOT = Path(__file__).parents[2]
 JOBS = sorted((ROOT / "examples/jobs").glob("*.json"))

@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from agentorch.approvals import decisions
-from agentorch.artifacts import PENDING, JobState, Parked
-from agentorch.finish import park
-from agentorch.inspect import find
-from agentorch.pipeline import begin
-from agentorch.slots import hold
-from agentorch.states import State
-from agentorch.times import rfc3339
+from agentorch.artifacts.decision_log import decisions
+from agentorch.artifacts.directory import PENDING, JobState, Parked
+from agentorch.core.pipeline import begin
+from agentorch.core.states import State
+from agentorch.core.times import rfc3339
+from agentorch.jobqueue.finish import park
+from agentorch.jobqueue.lookup import find
+from agentorch.jobqueue.slots import hold
 
 from .invariants import document, places
 from .programs import Site, job

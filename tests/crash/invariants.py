@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agentorch import families, ledger
-from agentorch.budgets import Caps, day_of
-from agentorch.contracts.checking import problems_of
-from agentorch.job import Key
-from agentorch.paths import parked_key
-from agentorch.states import ENDED, State
+from agentorch.contracts.validate import problems_of
+from agentorch.core.job import Key
+from agentorch.core.states import ENDED, State
+from agentorch.ledger import ledger, metric_families
+from agentorch.ledger.budgets import Caps, day_of
+from agentorch.storage.paths import parked_key
 
 from .programs import Site
 
@@ -202,13 +202,13 @@ def _counts(site: Site, collected: int, *, by_hand: bool) -> Iterator[str]:
     found = places(site)
     states = [document(site.roots.artifacts(job_id).state) for job_id in found]
     ends = sum(state["ends"] for state in states if state is not None)
-    yield from _differ("ends of jobs", _sum(counts, families.JOBS), ends + collected)
+    yield from _differ("ends of jobs", _sum(counts, metric_families.JOBS), ends + collected)
     results = list(site.roots.artifacts_root.glob("*/steps/*/attempts/*/result.json"))
-    counted, attempts = _sum(counts, families.STEPS), len(results) + collected
+    counted, attempts = _sum(counts, metric_families.STEPS), len(results) + collected
     if not by_hand or counted > attempts:
         yield from _differ("ends of attempts", counted, attempts)
     for state in sorted(ENDED):
-        lying = counts.get((families.QUEUE_JOBS.name, (state,)), {}).get("", 0)
+        lying = counts.get((metric_families.QUEUE_JOBS.name, (state,)), {}).get("", 0)
         yield from _differ(f"{state} jobs", lying, list(found.values()).count(state))
 
 
@@ -219,7 +219,7 @@ def _reserved(site: Site) -> Iterator[str]:
         yield f"${one.usd} are still reserved for {one.job_id}"
 
 
-def _sum(counts: ledger.Counts, family: families.Family) -> float:
+def _sum(counts: ledger.Counts, family: metric_families.Family) -> float:
     return sum(parts[""] for (name, _), parts in counts.items() if name == family.name)
 
 

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 import click
 
-from agentorch.abilities import ANYTHING
-from agentorch.commands.shape import opened, program
-from agentorch.contracts.door import Door, accept
+from agentorch.commands.base import opened, program
+from agentorch.contracts.accept import Door, accept
+from agentorch.core.abilities import ANYTHING
 
 
 @program()

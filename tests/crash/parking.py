@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from agentorch.artifacts import JobArtifacts, Parked
-from agentorch.jobqueue import current_job
-from agentorch.states import State
-from agentorch.times import rfc3339
+from agentorch.artifacts.directory import JobArtifacts, Parked
+from agentorch.core.states import State
+from agentorch.core.times import rfc3339
+from agentorch.jobqueue.jobqueue import current_job
 
 from .invariants import document, places
 from .programs import Site, job

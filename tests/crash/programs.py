@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agentorch.jobqueue import Queue
-from agentorch.paths import Roots
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.storage.paths import Roots
 
 from .warm import Warm, shared, warmed
 

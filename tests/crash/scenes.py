@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentorch.approvals import decisions
-from agentorch.paths import NEW
-from agentorch.slots import hold
-from agentorch.states import State
+from agentorch.artifacts.decision_log import decisions
+from agentorch.core.states import State
+from agentorch.jobqueue.slots import hold
+from agentorch.storage.paths import NEW
 
 from .invariants import document, places
 from .programs import Site, job

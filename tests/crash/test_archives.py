@@ -7,8 +7,8 @@ from functools import partial
 
 from tests.sampling import sampled
 
-from agentorch.paths import IMPORT
-from agentorch.states import State
+from agentorch.core.states import State
+from agentorch.storage.paths import IMPORT
 
 from .invariants import places, violations
 from .programs import Site, job, remove, site_in_memory

@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 from tests.sampling import sampled
 
-from agentorch.collect import TRASH
-from agentorch.states import State
+from agentorch.core.states import State
+from agentorch.retention.collect import TRASH
 
 from .invariants import places, violations
 from .programs import Site, job, remove, site_in_memory

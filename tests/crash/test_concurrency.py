@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from tests.polling import eventually
 
-from agentorch.states import State
+from agentorch.core.states import State
 
 from .invariants import document, places, violations
 from .programs import Ended, Site, job, site_in_memory

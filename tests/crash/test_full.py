@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from agentorch.states import State
+from agentorch.core.states import State
 
 from .disks import Disk, mount_tmpfs, remount, scratch, threads, unmount
 from .invariants import places, violations

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 import pytest
 from tests.polling import eventually
 
-from agentorch.approvals import mark
-from agentorch.inspect import find
-from agentorch.states import State
+from agentorch.artifacts.decision_log import mark
+from agentorch.core.states import State
+from agentorch.jobqueue.lookup import find
 
 from .deciding import parked, queued
 from .invariants import document, places, violations

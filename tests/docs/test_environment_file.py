@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agentorch import envfile, settings
-from agentorch.settings import Settings
+from agentorch.config import environment_file, settings
+from agentorch.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "examples/configuration/agentorch.env"
@@ -83,7 +83,7 @@ def test_every_variable_is_there_once_and_no_other() -> None:
 
 
 def test_nothing_is_set() -> None:
-    assert envfile.parse(SAMPLE.read_text("utf-8"), "sample") == {}
+    assert environment_file.parse(SAMPLE.read_text("utf-8"), "sample") == {}
 
 
 def test_every_default_is_the_programs(tmp_path: Path) -> None:

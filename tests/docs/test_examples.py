@@ -13,20 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from agentorch.abilities import Abilities
-from agentorch.agents import ends, manifest
+from agentorch.agents import failure_rules, manifest
 from agentorch.agents.registry import load as load_agents
 from agentorch.broker import prices, providers
 from agentorch.broker.keys import Keys
-from agentorch.broker.meter import Usage
-from agentorch.broker.wires import Wire
-from agentorch.contracts import reading
-from agentorch.contracts.door import Door, accept
-from agentorch.errors import Misconfigured
-from agentorch.job import Outcome
-from agentorch.settings import Settings, load
-from agentorch.states import OutcomeClass
-from agentorch.systemprompts import system_prompt
+from agentorch.broker.usage_meter import Usage
+from agentorch.broker.wire_formats import Wire
+from agentorch.config.prompt_files import system_prompt
+from agentorch.config.settings import Settings, load
+from agentorch.contracts import parse
+from agentorch.contracts.accept import Door, accept
+from agentorch.core.abilities import Abilities
+from agentorch.core.errors import Misconfigured
+from agentorch.core.job import Outcome
+from agentorch.core.states import OutcomeClass
 
 ROOT = Path(__file__).parents[2]
 CONFIGURATION = ROOT / "examples/configuration"
@@ -103,9 +103,12 @@ def test_keys(tmp_path: Path, agent: str, project_id: str | None, key: str) -> N
 )
 def test_ends(line: str, kind: OutcomeClass, details: dict[str, int]) -> None:
     said = Outcome(
-        OutcomeClass.AGENT_ERROR, "?", error=ends.UNCLASSIFIED, details={"evidence": [line]}
+        OutcomeClass.AGENT_ERROR,
+        "?",
+        error=failure_rules.UNCLASSIFIED,
+        details={"evidence": [line]},
     )
-    found = ends.classified(said, "codex", ends.rules(SETTINGS.ends_directory))
+    found = failure_rules.classified(said, "codex", failure_rules.rules(SETTINGS.ends_directory))
     assert found.kind is kind
     assert {name: found.details[name] for name in details} == details
 
@@ -126,7 +129,7 @@ def test_prompts() -> None:
 )
 def test_jobs_ask_for_nothing_that_their_agents_have_not(path: Path) -> None:
     built_in: dict[str, Abilities] = dict(load_agents(SETTINGS).abilities())
-    job, _ = accept(reading.parse(path.read_bytes()), Door(built_in, ()), datetime.now(UTC))
+    job, _ = accept(parse.parse(path.read_bytes()), Door(built_in, ()), datetime.now(UTC))
     assert job.steps
 
 
@@ -176,7 +179,7 @@ def test_the_agent_that_asks_an_api(installed: Callable[[str], str]) -> None:
     code = """
 import json
 from agentorch.agents.registry import load as agents
-from agentorch.settings import load
+from agentorch.config.settings import load
 found = agents(load())
 agent = found.get("mistral")
 print(json.dumps([agent.name, agent.provider(None), found.problems()]))

@@ -12,25 +12,24 @@ from typing import Any
 import pytest
 from tests.docs.pages import ROOT, Item, bold, pages
 
-from agentorch import death
-from agentorch.abilities import Option
-from agentorch.agents import ends, manifest, protocol
+from agentorch.agents import failure_rules, json_lines, manifest
 from agentorch.agents.base import Request
 from agentorch.agents.registry import BUILT_IN
 from agentorch.agents.registry import load as load_agents
-from agentorch.artifacts import JobState, state_document
+from agentorch.artifacts.directory import JobState, state_document
 from agentorch.broker import providers
-from agentorch.contracts.completing import completed
-from agentorch.contracts.values import job_of
-from agentorch.doctoragents import spell
-from agentorch.job import Handoff, Outcome
-from agentorch.launch import recorder
-from agentorch.pipeline import begin
-from agentorch.resources import Resources
-from agentorch.settings import load
-from agentorch.states import REACTIONS, STATUSES, Reaction
-from agentorch.systemprompts import BUILT_IN as PROMPTS
-from agentorch.verdict import judged, verdict_request
+from agentorch.config.prompt_files import BUILT_IN as PROMPTS
+from agentorch.config.settings import load
+from agentorch.contracts.complete import completed
+from agentorch.contracts.to_job import job_of
+from agentorch.core.abilities import Option
+from agentorch.core.job import Handoff, Outcome
+from agentorch.core.pipeline import begin
+from agentorch.core.resources import Resources
+from agentorch.core.states import REACTIONS, STATUSES, Reaction
+from agentorch.core.verdict import judged, verdict_request
+from agentorch.doctor.agents import spell
+from agentorch.launch import unit_end, unit_recorder
 
 ALONE = {"AGENTORCH_ENV_FILE": "/dev/null"}
 NOWHERE = Path("/nonexistent")
@@ -104,11 +103,11 @@ def test_limits_are_those_of_resources() -> None:
 def test_fields_of_a_result() -> None:
     assert set(RESULT_PAGE.named("RESULT.JSON")) == set(RESULT["properties"])
     told = set(RESULT_PAGE.named("METRICS"))
-    assert told >= {*RESULT["properties"]["metrics"]["properties"], *death.USED}
+    assert told >= {*RESULT["properties"]["metrics"]["properties"], *unit_end.USED}
 
 
 def test_fields_of_the_end_of_a_unit(tmp_path: Path) -> None:
-    assert set(RESULT_PAGE.named("END.JSON")) == set(recorder.end(str(tmp_path)))
+    assert set(RESULT_PAGE.named("END.JSON")) == set(unit_recorder.end(str(tmp_path)))
 
 
 def test_fields_of_a_state() -> None:
@@ -145,7 +144,7 @@ def test_every_outcome_and_what_follows() -> None:
 def test_the_codes_of_an_outcome() -> None:
     told = {name: set(bold(item.body)) for name, item in RESULT_PAGE.named("OUTCOMES").items()}
     assert set(told) == {str(kind) for kind in REACTIONS}
-    for rule in ends.rules():
+    for rule in failure_rules.rules():
         assert rule.error in told[rule.kind], rule.error
 
 
@@ -204,21 +203,21 @@ def test_the_keys_of_a_manifest() -> None:
 
 
 def test_the_keys_of_an_end() -> None:
-    assert set(AGENT_PAGE.named("ENDS")) == ends._KEYS
+    assert set(AGENT_PAGE.named("ENDS")) == failure_rules._KEYS
 
 
 def test_what_an_executable_is_asked() -> None:
     request = Request("j", "s", 1, "a", "r", "g", "p", "", NOWHERE, NOWHERE, NOWHERE)
-    asked = json.loads(protocol.request_bytes(request))
+    asked = json.loads(json_lines.request_bytes(request))
     part = AGENT_PAGE.part("PROTOCOL").split("The request:")[1].split("The answer:")[0]
     assert set(bold(part)) - {"1", "true"} == set(asked)
 
 
 def test_what_an_executable_may_answer() -> None:
     told = set(bold(AGENT_PAGE.part("PROTOCOL").split("The answer:")[1]))
-    assert set(protocol._AMOUNTS) <= told
-    assert set(protocol._STATUSES) <= told
-    assert {str(kind) for kind in protocol._CLASSES} <= told
+    assert set(json_lines._AMOUNTS) <= told
+    assert set(json_lines._STATUSES) <= told
+    assert {str(kind) for kind in json_lines._CLASSES} <= told
 
 
 def test_the_agent_in_shell_is_the_example() -> None:

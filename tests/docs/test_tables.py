@@ -12,16 +12,16 @@ import pytest
 from tests.docs.pages import ROOT, bold, pages
 from tests.docs.test_pages import environment
 
-from agentorch.agentlines import BURST, RATE_PER_S
+from agentorch.attempt.journal_lines import BURST, RATE_PER_S
 from agentorch.broker import prices, providers
-from agentorch.errors import Exit
-from agentorch.families import FAMILIES
-from agentorch.messages import Message
-from agentorch.sandbox.wrappers import NEEDS_IMAGE, WRAPPERS
-from agentorch.settings import LIMITED, LIMITS, VARIABLES, Settings, load
-from agentorch.states import TRANSITIONS
-from agentorch.webhook.deliveries import HEADERS
-from agentorch.webhook.reading import MOST_LIMIT, USUAL_LIMIT
+from agentorch.config.settings import LIMITED, LIMITS, VARIABLES, Settings, load
+from agentorch.core.errors import Exit
+from agentorch.core.states import TRANSITIONS
+from agentorch.ledger.metric_families import FAMILIES
+from agentorch.sandbox.wrapper_table import NEEDS_IMAGE, WRAPPERS
+from agentorch.systemd.message_ids import Message
+from agentorch.webhook.idempotency import HEADERS
+from agentorch.webhook.query import MOST_LIMIT, USUAL_LIMIT
 from agentorch.webhook.routes import ROUTES
 from agentorch.webhook.server import MOST_HEADER_BYTES, REQUEST_S
 

@@ -17,11 +17,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from agentorch.decide import hold
-from agentorch.job import Key
-from agentorch.jobqueue import Queue, current_job
-from agentorch.paths import Roots
-from agentorch.states import OutcomeClass, State
+from agentorch.core.job import Key
+from agentorch.core.states import OutcomeClass, State
+from agentorch.decisions.decide import hold
+from agentorch.jobqueue.jobqueue import Queue, current_job
+from agentorch.storage.paths import Roots
 
 from .conftest import Installation, step
 

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from tests.polling import eventually
 
-from agentorch import announcing
-from agentorch.expiring import end, over
-from agentorch.hooks import hooks_in, run
-from agentorch.job import Expiry, Waiting
-from agentorch.jobqueue import Queue
-from agentorch.journal import Journal
-from agentorch.settings import load
+from agentorch.config.settings import load
+from agentorch.core.job import Expiry, Waiting
+from agentorch.decisions.expire import end, over
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.notify import announce
+from agentorch.notify.hooks import hooks_in, run
+from agentorch.systemd.journal import Journal
 
 from .conftest import ROOT, Installation, step
 
@@ -255,11 +255,11 @@ def test_one_that_hangs_does_not_keep_the_others(told: Installation) -> None:
     settings = load(told.environment)
     queue = Queue(settings.roots)
     hooks = hooks_in(settings.notify_directory, os.geteuid())
-    entries = announcing.due(queue, hooks.programs, datetime.now(UTC))
+    entries = announce.due(queue, hooks.programs, datetime.now(UTC))
     journal = Journal("agentorch-announce", settings)
     environment = dict(settings.environment)
     assert environment["HOME"] == str(told.top)
-    asyncio.run(announcing.announce(queue, settings, entries[:2], journal, 2))
+    asyncio.run(announce.announce(queue, settings, entries[:2], journal, 2))
     assert len(heard(told, "other")) == 2
     reasons = [
         announced(told, entry.waiting.key.job_id)["failed"]["hangs"]["reason"]

@@ -21,13 +21,13 @@ from typing import Any
 import pytest
 from tests.jobs.conftest import Installation, step
 
-from agentorch.archive import NAME, Entry, Manifest, manifest_of
-from agentorch.bringing import bring
-from agentorch.errors import AgentorchError, Duplicate, Invalid
-from agentorch.jobqueue import Queue
-from agentorch.paths import Roots
-from agentorch.states import State
-from agentorch.tape import END, Header, Kind, Tape, header_bytes, padding
+from agentorch.archive.import_ import bring
+from agentorch.archive.layout import NAME, Entry, Manifest, manifest_of
+from agentorch.core.errors import AgentorchError, Duplicate, Invalid
+from agentorch.core.states import State
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.storage.paths import Roots
+from agentorch.storage.tar_stream import END, Header, Kind, Tape, header_bytes, padding
 
 ID = "job-in-a-tar"
 SCRIPT = """

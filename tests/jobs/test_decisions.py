@@ -18,9 +18,9 @@ import pytest
 from tests.jobs.conftest import Installation, processes_with, step
 from tests.polling import eventually
 
-from agentorch.approvals import mark, shown
-from agentorch.jobqueue import Queue
-from agentorch.paths import Roots
+from agentorch.artifacts.decision_log import mark, shown
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.storage.paths import Roots
 
 KEY = "sk-ant-api03-" + "Zx9" * 31 + "AA"
 # what it does the first time, then it succeeds; what it was asked stays in its home

@@ -11,10 +11,10 @@ import click
 import pytest
 from tests.docs.pages import pages
 
-from agentorch.advice import ADVICE, JOBS, Advice
 from agentorch.commands import COMMANDS
-from agentorch.situation import Why
-from agentorch.states import OutcomeClass, State
+from agentorch.core.states import OutcomeClass, State
+from agentorch.explain.advice import ADVICE, JOBS, Advice
+from agentorch.explain.facts import Why
 
 from .conftest import Installation, step
 from .situations import Jobs, all_explained

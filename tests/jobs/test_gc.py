@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.polling import eventually
 
-from agentorch.collect import TRASH
+from agentorch.retention.collect import TRASH
 
 from .conftest import Installation, step
 

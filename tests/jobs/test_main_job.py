@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.jobs.conftest import Installation, step
 
-from agentorch.contracts.checking import problems_of
+from agentorch.contracts.validate import problems_of
 
 
 def test_the_minimal_job_in_simulation(here: Installation) -> None:

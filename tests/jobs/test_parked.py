@@ -17,13 +17,13 @@ from tests.jobs.conftest import Installation, step
 from tests.polling import eventually
 from tests.soak.clock import Clock
 
-from agentorch.documents import read_json
-from agentorch.jobqueue import Queue
-from agentorch.parking import SPARE_S
-from agentorch.paths import Roots
-from agentorch.slots import hold
-from agentorch.states import State
-from agentorch.times import moment_of, rfc3339
+from agentorch.core.parking import SPARE_S
+from agentorch.core.states import State
+from agentorch.core.times import moment_of, rfc3339
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.jobqueue.slots import hold
+from agentorch.storage.json_files import read_json
+from agentorch.storage.paths import Roots
 
 
 class Site:

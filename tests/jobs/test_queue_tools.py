@@ -13,13 +13,14 @@ import pytest
 from tests.jobs.conftest import Installation, step
 from tests.polling import eventually
 
-from agentorch import ages, metrics
-from agentorch.inspect import find
-from agentorch.jobqueue import Queue
-from agentorch.paths import Roots
-from agentorch.reclaim import wake
-from agentorch.settings import load
-from agentorch.states import State
+from agentorch.config.settings import load
+from agentorch.core.states import State
+from agentorch.jobqueue import age_table
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.jobqueue.lookup import find
+from agentorch.jobqueue.reclaim import wake
+from agentorch.metrics import exposition
+from agentorch.storage.paths import Roots
 
 OLD = datetime.now(UTC) - timedelta(hours=3)
 
@@ -99,7 +100,7 @@ def test_an_age_is_since_the_submission(here: Installation) -> None:
     path = queue.paths.file(State.PENDING, found.key)
     stamp = OLD.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     path.write_text(json.dumps({**document, "submitted_at": stamp}))
-    path.rename(path.with_name(f"5-{ages.stamp(OLD)}-{old}.json"))
+    path.rename(path.with_name(f"5-{age_table.stamp(OLD)}-{old}.json"))
     assert ls(here, "--older", "2h") == [old]
     assert ls(here, "--newer", "2h") == [young]
     assert ls(here, "--older", "2h", "--newer", "4h") == [old]
@@ -320,10 +321,10 @@ def test_wait_says_until_when_a_job_is_parked(here: Installation) -> None:
 
 def test_names_in_other_states_are_not_the_parked_ones(tmp_path: Path) -> None:
     """The oldest parked job is told by its own time, not by the one at which it goes on."""
-    name = f"20310101T000000Z-5-{ages.stamp(OLD)}-job-12345678.json"
+    name = f"20310101T000000Z-5-{age_table.stamp(OLD)}-job-12345678.json"
     environment = {"AGENTORCH_STATE_DIR": str(tmp_path), "AGENTORCH_ENV_FILE": "/dev/null"}
     settings = load(environment)
     Queue(settings.roots).prepare()
     (settings.roots.queue.state(State.PARKED) / name).touch()
-    text = metrics.look(settings, OLD + timedelta(hours=1)).text.decode()
+    text = exposition.look(settings, OLD + timedelta(hours=1)).text.decode()
     assert 'agentorch_queue_oldest_seconds{state="parked"} 3600.0' in text

@@ -19,10 +19,10 @@ from datetime import UTC, datetime
 import pytest
 from tests.polling import eventually
 
-from agentorch.decide import hold
-from agentorch.jobqueue import Queue
-from agentorch.paths import Roots
-from agentorch.terminal import controlling_argv
+from agentorch.decisions.decide import hold
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.process.terminal import controlling_argv
+from agentorch.storage.paths import Roots
 
 from .conftest import TIMEOUT_S, Installation, processes_with, step
 

@@ -16,16 +16,17 @@ from typing import Any
 import pytest
 from tests.polling import eventually
 
-from agentorch import beneath, selftest
-from agentorch.agents.base import Ending, Exit
-from agentorch.agents.claude import AGENT as CLAUDE
-from agentorch.agents.ends import rules_of
+from agentorch.agents.claude.adapter import AGENT
+from agentorch.agents.failure_rules import rules_of
+from agentorch.attempt import self_test
+from agentorch.attempt.broker_access import forget
 from agentorch.broker.grants import Grant, digest, remove_expired, write_grant
-from agentorch.errors import Misconfigured
+from agentorch.core.errors import Misconfigured
+from agentorch.core.process_end import Ending, Exit
+from agentorch.core.states import OutcomeClass
 from agentorch.sandbox import occupants
-from agentorch.scripted import Hang, ModelDouble, Turn, playing
-from agentorch.states import OutcomeClass
-from agentorch.wayout import forget
+from agentorch.scripted_model import Hang, ModelDouble, Turn, playing
+from agentorch.storage import beneath
 
 from .conftest import Installation, processes_with
 
@@ -253,10 +254,10 @@ def exit_of(ending: Ending, *, oom: bool = False) -> Exit:
 
 def test_a_slow_machine_is_no_broken_sandbox() -> None:
     for exit_ in (exit_of(Ending.TIMEOUT), exit_of(Ending.SIGNALLED, oom=True)):
-        outcome = selftest.cut_short("claude", exit_)
+        outcome = self_test.cut_short("claude", exit_)
         assert outcome is not None
         assert (outcome.kind, outcome.error) == (OutcomeClass.INFRA, "preflight")
-    assert selftest.cut_short("claude", exit_of(Ending.SIGNALLED)) is None
+    assert self_test.cut_short("claude", exit_of(Ending.SIGNALLED)) is None
 
 
 FORGES = """#!/bin/sh
@@ -365,7 +366,7 @@ def test_a_directory_that_an_agent_closed_is_in_the_way_and_no_bug() -> None:
         with nobody():
             with pytest.raises(beneath.NotBeneath):
                 beneath.write(home, ".claude/.credentials.json", b"")
-            forget(CLAUDE, home)
+            forget(AGENT, home)
         assert not home.exists()
         home.mkdir()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agentorch.redact import Redactor
+from agentorch.redaction.redactor import Redactor
 
 ROOT = Path(__file__).parents[2]
 PLACES = (".ci", "bin", "contracts", "examples", "lib", "man", "packaging", "tests", "units")
@@ -28,7 +28,7 @@ NOT_OURS = {
     "systemd_run.py: _manager": "systemd's",
     "systemd_run.py: MANAGER_VARIABLES": "systemd's",
     "resources.py: tasks_max": "systemd's",
-    "channels.py: error_task_class": "waitress's",
+    "connection.py: error_task_class": "waitress's",
 }
 
 
@@ -123,6 +123,41 @@ def test_files_stay_small() -> None:
         if (count := len(path.read_text("utf-8").splitlines())) > MOST_LINES
     }
     assert long == {}
+
+
+def test_layers() -> None:
+    """The contracts of pyproject.toml: imports go down, and what is pure touches nothing."""
+    accepted(tool("lint-imports"), "--no-cache")
+
+
+def test_no_module_at_the_top() -> None:
+    top = sorted(path.name for path in (ROOT / "lib/agentorch").glob("*.py"))
+    assert top == ["__init__.py"]
+
+
+def test_no_module_is_named_as_one_of_the_standard_library() -> None:
+    """With its folder as the working directory, Python would import ours for its own."""
+    found = {
+        str(path.relative_to(ROOT / "lib/agentorch"))
+        for path in (ROOT / "lib/agentorch").rglob("*.py")
+        if path.stem in sys.stdlib_module_names
+    }
+    assert found == {"commands/gc.py"}, "that one is named for its executable, agentorch-gc"
+
+
+def test_every_package_says_what_it_owns() -> None:
+    """In 3 to 12 lines: what it owns, its invariant, where to start reading."""
+    wrong = {
+        path.parent.name: count
+        for path in (ROOT / "lib/agentorch").glob("*/__init__.py")
+        if path.parent.name != "commands"
+        and not 3 <= (count := len((docstring(path) or "").splitlines())) <= 12
+    }
+    assert wrong == {}
+
+
+def docstring(path: Path) -> str | None:
+    return ast.get_docstring(ast.parse(path.read_text("utf-8")))
 
 
 def test_every_package_of_ours_is_one_for_pip() -> None:

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agentorch import ledger
-from agentorch.counts import AttemptEnd, JobEnd
-from agentorch.ledger import Counts
-from agentorch.paths import Roots
-from agentorch.states import State
+import agentorch
+from agentorch.core.states import State
+from agentorch.ledger.counts import AttemptEnd, JobEnd
+from agentorch.ledger.ledger import Counts
+from agentorch.storage.paths import Roots
 
 WHEN = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 
@@ -42,4 +42,4 @@ def value(counts: Counts, family: str, *labels: str, part: str = "") -> float:
 
 def with_package() -> dict[str, str]:
     """The environment of a program of ours that is another process."""
-    return {**os.environ, "PYTHONPATH": str(Path(ledger.__file__).parents[1])}
+    return {**os.environ, "PYTHONPATH": str(Path(agentorch.__file__).parents[1])}

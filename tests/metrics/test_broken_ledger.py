@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from agentorch import database, ledger, metrics
-from agentorch.errors import Misconfigured, TryAgain
-from agentorch.paths import Roots
-from agentorch.settings import load
+from agentorch.config.settings import load
+from agentorch.core.errors import Misconfigured, TryAgain
+from agentorch.ledger import ledger
+from agentorch.metrics import exposition
+from agentorch.storage import sqlite
+from agentorch.storage.paths import Roots
 
 from .ends import attempt, job, roots_in
 
@@ -30,9 +32,9 @@ def roots(tmp_path: Path) -> Iterator[Roots]:
             roots, attempt(1, f"job-{number:05}", model=f"m{number % 9}", metrics=told)
         )
         ledger.count_job(roots, job(1, f"job-{number:05}"))
-    database.KEPT.close()
+    sqlite.KEPT.close()
     yield roots
-    database.KEPT.close()
+    sqlite.KEPT.close()
 
 
 def rubbish(path: Path) -> None:
@@ -77,14 +79,14 @@ def test_a_broken_ledger_is_told_in_words(roots: Roots, damage: Callable[[Path],
     with pytest.raises(Misconfigured, match="move it away"):
         ledger.read(roots.state_db)
     # what a human may want to look at is not overwritten
-    database.KEPT.close()
+    sqlite.KEPT.close()
     assert len(roots.state_db.read_bytes()) == len(content)
 
 
 def test_the_metrics_say_that_the_ledger_is_broken(roots: Roots) -> None:
     rubbish(roots.state_db)
     settings = replace(load({"AGENTORCH_ENV_FILE": "/dev/null"}), roots=roots)
-    found = metrics.look(settings, datetime.now(UTC))
+    found = exposition.look(settings, datetime.now(UTC))
     assert found.problem is not None
     assert b"agentorch_ledger_readable 0.0" in found.text
     assert b"agentorch_slots 1.0" in found.text
@@ -116,6 +118,6 @@ def test_whatever_lies_there_ends_in_words(roots: Roots, tmp_path: Path) -> None
         except (Misconfigured, TryAgain) as words:
             problem = str(words)
         told["counted" if problem is None else "words"] += 1
-        database.KEPT.close()
+        sqlite.KEPT.close()
         shutil.rmtree(directory)
     assert min(told.values()) > 5, told

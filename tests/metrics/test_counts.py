@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from agentorch import families
-from agentorch.counts import (
+from agentorch.ledger import metric_families
+from agentorch.ledger.counts import (
     ABOVE,
     INTERRUPTED,
     OTHER,
@@ -23,7 +23,7 @@ from agentorch.counts import (
     of_attempt,
     of_job,
 )
-from agentorch.families import FAMILIES, Kind
+from agentorch.ledger.metric_families import FAMILIES, Kind
 
 from .ends import attempt, job
 
@@ -159,7 +159,7 @@ def test_a_job_that_was_never_claimed_is_counted_alone() -> None:
     ("seen", "bucket"), [(0, "0.1"), (0.1, "0.1"), (0.11, "0.5"), (1e9, ABOVE)]
 )
 def test_a_value_is_in_the_first_bucket_that_holds_it(seen: float, bucket: str) -> None:
-    _, counted = observed(families.JOB_WAIT, seen)
+    _, counted = observed(metric_families.JOB_WAIT, seen)
     assert counted == Addition("agentorch_job_wait_seconds", (), 1, bucket)
 
 

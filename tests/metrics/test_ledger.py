@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from agentorch import database, ledger
-from agentorch.errors import TryAgain
-from agentorch.jobqueue import Queue
-from agentorch.paths import Roots
-from agentorch.states import State
+from agentorch.core.errors import TryAgain
+from agentorch.core.states import State
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.ledger import ledger
+from agentorch.storage import sqlite
+from agentorch.storage.paths import Roots
 
 from .ends import attempt, job, roots_in, value, with_package
 
@@ -30,7 +31,7 @@ JOBS, STEPS, LYING = (
 @pytest.fixture
 def roots(tmp_path: Path) -> Iterator[Roots]:
     yield roots_in(tmp_path)
-    database.KEPT.close()
+    sqlite.KEPT.close()
 
 
 def rows(roots: Roots, table: str) -> int:
@@ -165,7 +166,7 @@ def test_the_ledger_is_not_for_everybody(roots: Roots) -> None:
 
 def test_it_is_synced_before_it_returns(roots: Roots) -> None:
     ledger.count_job(roots, job())
-    with database.transaction(roots.state_db, lambda _: None) as db:
+    with sqlite.transaction(roots.state_db, lambda _: None) as db:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert db.execute("PRAGMA synchronous").fetchone() == (2,)
 
@@ -199,7 +200,7 @@ def test_a_locked_ledger_is_waited_for_and_then_said(roots: Roots, tmp_path: Pat
 
 def test_of_a_transaction_that_was_cut_off_nothing_is_left(roots: Roots) -> None:
     ledger.count_job(roots, job())
-    with suppress(KeyboardInterrupt), database.transaction(roots.state_db, lambda _: None) as db:
+    with suppress(KeyboardInterrupt), sqlite.transaction(roots.state_db, lambda _: None) as db:
         db.execute("DELETE FROM counts")
         raise KeyboardInterrupt
     assert value(ledger.read(roots.state_db), JOBS, "success") == 1

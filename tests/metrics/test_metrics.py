@@ -18,15 +18,17 @@ from tempfile import TemporaryDirectory
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agentorch import database, families, ledger, metrics
-from agentorch.families import FAMILIES, Kind
-from agentorch.job import Key
-from agentorch.jobqueue import Queue
-from agentorch.ledger import Counts
-from agentorch.paths import Roots
-from agentorch.settings import Settings, load
-from agentorch.slots import hold
-from agentorch.states import State
+from agentorch.config.settings import Settings, load
+from agentorch.core.job import Key
+from agentorch.core.states import State
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.jobqueue.slots import hold
+from agentorch.ledger import ledger, metric_families
+from agentorch.ledger.ledger import Counts
+from agentorch.ledger.metric_families import FAMILIES, Kind
+from agentorch.metrics import exposition
+from agentorch.storage import sqlite
+from agentorch.storage.paths import Roots
 
 from . import prometheus
 from .ends import attempt, job, roots_in, with_package
@@ -40,7 +42,7 @@ OURS_TO_BEAR = "orchestrator_job_duration_ms metric names should not contain abb
 @pytest.fixture
 def roots(tmp_path: Path) -> Iterator[Roots]:
     yield roots_in(tmp_path / "state")
-    database.KEPT.close()
+    sqlite.KEPT.close()
 
 
 def settings_of(roots: Roots) -> Settings:
@@ -48,7 +50,7 @@ def settings_of(roots: Roots) -> Settings:
 
 
 def text_of(roots: Roots) -> str:
-    return metrics.look(settings_of(roots), NOW).text.decode()
+    return exposition.look(settings_of(roots), NOW).text.decode()
 
 
 def samples(text: str) -> dict[str, float]:
@@ -136,20 +138,20 @@ def test_every_family_has_its_line_of_help_and_its_type(roots: Roots) -> None:
 def test_a_histogram_tells_the_same_with_other_bounds() -> None:
     """What was counted with bounds that are no more is in the next one above."""
     counts: Counts = {("h", ()): {"sum": 9.0, "0.5": 1.0, "2.0": 2.0, "3.0": 4.0, "+Inf": 8.0}}
-    family = families.Family("h", Kind.HISTOGRAM, "", (), (1, 3))
-    found = [sample.value for sample in metrics.counted(family, counts).samples]
+    family = metric_families.Family("h", Kind.HISTOGRAM, "", (), (1, 3))
+    found = [sample.value for sample in exposition.counted(family, counts).samples]
     assert found == [1, 7, 15, 9, 15]
 
 
 def test_what_is_no_queue_file_is_no_job() -> None:
     name = str(Key(5, NOW, "job-00001"))
-    assert metrics.counted_names([name, ".tmp", "README"]) == metrics.Lying(1, NOW)
-    assert metrics.counted_names(["x~.json"]) == metrics.Lying(1, None)
-    assert metrics.counted_names([]) == metrics.Lying(0, None)
+    assert exposition.counted_names([name, ".tmp", "README"]) == exposition.Lying(1, NOW)
+    assert exposition.counted_names(["x~.json"]) == exposition.Lying(1, None)
+    assert exposition.counted_names([]) == exposition.Lying(0, None)
 
 
 def test_a_job_of_tomorrow_is_not_older_than_now() -> None:
-    assert metrics.Lying(1, NOW + timedelta(days=1)).age_s(NOW) == 0
+    assert exposition.Lying(1, NOW + timedelta(days=1)).age_s(NOW) == 0
 
 
 # ---- as long as ever --------------------------------------------------------------------------
@@ -159,12 +161,12 @@ def test_a_job_of_tomorrow_is_not_older_than_now() -> None:
 def test_what_has_ended_is_not_listed(roots: Roots, tmp_path: Path) -> None:
     """The same calls behind three ended jobs as behind a thousand."""
     queue = fill(roots)
-    database.KEPT.close()
+    sqlite.KEPT.close()
     few = calls(roots, tmp_path)
     for number in range(1000):
         put(queue, State.DONE, 5, timedelta(seconds=number))
         ledger.count_job(roots, job(1, f"job-many-{number}"))
-    database.KEPT.close()
+    sqlite.KEPT.close()
     assert calls(roots, tmp_path) == few
     assert any("pending" in line for line in few)
     assert not any("/done" in line or "/failed" in line for line in few)
@@ -187,7 +189,7 @@ def calls(roots: Roots, tmp_path: Path) -> list[str]:
 
 def test_the_counters_are_read_from_their_own_table(roots: Roots) -> None:
     ledger.count_job(roots, job())
-    with database.transaction(roots.state_db, lambda _: None) as db:
+    with sqlite.transaction(roots.state_db, lambda _: None) as db:
         plan = [row[-1] for row in db.execute(f"EXPLAIN QUERY PLAN {ledger.READ}")]
     assert plan == ["SCAN counts"]
 
@@ -236,7 +238,7 @@ def test_where_nobody_would_read_it_one_line_is_said(roots: Roots, tmp_path: Pat
 
 def test_a_broken_ledger_is_said_and_what_is_left_is_written(roots: Roots, tmp_path: Path) -> None:
     fill(roots)
-    database.KEPT.close()
+    sqlite.KEPT.close()
     roots.state_db.write_bytes(b"rubbish" * 1000)
     path = tmp_path / "agentorch.prom"
     ended = run(roots, AGENTORCH_METRICS_FILE=str(path))
@@ -249,8 +251,8 @@ def test_a_broken_ledger_is_said_and_what_is_left_is_written(roots: Roots, tmp_p
 WRITE = """
 import os, sys
 from pathlib import Path
-from agentorch import metrics
-from agentorch.errors import Misconfigured
+from agentorch.metrics.exposition import exposition
+from agentorch.core.errors import Misconfigured
 os.setresuid(65534, 65534, 65534)
 try:
     metrics.write(Path(sys.argv[1]), b"text")
@@ -276,7 +278,7 @@ def test_a_write_that_fails_leaves_nothing(roots: Roots, tmp_path: Path) -> None
     path = tmp_path / "agentorch.prom"
     path.mkdir()
     with pytest.raises(IsADirectoryError):
-        metrics.write(path, b"text")
+        exposition.write(path, b"text")
     assert [found.name for found in tmp_path.iterdir()] == ["agentorch.prom"]
 
 

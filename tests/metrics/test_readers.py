@@ -16,8 +16,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from agentorch import database, ledger
-from agentorch.paths import Roots
+from agentorch.ledger import ledger
+from agentorch.storage import sqlite
+from agentorch.storage.paths import Roots
 
 from .ends import job, roots_in, value, with_package
 
@@ -26,8 +27,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes ano
 READ = """
 import os, sys
 from pathlib import Path
-from agentorch.errors import AgentorchError
-from agentorch.ledger import read
+from agentorch.core.errors import AgentorchError
+from agentorch.ledger.ledger import read
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
@@ -57,7 +58,7 @@ def place() -> Iterator[Path]:
         top.chmod(0o755)
         (top / "state").mkdir(mode=0o755)
         yield top
-        database.KEPT.close()
+        sqlite.KEPT.close()
 
 
 def read_as_nobody(place: Path) -> subprocess.CompletedProcess[str]:
@@ -99,7 +100,7 @@ def test_where_there_is_none(place: Path) -> None:
 def test_where_it_is_closed(place: Path) -> None:
     roots = roots_in(place / "state")
     ledger.count_job(roots, job())
-    database.KEPT.close()
+    sqlite.KEPT.close()
     open_to_all(roots)
     assert list(files(place)) == ["state.db"]
     is_read(place, 1.0)
@@ -137,7 +138,7 @@ def test_where_only_the_log_was_copied_with_it(place: Path) -> None:
 
 def test_where_it_may_not_be_read(place: Path) -> None:
     ledger.count_job(roots_in(place / "state"), job())
-    database.KEPT.close()
+    sqlite.KEPT.close()
     ended = read_as_nobody(place)
     assert ended.returncode == 1
     assert "Permission denied" in ended.stderr

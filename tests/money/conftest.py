@@ -10,11 +10,11 @@ import pytest
 from tests.jobs.conftest import Installation
 from tests.soak.clock import Clock
 
-from agentorch import ledger
-from agentorch.budgets import Caps, day_of
-from agentorch.scripted import ModelDouble, Turn, Usage, playing
-from agentorch.tills import Book
-from agentorch.times import moment_of
+from agentorch.core.times import moment_of
+from agentorch.ledger import ledger
+from agentorch.ledger.budgets import Caps, day_of
+from agentorch.ledger.money import Book
+from agentorch.scripted_model import ModelDouble, Turn, Usage, playing
 
 KEY = "sk-canary-" + "9f86d081884c7d659a2feaa0"
 MODEL = "priced-1"

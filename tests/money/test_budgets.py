@@ -9,22 +9,21 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agentorch.budgets import (
+from agentorch.core.allowance import Allowance, Wait
+from agentorch.core.states import OutcomeClass
+from agentorch.ledger.budgets import (
     CALLS,
     CENT_USD,
     DAY,
     JOB,
-    Allowance,
     Ask,
     Caps,
     Till,
-    Wait,
     caps_of,
     day_of,
     decide,
     next_day,
 )
-from agentorch.states import OutcomeClass
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 USD = st.floats(0, 50, allow_nan=False)

@@ -9,9 +9,10 @@ import pytest
 from tests.jobs.conftest import Installation, here
 from tests.metrics.ends import attempt
 
-from agentorch import database, ledger
-from agentorch.budgets import Ask, Caps, day_of
-from agentorch.paths import Roots
+from agentorch.ledger import ledger
+from agentorch.ledger.budgets import Ask, Caps, day_of
+from agentorch.storage import sqlite
+from agentorch.storage.paths import Roots
 
 __all__ = ["here"]
 CAPS = {
@@ -43,7 +44,7 @@ def told(here: Installation) -> Installation:
     ledger.count_attempt(where, attempt(2, **met, credential="KEY", ended_at=now()))
     before = now() - timedelta(days=1)
     ledger.count_attempt(where, attempt(3, ended_at=before, metrics={"cost_usd": 7.0}))
-    database.KEPT.close()
+    sqlite.KEPT.close()
     return here
 
 

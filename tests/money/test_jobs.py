@@ -13,8 +13,8 @@ from tests.jobs.conftest import Installation, here
 from tests.polling import eventually
 
 from agentorch.broker import client
-from agentorch.scripted import Fault, Hang, ModelDouble
-from agentorch.settings import load
+from agentorch.config.settings import load
+from agentorch.scripted_model import Fault, Hang, ModelDouble
 
 from .conftest import asks, at, attempts, book, places, turn
 

@@ -13,10 +13,12 @@ from tests.crash.strace import Point, inject_argv, points_of, trace_argv
 from tests.metrics.ends import attempt, job, roots_in, with_package
 from tests.sampling import sampled
 
-from agentorch import database, ledger
-from agentorch.budgets import Allowance, Ask, Caps
-from agentorch.counts import AttemptEnd
-from agentorch.paths import Roots
+from agentorch.core.allowance import Allowance
+from agentorch.ledger import ledger
+from agentorch.ledger.budgets import Ask, Caps
+from agentorch.ledger.counts import AttemptEnd
+from agentorch.storage import sqlite
+from agentorch.storage.paths import Roots
 
 pytestmark = pytest.mark.needs("strace")
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -77,7 +79,7 @@ def killed(top: Path, point: Point) -> list[str]:
     done = owner(directory, inject_argv(point, "signal=SIGKILL"))
     said = [] if done.returncode == -9 else [f"it was not killed: {done}"]
     said += wrong(roots_in(directory), done.stdout)
-    database.KEPT.close()
+    sqlite.KEPT.close()
     return [f"{point}: {one}" for one in said]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from agentorch.agents.base import Endpoint
+from agentorch.attempt.broker_access import WayOut
+from agentorch.attempt.metering import metered, unmetered
 from agentorch.broker.account import Account, End
-from agentorch.counts import attempt_end, calls, dollars
-from agentorch.job import Outcome
-from agentorch.metering import metered, unmetered
-from agentorch.states import OutcomeClass
-from agentorch.wayout import WayOut
+from agentorch.core.job import Outcome
+from agentorch.core.states import OutcomeClass
+from agentorch.ledger.counts import attempt_end, calls, dollars
 
 SAID = Outcome(OutcomeClass.SUCCESS, "done", metrics={"cost_usd": 3.0, "turns": 7})
 KEY = Account(providers={"openai": "OPENAI_API_KEY"}, calls=2, cost_usd=0.5)

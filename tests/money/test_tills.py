@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from tests.metrics.ends import attempt, job, roots_in
 
-from agentorch import database, ledger
-from agentorch.budgets import Allowance, Ask, Caps, Wait
-from agentorch.paths import Roots
-from agentorch.states import OutcomeClass
-from agentorch.tills import Book
+from agentorch.core.allowance import Allowance, Wait
+from agentorch.core.states import OutcomeClass
+from agentorch.ledger import ledger
+from agentorch.ledger.budgets import Ask, Caps
+from agentorch.ledger.money import Book
+from agentorch.storage import sqlite
+from agentorch.storage.paths import Roots
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)  # the day on which `attempt` ends
 TODAY = "2026-03-04"
@@ -24,7 +26,7 @@ DOLLAR = Caps(day_usd=1, attempt_usd=0.3)
 @pytest.fixture
 def roots(tmp_path: Path) -> Iterator[Roots]:
     yield roots_in(tmp_path)
-    database.KEPT.close()
+    sqlite.KEPT.close()
 
 
 def ask(number: int = 1, job_id: str = "job-00001", **fields: Any) -> Ask:

@@ -8,7 +8,8 @@ import hmac
 
 import pytest
 
-from agentorch.callbacks import (
+from agentorch.config.variables import secret_of
+from agentorch.core.callback import (
     DELAYS_S,
     GIVE_UP_S,
     Again,
@@ -17,7 +18,6 @@ from agentorch.callbacks import (
     GivenUp,
     after,
     headers,
-    secret_of,
     webhook_id,
 )
 

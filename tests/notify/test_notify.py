@@ -17,12 +17,13 @@ import pytest
 from tests.jobs.conftest import Installation, step
 from tests.polling import eventually
 
-from agentorch import atomic, expiring
-from agentorch.job import Waiting
-from agentorch.jobqueue import Queue
-from agentorch.outbox import Entry
-from agentorch.settings import load
-from agentorch.times import rfc3339
+from agentorch.config.settings import load
+from agentorch.core.job import Waiting
+from agentorch.core.times import rfc3339
+from agentorch.decisions import expire
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.jobqueue.outbox import Entry
+from agentorch.storage import atomic
 
 from .receiver import receiving
 
@@ -125,8 +126,8 @@ def test_every_way_to_end_without_a_run_is_told(here: Installation) -> None:
             "cancel", *(f"cancelled-{how}" for how in ("waiting", "held", "pending", "parked"))
         )
         queue = Queue(load({**here.environment, "AGENTORCH_ENV_FILE": "/dev/null"}).roots)
-        (over,) = expiring.over(queue, Waiting(), datetime.now(UTC) + timedelta(days=1))
-        assert expiring.end(queue, over) is None
+        (over,) = expire.over(queue, Waiting(), datetime.now(UTC) + timedelta(days=1))
+        assert expire.end(queue, over) is None
         here.run("notify")
     told = [json.loads(one.body) for one in receiver.told]
     assert sorted((one["job_id"], one["status"], one["error"]["code"]) for one in told) == [

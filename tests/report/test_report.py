@@ -17,12 +17,12 @@ import pytest
 from tests.jobs.conftest import Installation, step
 from tests.report.pages import elements, markup, name, parsed, policy_of, text_of, words_of, written
 
-from agentorch.decide import approve
-from agentorch.jobqueue import Queue
-from agentorch.paths import Roots
+from agentorch.core.states import State
+from agentorch.decisions.decide import approve
+from agentorch.jobqueue.jobqueue import Queue
 from agentorch.report.waits import Course, Ran
 from agentorch.report.waits import waits as waits_of
-from agentorch.states import State
+from agentorch.storage.paths import Roots
 
 CHANGES = "echo 'mended <b>&amp;</b>'; echo more >> README; echo 'привет' > 'новый файл'"
 HOSTILE = (

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from tests.jobs.conftest import Installation, step
 
-from agentorch import runrecord
-from agentorch.runrecord import Finding, Word, compared
+from agentorch.artifacts import manifest as runrecord
+from agentorch.artifacts.manifest import Finding, Word, compared
 
 WRITES = "echo more >> README; echo said"
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from agentorch.commands.schedule import due_time
-from agentorch.oncalendar import last_elapsed, times_in
-from agentorch.schedules import schedule_of
-from agentorch.timers import NEEDS_UTC
+from agentorch.schedules.files import schedule_of
+from agentorch.schedules.timers import NEEDS_UTC
+from agentorch.systemd.on_calendar import last_elapsed, times_in
 
 ROOT = Path(__file__).parents[2]
 NIGHTLY: Mapping[str, Any] = {

@@ -11,9 +11,9 @@ from croniter import croniter
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agentorch import oncalendar
-from agentorch.cron import MONTHS, NAMED, Cron, parse
-from agentorch.errors import Invalid
+from agentorch.core.errors import Invalid
+from agentorch.schedules.cron import MONTHS, NAMED, Cron, parse
+from agentorch.systemd import on_calendar
 
 START = datetime(2023, 11, 5, 6, 7, 30, tzinfo=UTC)
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -133,11 +133,11 @@ def elapses(cron: Cron, start: datetime, most: int) -> list[datetime]:
     base = f"--base-time={start:%Y-%m-%d %H:%M:%S} UTC"
     found: set[datetime] = set()
     for event in cron.on_calendar():
-        *argv, last, word = oncalendar.calendar_argv(event, most)
+        *argv, last, word = on_calendar.calendar_argv(event, most)
         asked = subprocess.run(
             [*argv, base, last, word], capture_output=True, text=True, check=True
         )
-        found |= set(oncalendar.times_in(asked.stdout))
+        found |= set(on_calendar.times_in(asked.stdout))
     return sorted(found)[:most]
 
 

@@ -12,7 +12,7 @@ from tests.crash.programs import AT_ONCE, Ended, Site, remove, site_in_memory
 from tests.crash.strace import Point, inject_argv, points
 from tests.sampling import sampled
 
-from agentorch.states import ENDED, State
+from agentorch.core.states import ENDED, State
 
 pytestmark = pytest.mark.needs("strace")
 RUN = ("run", "--due", "yearly")

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from agentorch import schedules
-from agentorch.errors import Invalid
-from agentorch.schedules import Folder, schedule_of
-from agentorch.timers import NEEDS_UTC, TARGET_DROP_IN, Overlap, crontab, units
+from agentorch.core.errors import Invalid
+from agentorch.schedules import files
+from agentorch.schedules.files import Folder, schedule_of
+from agentorch.schedules.timers import NEEDS_UTC, TARGET_DROP_IN, Overlap, crontab, units
 
 ROOT = Path(__file__).parents[2]
 GOOD: Mapping[str, Any] = {"id": "good", "schedule": "0 3 * * *", "payload": {"goal": "x"}}
@@ -41,7 +41,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples/schedules").iterdir()))
 def test_every_example_is_one(path: Path) -> None:
-    assert schedules.read_file(path).schedule_id == path.stem
+    assert files.read_file(path).schedule_id == path.stem
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_bad_file_harms_no_other(tmp_path: Path) -> None:
     put(tmp_path, "k.json", {**GOOD, "id": "k"})
     put(tmp_path, ".l.json", "{")
     put(tmp_path, "m.json~", "{")
-    folder = schedules.read(tmp_path)
+    folder = files.read(tmp_path)
     assert ids(folder) == ["b", "k"]
     said = {Path(problem.split(": ")[0]).name for problem in folder.problems}
     assert said == {f"{name}.json" for name in ("a", "c", "d", "e", "f", "g Requires=x", *"hij")}
@@ -106,9 +106,9 @@ def test_a_bad_file_harms_no_other(tmp_path: Path) -> None:
 
 
 def test_no_folder_is_none_and_one_that_is_none_is_told(tmp_path: Path) -> None:
-    assert schedules.read(tmp_path / "nowhere") == Folder()
+    assert files.read(tmp_path / "nowhere") == Folder()
     path = put(tmp_path, "file", "")
-    assert schedules.read(path).problems == (f"{path}: Not a directory",)
+    assert files.read(path).problems == (f"{path}: Not a directory",)
 
 
 # ---- units ------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def test_the_units_of_a_folder() -> None:
 
 @pytest.mark.needs("systemd-analyze")
 def test_systemd_has_nothing_against_a_timer(tmp_path: Path) -> None:
-    found = [schedules.read_file(path) for path in (ROOT / "examples/schedules").iterdir()]
+    found = [files.read_file(path) for path in (ROOT / "examples/schedules").iterdir()]
     found.append(schedule_of({**GOOD, "id": "a.b-c_d", "schedule": "*/5 1-3 */2 feb-nov mon"}))
     made = {name: text for name, text in units(found).items() if name != TARGET_DROP_IN}
     for name, text in made.items():
@@ -176,7 +176,7 @@ def generate(top: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Runs the generator of a user's manager, without what the machine has for Python."""
     lib = str(ROOT / "lib")
     program = f"import sys; sys.path = [{lib!r}, *(p for p in sys.path if 'site-' not in p)]"
-    call = "from agentorch.generator import main; main()"
+    call = "from agentorch.commands.generator import main; main()"
     return subprocess.run(
         [sys.executable, "-IS", "-c", f"{program}; {call}", str(top / "out"), "x", "x"],
         env={"SYSTEMD_SCOPE": "user", "HOME": str(top), **variables},
@@ -201,7 +201,7 @@ def test_the_generator_makes_timers_of_good_files_only(tmp_path: Path) -> None:
     }
     assert (tmp_path / "out" / TARGET_DROP_IN).read_text().splitlines() == [
         "[Unit]",
-        f"# wrong schedule: {bad}: {schedules.UNTOLD}",
+        f"# wrong schedule: {bad}: {files.UNTOLD}",
         "Wants=agentorch-schedule@good.timer",
     ]
 

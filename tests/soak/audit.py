@@ -15,16 +15,16 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from agentorch import families, ledger
-from agentorch.approvals import decisions
-from agentorch.budgets import Caps
-from agentorch.documents import read_json
-from agentorch.job import Key
-from agentorch.paths import NEW, REFUSED, WAITING, parked_key
-from agentorch.runrecord import is_due
-from agentorch.states import State
-from agentorch.tills import Book
-from agentorch.times import moment_of
+from agentorch.artifacts.decision_log import decisions
+from agentorch.artifacts.manifest import is_due
+from agentorch.core.job import Key
+from agentorch.core.states import State
+from agentorch.core.times import moment_of
+from agentorch.ledger import ledger, metric_families
+from agentorch.ledger.budgets import Caps
+from agentorch.ledger.money import Book
+from agentorch.storage.json_files import read_json
+from agentorch.storage.paths import NEW, REFUSED, WAITING, parked_key
 
 from .month import ATTEMPT_USD, DAY_USD, LAB_USD, Month
 from .outside import TOKEN_USD, Remains
@@ -217,16 +217,16 @@ def counters(month: Month) -> Iterator[str]:
     jobs = [*remaining(month).values(), *month.seen.collected.values()]
     told = metrics(month)
     for family, truth in (
-        (families.JOBS, sum(remains.ends for remains in jobs)),
-        (families.STEPS, sum(remains.attempts for remains in jobs)),
-        (families.COST_USD, sum(remains.cost_usd for remains in jobs)),
+        (metric_families.JOBS, sum(remains.ends for remains in jobs)),
+        (metric_families.STEPS, sum(remains.attempts for remains in jobs)),
+        (metric_families.COST_USD, sum(remains.cost_usd for remains in jobs)),
     ):
         counted = sum(told.get(family.name, {}).values())
         if abs(counted - truth) > CENT:
             yield f"{family.name} is {counted:g}, and there were {truth:g}"
     lying = Counter(state for states in places(month).values() for state in states)
     for state in State:
-        gauge = told[families.QUEUE_JOBS.name].get((("state", state),), 0)
+        gauge = told[metric_families.QUEUE_JOBS.name].get((("state", state),), 0)
         if gauge != lying[state]:
             yield f"{gauge:g} jobs are counted as {state}, and {lying[state]} are"
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from tests.jobs.conftest import step
 
-from agentorch.documents import read_json
-from agentorch.jobqueue import current_document
-from agentorch.states import State
-from agentorch.times import rfc3339
+from agentorch.core.states import State
+from agentorch.core.times import rfc3339
+from agentorch.jobqueue.jobqueue import current_document
+from agentorch.storage.json_files import read_json
 
 if TYPE_CHECKING:
     from .month import Month

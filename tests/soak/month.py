@@ -20,13 +20,13 @@ from tests.jobs import wall
 from tests.jobs.conftest import TIMEOUT_S, Installation, step
 from tests.notify.receiver import Receiver
 
-from agentorch import outbox
-from agentorch.announcing import waiting
-from agentorch.counts import UNMETERED
-from agentorch.documents import read_json
-from agentorch.jobqueue import Queue
-from agentorch.paths import AttemptPaths, Roots
-from agentorch.states import ENDED, State
+from agentorch.core.states import ENDED, State
+from agentorch.jobqueue import outbox
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.ledger.counts import UNMETERED
+from agentorch.notify.announce import waiting
+from agentorch.storage.json_files import read_json
+from agentorch.storage.paths import AttemptPaths, Roots
 
 from .clock import Clock
 from .kinds import DECISIONS, KINDS, Document

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from tests.notify.receiver import Receiver
 
-from agentorch.documents import read_json
-from agentorch.scripted import ModelDouble, Turn, Usage
-from agentorch.scripted.script import Answer, Fault
-from agentorch.scripted.server import Asked
+from agentorch.scripted_model import ModelDouble, Turn, Usage
+from agentorch.scripted_model.script import Answer, Fault
+from agentorch.scripted_model.server import Asked
+from agentorch.storage.json_files import read_json
 
 from .clock import Clock
 

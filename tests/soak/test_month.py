@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.notify.receiver import receiving
 
-from agentorch.states import State
+from agentorch.core.states import State
 
 from . import audit
 from .kinds import ok, paid

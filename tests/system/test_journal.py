@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.sampling import todays
 
-from agentorch.messages import Message
+from agentorch.systemd.message_ids import Message
 
 from .ground import BINDS, INSTALLED, ROOT, SECRET, UID, Ground, step
 from .machine import RELEASES, booted, missing

@@ -60,7 +60,7 @@ def test_the_library_is_whole(members: dict[str, tarfile.TarInfo]) -> None:
     ours = ROOT / "lib/agentorch"
     wanted = {
         f"{LIBRARY}/{path.relative_to(ours)}"
-        for path in (*ours.rglob("*"), *(ours / "schemas").iterdir())
+        for path in (*ours.rglob("*"), *(ours / "contracts/schemas").iterdir())
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert wanted - set(members) == set()
@@ -152,7 +152,7 @@ def test_what_is_installed_below_a_prefix_runs(prefix: Path, name: str) -> None:
 def test_it_is_its_own_library_that_runs(prefix: Path) -> None:
     stub = (prefix / "bin/agentorch-ls").read_text("utf-8")
     assert f'sys.path.insert(0, "{prefix}/lib/agentorch/python")' in stub
-    assert (prefix / "lib/agentorch/python/agentorch/schemas/job.schema.json").is_file()
+    assert (prefix / "lib/agentorch/python/agentorch/contracts/schemas/job.schema.json").is_file()
 
 
 def test_units_name_the_programs_of_the_prefix(prefix: Path) -> None:

@@ -23,7 +23,7 @@ UID = 1000
 STEP = """
 import json, os, subprocess, sys
 from pathlib import Path
-from agentorch.job import Network
+from agentorch.core.job import Network
 from agentorch.sandbox import Confinement, Wrapper, confined, occupants
 top, script, after = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 where = Confinement(

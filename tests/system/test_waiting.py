@@ -69,12 +69,12 @@ def at_rest(machine: Machine) -> None:
 PARK = """
 import sys
 from datetime import datetime
-from agentorch.commands.shape import opened
-from agentorch.artifacts import JobState, PENDING, Parked
-from agentorch.finish import park
-from agentorch.inspect import find
-from agentorch.pipeline import begin
-from agentorch.slots import hold
+from agentorch.commands.base import opened
+from agentorch.artifacts.directory import JobState, PENDING, Parked
+from agentorch.jobqueue.finish import park
+from agentorch.jobqueue.lookup import find
+from agentorch.core.pipeline import begin
+from agentorch.jobqueue.slots import hold
 queue = opened()
 found = find(queue, sys.argv[1])
 with hold(queue, "parks", wait=True) as slot:

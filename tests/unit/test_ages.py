@@ -9,17 +9,17 @@ from click import BadParameter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch import ages
-from agentorch.commands.span import Span
-from agentorch.job import Key
+from agentorch.commands.duration import Span
+from agentorch.core.job import Key
+from agentorch.jobqueue import age_table
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
 
 def column(age: timedelta) -> str:
     key = Key(5, NOW - age, "job-12345678")
-    found = ages.shape([("row", ages.submitted(str(key)))], NOW)
-    return ages.COLUMNS[list(found["row"]).index(1)]
+    found = age_table.shape([("row", age_table.submitted(str(key)))], NOW)
+    return age_table.COLUMNS[list(found["row"]).index(1)]
 
 
 @pytest.mark.parametrize(
@@ -45,25 +45,25 @@ def test_each_age_has_its_column(seconds: float, expected: str) -> None:
 @given(st.floats(0, 40 * 86400))
 def test_names_say_what_times_would(seconds: float) -> None:
     age = timedelta(seconds=seconds)
-    bounds = [*ages.BOUNDS_S.items()]
-    told = next((name for name, bound in bounds if age < timedelta(seconds=bound)), ages.REST)
+    bounds = [*age_table.BOUNDS_S.items()]
+    told = next((name for name, bound in bounds if age < timedelta(seconds=bound)), age_table.REST)
     assert column(age) == told
 
 
 def test_the_table_has_its_sums_first_and_its_columns_aligned() -> None:
-    young, old = (ages.stamp(NOW - timedelta(days=days)) for days in (0, 30))
-    found = ages.shape([("held", young), ("held", old), ("awaiting_approval", old)], NOW)
-    assert ages.lines(found) == [
+    young, old = (age_table.stamp(NOW - timedelta(days=days)) for days in (0, 30))
+    found = age_table.shape([("held", young), ("held", old), ("awaiting_approval", old)], NOW)
+    assert age_table.lines(found) == [
         "                   total  <5m  <20m  <1h  <6h  <1d  <7d  7d+",
         "TOTAL                  3    1     0    0    0    0    0    2",
         "held                   2    1     0    0    0    0    0    1",
         "awaiting_approval      1    0     0    0    0    0    0    1",
     ]
-    assert ages.document("state", "held", found["held"])["7d+"] == 1
+    assert age_table.document("state", "held", found["held"])["7d+"] == 1
 
 
 def test_an_empty_queue_has_a_shape() -> None:
-    assert ages.lines({})[1].split() == ["TOTAL", *["0"] * 8]
+    assert age_table.lines({})[1].split() == ["TOTAL", *["0"] * 8]
 
 
 @pytest.mark.parametrize(

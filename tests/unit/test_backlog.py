@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch.backlog import Backlog
+from agentorch.runner.backlog import Backlog
 
 NAMES = st.text("abc", min_size=1, max_size=4)
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch.context import (
+from agentorch.core.conversation import (
     MAX_FOLD_CHARS,
     MAX_ITEM_CHARS,
     Message,
@@ -18,7 +18,7 @@ from agentorch.context import (
     kept,
     start,
 )
-from agentorch.job import ContextStrategy
+from agentorch.core.job import ContextStrategy
 
 TEXTS = st.text(max_size=300)
 MESSAGES = st.lists(

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agentorch.events import Events, SecondLooks
-from agentorch.paths import QueuePaths
-from agentorch.signals import Signals
+from agentorch.runner.events import Events, SecondLooks
+from agentorch.storage.paths import QueuePaths
+from agentorch.system.signals import Signals
 
 KEY = "5-20260101T000000.000000Z-abcdefgh.json"
 

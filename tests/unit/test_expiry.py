@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agentorch.announced import Announced, announced_of, document_of
-from agentorch.expiry import Expired, expired, looked_at, spoken
-from agentorch.hooks import ended, is_name, objection
-from agentorch.job import Expiry, Waiting
+from agentorch.core.job import Expiry, Waiting
+from agentorch.decisions.expiry_rules import Expired, expired, looked_at, spoken
+from agentorch.notify.announce_rules import Announced, announced_of, document_of
+from agentorch.notify.hooks import ended, is_name, objection
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY_S = 86400

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from agentorch import generator, settings
-from agentorch.generator import WRITERS, Given, checked, drop_in, uid_of, units, user_units
+import agentorch
+from agentorch.commands import generator
+from agentorch.commands.generator import WRITERS, Given, checked, drop_in, uid_of, units, user_units
+from agentorch.config import settings
 
-PROGRAM = Path(generator.__file__).parent.parent.parent / "units/agentorch-generator"
+PROGRAM = Path(agentorch.__file__).parents[2] / "units/agentorch-generator"
 ROOTS = {"QUEUE_ROOT": "/data/one/queue", "ARTIFACTS_ROOT": "/data/one/artifacts"}
 
 
@@ -167,7 +169,7 @@ def run(directory: Path, text: str | None, scope: str = "user") -> subprocess.Co
     configuration.parent.mkdir(parents=True)
     if text is not None:
         configuration.write_text(text)
-    library = str(Path(generator.__file__).parent.parent)
+    library = str(Path(agentorch.__file__).parents[1])
     program = PROGRAM.read_text().replace("/usr/lib/python3/dist-packages", library)
     return subprocess.run(
         [sys.executable, "-IS", "-c", program, *(str(directory / name) for name in "nel")],

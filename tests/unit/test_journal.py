@@ -18,16 +18,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch import journal
-from agentorch.agentlines import BURST, MOST_CHARS, RATE_PER_S, AgentLines, Bucket
-from agentorch.agents.base import Line
+from agentorch.attempt.journal_lines import BURST, MOST_CHARS, RATE_PER_S, AgentLines, Bucket
 from agentorch.commands.logs import journal_argv
-from agentorch.job import Job, Step
-from agentorch.journal import MOST_FIELD_BYTES, MOST_MESSAGE_BYTES, Journal, Journald
-from agentorch.launch.base import Attempt
-from agentorch.messages import Message
-from agentorch.redact import Redactor
-from agentorch.settings import load
+from agentorch.config.settings import load
+from agentorch.core.attempt import Attempt
+from agentorch.core.job import Job, Step
+from agentorch.core.process_end import Line
+from agentorch.redaction.redactor import Redactor
+from agentorch.systemd import journal
+from agentorch.systemd.journal import MOST_FIELD_BYTES, MOST_MESSAGE_BYTES, Journal, Journald
+from agentorch.systemd.message_ids import Message
 
 CATALOGS = Path(__file__).parents[2] / "units"
 SECRET = "ghp_" + "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dE3fG5"
@@ -177,9 +177,9 @@ def test_a_json_object_a_line_has_the_event_and_the_fields() -> None:
 
 
 SAYS = """
-from agentorch.journal import Journal
-from agentorch.messages import Message
-from agentorch.settings import load
+from agentorch.systemd.journal import Journal
+from agentorch.systemd.message_ids import Message
+from agentorch.config.settings import load
 journal = Journal("p", load())
 journal.debug("quiet")
 journal.info("text", Message.STARTED, job="j", project=None)

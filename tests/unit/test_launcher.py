@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from agentorch import death, envfile
-from agentorch.artifacts import summed
-from agentorch.errors import Exit
-from agentorch.job import Job, Outcome, Step
-from agentorch.launch import recorder, systemd
-from agentorch.launch.base import Attempt, identity
-from agentorch.paths import AttemptPaths, UnitPaths
-from agentorch.resources import UNLIMITED, Resources
-from agentorch.states import OutcomeClass
+from agentorch.artifacts.directory import summed
+from agentorch.config import environment_file
+from agentorch.core.attempt import Attempt, identity
+from agentorch.core.errors import Exit
+from agentorch.core.job import Job, Outcome, Step
+from agentorch.core.resources import UNLIMITED, Resources
+from agentorch.core.states import OutcomeClass
+from agentorch.launch import systemd, unit_end, unit_recorder
+from agentorch.storage.paths import AttemptPaths, UnitPaths
 
 JOB = "0192.f-a_b"
 STEP = Step("01_a-b", "exec", "worker", "true", timeout_s=60)
@@ -122,7 +122,7 @@ def test_the_environment_of_a_step() -> None:
         "WEBHOOK_TOKENS": "secret=*",
         "AGENTORCH_ENV_FILE": "/etc/x",
     }
-    read = envfile.parse(systemd.environment_for(given).decode(), "environment")
+    read = environment_file.parse(systemd.environment_for(given).decode(), "environment")
     assert read == {"A": given["A"], "AGENTORCH_ENV_FILE": "/dev/null"}
 
 
@@ -176,7 +176,7 @@ def end(result: str, code: str, status: str, **figures: Any) -> dict[str, Any]:
     ],
 )
 def test_the_cause_is_told(given: dict[str, Any], kind: OutcomeClass, words: str) -> None:
-    outcome = death.outcome_of(given, 60)
+    outcome = unit_end.outcome_of(given, 60)
     assert outcome is not None
     assert (outcome.kind, outcome.summary) == (kind, words)
 
@@ -191,23 +191,23 @@ def test_the_cause_is_told(given: dict[str, Any], kind: OutcomeClass, words: str
     ],
 )
 def test_what_was_stopped_is_run_again(given: dict[str, Any]) -> None:
-    assert death.outcome_of(given, 60) is None
+    assert unit_end.outcome_of(given, 60) is None
 
 
 def test_a_full_disk_is_known() -> None:
-    assert death.exited_with(end("exit-code", "exited", "75"), Exit.TRY_AGAIN)
-    assert not death.exited_with(end("signal", "killed", "KILL"), Exit.TRY_AGAIN)
+    assert unit_end.exited_with(end("exit-code", "exited", "75"), Exit.TRY_AGAIN)
+    assert not unit_end.exited_with(end("signal", "killed", "KILL"), Exit.TRY_AGAIN)
 
 
 def test_memory_is_told_of_an_oom_only() -> None:
     figures = {"memory_peak_bytes": 50 << 20, "memory_max_bytes": 52428800}
     killed = Outcome(OutcomeClass.OOM, "x was killed: out of memory", details={"a": 1})
-    told = death.with_memory(killed, figures)
+    told = unit_end.with_memory(killed, figures)
     assert told.summary == "x was killed: out of memory (peak 50.0 MiB of 50.0 MiB)"
     assert told.details == {"a": 1, **figures}
-    assert death.with_memory(killed, {"memory_peak_bytes": None}) == killed
+    assert unit_end.with_memory(killed, {"memory_peak_bytes": None}) == killed
     fine = Outcome(OutcomeClass.SUCCESS, "fine")
-    assert death.with_memory(fine, figures) == fine
+    assert unit_end.with_memory(fine, figures) == fine
 
 
 def test_a_jobs_peak_is_that_of_a_step() -> None:
@@ -231,7 +231,7 @@ def test_figures_of_a_control_group(tmp_path: Path) -> None:
     }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert recorder.figures(str(tmp_path)) == {
+    assert unit_recorder.figures(str(tmp_path)) == {
         "cpu_s": 1.5,
         "memory_peak_bytes": 52428800,
         "memory_max_bytes": None,
@@ -251,7 +251,7 @@ def record(program: Path, top: Path, **told: str) -> None:
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
     copied = tmp_path / "recorder.py"
-    copied.write_bytes(Path(recorder.__file__).read_bytes())
+    copied.write_bytes(Path(unit_recorder.__file__).read_bytes())
     return copied
 
 
@@ -263,7 +263,7 @@ def test_the_first_end_stays(tmp_path: Path, program: Path) -> None:
     assert (found["service_result"], found["exit_code"]) == ("signal", "killed")
     assert found["exit_status"] == "KILL"
     assert 0 <= found["ran_s"] < 60
-    assert set(recorder.figures()) < set(found)
+    assert set(unit_recorder.figures()) < set(found)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["claim", "end.json", "recorder.py"]
 
 

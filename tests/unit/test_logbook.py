@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agentorch.agents.base import Line
-from agentorch.logbook import Logbook, redacted
-from agentorch.output import Kept
-from agentorch.redact import Redactor
+from agentorch.attempt.log import Logbook, redacted
+from agentorch.core.process_end import Line
+from agentorch.process.output import Kept
+from agentorch.redaction.redactor import Redactor
 
 SECRET = "ghp_" + "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dE3fG5"
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch.agents.base import Line
-from agentorch.output import (
+from agentorch.core.process_end import Line
+from agentorch.process.output import (
     CHUNK_BYTES,
     DRAINED_BYTES,
     FOLLOWED_LINE_BYTES,

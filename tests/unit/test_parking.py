@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch import parking
-from agentorch.job import Key
-from agentorch.jobqueue import Queue
-from agentorch.paths import Roots, parked_key, parked_name
-from agentorch.reclaim import wake
-from agentorch.states import State
-from agentorch.times import rfc3339
+from agentorch.core import parking
+from agentorch.core.job import Key
+from agentorch.core.states import State
+from agentorch.core.times import rfc3339
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.jobqueue.reclaim import wake
+from agentorch.storage.paths import Roots, parked_key, parked_name
 
 NOW = datetime(2026, 2, 28, 23, 59, 30, 250_000, tzinfo=UTC)
 SPARE = timedelta(seconds=parking.SPARE_S)

@@ -12,9 +12,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentorch.paths import WorkspacePaths
-from agentorch.tree import is_opaque
-from agentorch.workspace import Source, Workspace
+from agentorch.storage.paths import WorkspacePaths
+from agentorch.storage.untrusted_tree import is_opaque
+from agentorch.workspace.workspace import Source, Workspace
 
 from .workyard import git, state
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch import pipeline
-from agentorch.artifacts import JobState, state_document, state_of
-from agentorch.job import Handoff, Job, Step
-from agentorch.pipeline import AskHuman, Decision, Finish, Phase, Progress, RunStep
-from agentorch.states import REACTIONS, STATUSES, OutcomeClass, Reaction, Status
+from agentorch.artifacts.directory import JobState, state_document, state_of
+from agentorch.core import pipeline
+from agentorch.core.job import Handoff, Job, Step
+from agentorch.core.pipeline import AskHuman, Decision, Finish, Phase, Progress, RunStep
+from agentorch.core.states import REACTIONS, STATUSES, OutcomeClass, Reaction, Status
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 

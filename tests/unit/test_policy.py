@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch.job import Network, Policy
-from agentorch.policy import (
+from agentorch.core.job import Network, Policy
+from agentorch.core.policy import (
     Effective,
     EnvironmentRules,
     ServerPolicy,

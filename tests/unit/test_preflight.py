@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from agentorch import preflight, versions
 from agentorch.agents.base import Capabilities
-from agentorch.job import Network
-from agentorch.policy import Effective
-from agentorch.states import OutcomeClass
+from agentorch.core.job import Network
+from agentorch.core.policy import Effective
+from agentorch.core.states import OutcomeClass
+from agentorch.preflight import check, versions
 
 SHELL = "/usr/bin:/bin"
 
@@ -26,8 +26,8 @@ def ground(
     minimum: dict[str, tuple[int, ...]] | None = None,
     is_git: bool = True,
     status: str = "needs_human",
-) -> preflight.Ground:
-    return preflight.Ground(
+) -> check.Ground:
+    return check.Ground(
         Effective(sandbox=True, network=network, binaries=binaries),
         {"PATH": f"{directory}:{SHELL}"},
         minimum or {},
@@ -43,17 +43,17 @@ def program(directory: Path, script: str) -> Capabilities:
     return Capabilities("zcode", ("zcode", "--version"), install="npm install -g zcode")
 
 
-def words(problems: tuple[preflight.Problem, ...]) -> list[str]:
+def words(problems: tuple[check.Problem, ...]) -> list[str]:
     return [problem.words for problem in problems]
 
 
 def test_all_is_well(tmp_path: Path) -> None:
-    assert preflight.check(program(tmp_path, "exit 9"), ground(tmp_path)) == ()
+    assert check.check(program(tmp_path, "exit 9"), ground(tmp_path)) == ()
 
 
 def test_not_allowed(tmp_path: Path) -> None:
     there = ground(tmp_path, binaries=frozenset({"git", "claude"}))
-    problem = preflight.check(program(tmp_path, ""), there)[0]
+    problem = check.check(program(tmp_path, ""), there)[0]
     assert (problem.kind, problem.error) == (OutcomeClass.POLICY, "policy")
     assert problem.words == (
         "the policy does not allow 'zcode' (allowed: claude, git; see ALLOWED_BINARIES)"
@@ -62,7 +62,7 @@ def test_not_allowed(tmp_path: Path) -> None:
 
 def test_not_there_says_how_to_get_it(tmp_path: Path) -> None:
     missing = Capabilities("zcode", install="npm install -g zcode")
-    problem = preflight.check(missing, ground(tmp_path))[0]
+    problem = check.check(missing, ground(tmp_path))[0]
     assert problem.error == "preflight"
     assert problem.words.startswith("'zcode' is not on PATH")
     assert problem.words.endswith(": npm install -g zcode")
@@ -70,30 +70,30 @@ def test_not_there_says_how_to_get_it(tmp_path: Path) -> None:
 
 def test_what_it_can_not_do_without_is_there_too(tmp_path: Path) -> None:
     agent = replace(program(tmp_path, "exit 9"), requires=("sh", "searcher"))
-    problem = preflight.check(agent, ground(tmp_path))[0]
+    problem = check.check(agent, ground(tmp_path))[0]
     assert problem.error == "preflight"
     assert problem.words.startswith("'searcher' is not on PATH")
     assert problem.words.endswith(": npm install -g zcode")
     (tmp_path / "searcher").symlink_to("/bin/true")
-    assert preflight.check(agent, ground(tmp_path)) == ()
+    assert check.check(agent, ground(tmp_path)) == ()
 
 
 def test_not_in_the_current_directory(tmp_path: Path) -> None:
     program(tmp_path, "")
-    here = preflight.Ground(
+    here = check.Ground(
         Effective(sandbox=True, network=Network.DENY, binaries=frozenset({"zcode"})),
         {"PATH": f":.:{os.path.relpath(tmp_path)}"},
         {},
         source_is_git=True,
     )
-    assert "is not on PATH" in preflight.check(Capabilities("zcode"), here)[0].words
+    assert "is not on PATH" in check.check(Capabilities("zcode"), here)[0].words
 
 
 def test_the_network(tmp_path: Path) -> None:
     program(tmp_path, "")
     agent = Capabilities("zcode", needs_network=True)
-    assert "needs the network" in preflight.check(agent, ground(tmp_path))[0].words
-    assert preflight.check(agent, ground(tmp_path, network=Network.ALLOW)) == ()
+    assert "needs the network" in check.check(agent, ground(tmp_path))[0].words
+    assert check.check(agent, ground(tmp_path, network=Network.ALLOW)) == ()
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,10 @@ def test_the_network(tmp_path: Path) -> None:
 )
 def test_no_repository(tmp_path: Path, status: str, kind: OutcomeClass) -> None:
     agent = program(tmp_path, "")
-    problem = preflight.check(agent, ground(tmp_path, is_git=False, status=status))[0]
+    problem = check.check(agent, ground(tmp_path, is_git=False, status=status))[0]
     assert (problem.kind, problem.error) == (kind, "non_git_workdir")
     without = Capabilities("zcode", needs_git=False)
-    assert preflight.check(without, ground(tmp_path, is_git=False)) == ()
+    assert check.check(without, ground(tmp_path, is_git=False)) == ()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_versions(
     tmp_path: Path, script: str, least: tuple[int, ...], expected: str | None
 ) -> None:
     agent = program(tmp_path, script)
-    said = words(preflight.check(agent, ground(tmp_path, minimum={"zcode": least})))
+    said = words(check.check(agent, ground(tmp_path, minimum={"zcode": least})))
     assert [expected] == [expected for text in said if expected and expected in text] or (
         expected is None and not said
     )
@@ -147,7 +147,7 @@ def test_the_adapter_has_a_least_version_too(
 ) -> None:
     agent = replace(program(tmp_path, "echo 1.2"), minimum=adapter)
     minimum = {} if asked is None else {"zcode": asked}
-    said = words(preflight.check(agent, ground(tmp_path, minimum=minimum)))
+    said = words(check.check(agent, ground(tmp_path, minimum=minimum)))
     assert [one[: len(expected or "")] for one in said] == ([expected] if expected else [])
 
 
@@ -210,14 +210,14 @@ def test_a_version_that_never_comes(tmp_path: Path) -> None:
 def test_not_a_program(tmp_path: Path) -> None:
     agent = program(tmp_path, "")
     (tmp_path / "zcode").write_bytes(b"\x7fELF but not really")
-    said = words(preflight.check(agent, ground(tmp_path, minimum={"zcode": (1,)})))
+    said = words(check.check(agent, ground(tmp_path, minimum={"zcode": (1,)})))
     assert "did not tell its version" in said[0]
 
 
 def test_every_problem_at_once(tmp_path: Path) -> None:
     agent = Capabilities("zcode", needs_network=True)
     there = ground(tmp_path, binaries=frozenset(), is_git=False)
-    assert len(preflight.check(agent, there)) == 4
+    assert len(check.check(agent, there)) == 4
 
 
 @pytest.mark.parametrize(

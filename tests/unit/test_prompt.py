@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agentorch.job import ContextStrategy
-from agentorch.prompt import NOTICE, Artifact, Limits, Parts, compose, unforgeable, wanted
+from agentorch.attempt.prompt import NOTICE, Artifact, Limits, Parts, compose, unforgeable, wanted
+from agentorch.core.job import ContextStrategy
 
 
 def framed(path: str, *lines: str) -> str:

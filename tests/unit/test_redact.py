@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch.redact import WORTHLESS, Finding, LineRedactor, Redactor
+from agentorch.redaction.redactor import WORTHLESS, Finding, LineRedactor, Redactor
 
 # Every true key is put together here, so that no scanner finds one in this file.
 _RANDOM = random.Random(20260102)

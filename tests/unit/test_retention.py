@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch.job import Key
-from agentorch.retention import Ended, Part, Plan, Rules, least_age_s, plan, removals
-from agentorch.states import State
+from agentorch.core.job import Key
+from agentorch.core.states import State
+from agentorch.retention.rules import Ended, Part, Plan, Rules, least_age_s, plan, removals
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 DAY = 86400

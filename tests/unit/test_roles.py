@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch import roles, systemprompts, verdict
-from agentorch.errors import Misconfigured
+from agentorch.config import prompt_files
+from agentorch.core import roles, verdict
+from agentorch.core.errors import Misconfigured
 
-PROMPTS = sorted(systemprompts.BUILT_IN.glob("*.md"))
+PROMPTS = sorted(prompt_files.BUILT_IN.glob("*.md"))
 
 
 @pytest.mark.parametrize(
@@ -93,30 +94,30 @@ def test_ours_are_plain_and_say_what_is_the_case(path: Path) -> None:
 
 
 def test_the_administrators_file_goes_before_ours(tmp_path: Path) -> None:
-    ours = systemprompts.system_prompt(tmp_path / "nowhere", "codex", "Implementer")
-    assert ours == (systemprompts.BUILT_IN / "implementer.md").read_text("utf-8")
+    ours = prompt_files.system_prompt(tmp_path / "nowhere", "codex", "Implementer")
+    assert ours == (prompt_files.BUILT_IN / "implementer.md").read_text("utf-8")
     told = []
     for name in ("codex.md", "implementer.md", "codex-implementer.md"):
         (tmp_path / name).write_text(f"from {name}\n")
-        told.append(systemprompts.system_prompt(tmp_path, "codex", "Implementer"))
+        told.append(prompt_files.system_prompt(tmp_path, "codex", "Implementer"))
     assert told == ["from codex.md\n", "from implementer.md\n", "from codex-implementer.md\n"]
-    assert systemprompts.system_prompt(tmp_path, "claude", "tester").startswith("You work on one")
+    assert prompt_files.system_prompt(tmp_path, "claude", "tester").startswith("You work on one")
 
 
 def test_no_file_of_an_administrator_loses_the_verdict(tmp_path: Path) -> None:
     (tmp_path / "reviewer.md").write_text("Be brief.\n")
-    told = systemprompts.system_prompt(tmp_path, "claude", "reviewer")
+    told = prompt_files.system_prompt(tmp_path, "claude", "reviewer")
     assert told == f"Be brief.\n\n{verdict.verdict_request()}"
     (tmp_path / "reviewer.md").write_text("")
-    assert systemprompts.system_prompt(tmp_path, "claude", "reviewer") == verdict.verdict_request()
+    assert prompt_files.system_prompt(tmp_path, "claude", "reviewer") == verdict.verdict_request()
     (tmp_path / "planner.md").write_text("\n")
-    assert systemprompts.system_prompt(tmp_path, "claude", "planner") == ""
+    assert prompt_files.system_prompt(tmp_path, "claude", "planner") == ""
 
 
 def test_a_file_that_cannot_be_read_is_a_problem_and_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / "planner.md").write_bytes(b"\xff\xfe")
     with pytest.raises(Misconfigured, match=r"planner\.md: can't be read as UTF-8"):
-        systemprompts.system_prompt(tmp_path, "claude", "planner")
+        prompt_files.system_prompt(tmp_path, "claude", "planner")
     (tmp_path / "claude-planner.md").mkdir()
     with pytest.raises(Misconfigured, match=r"claude-planner\.md: Is a directory"):
-        systemprompts.system_prompt(tmp_path, "claude", "planner")
+        prompt_files.system_prompt(tmp_path, "claude", "planner")

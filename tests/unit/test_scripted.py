@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from tests.polling import eventually
 
-from agentorch.scripted.script import Turn
-from agentorch.scripted.server import ModelDouble, playing
+from agentorch.scripted_model.script import Turn
+from agentorch.scripted_model.server import ModelDouble, playing
 
 REQUEST = b"""POST /v1/chat/completions HTTP/1.1\r
 Host: localhost\r

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from agentorch import envfile, settings
-from agentorch.errors import Misconfigured
-from agentorch.job import Handoff, Network
+from agentorch.config import environment_file, settings
+from agentorch.core.errors import Misconfigured
+from agentorch.core.job import Handoff, Network
 
 HERE = {"AGENTORCH_STATE_DIR": "/s"}
 
@@ -102,10 +102,10 @@ def test_a_named_file_that_is_missing_is_a_configuration_error(tmp_path: Path) -
     ],
 )
 def test_the_file_is_read_as_systemd_reads_it(text: str, values: dict[str, str]) -> None:
-    assert envfile.parse(text, "f") == values
+    assert environment_file.parse(text, "f") == values
 
 
 @pytest.mark.parametrize("text", ["A", "1A=b", "A b", "A='open", "ok=1\n=x"])
 def test_a_malformed_line_is_named(text: str) -> None:
     with pytest.raises(Misconfigured, match=r"^f: line "):
-        envfile.parse(text, "f")
+        environment_file.parse(text, "f")

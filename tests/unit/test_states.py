@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agentorch.artifacts import FINAL_STATES
-from agentorch.states import (
+from agentorch.artifacts.directory import FINAL_STATES
+from agentorch.core.states import (
     ENDED,
     REACTIONS,
     STATUSES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentorch.text import demoted
+from agentorch.core.text import demoted
 
 
 def test_headings_are_lowered_but_for_code() -> None:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch import verdict
-from agentorch.job import Outcome, Verdict
-from agentorch.states import OutcomeClass
-from agentorch.text import SUMMARY_CHARS
+from agentorch.core import verdict
+from agentorch.core.job import Outcome, Verdict
+from agentorch.core.states import OutcomeClass
+from agentorch.core.text import SUMMARY_CHARS
 
 APPROVED = Verdict(approved=True, reasons=("it does what was asked",))
 CHANGES = Verdict(approved=False, reasons=("a.py: no test", "b.py: wrong"))

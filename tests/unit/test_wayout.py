@@ -9,10 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from agentorch.attempt.broker_access import compiled_head
 from agentorch.broker import relay
-from agentorch.wayout import compiled_head
 
-FIND = "from agentorch.wayout import relay_program; print(relay_program())"
+FIND = "from agentorch.attempt.broker_access import relay_program; print(relay_program())"
 
 
 def copied(top: Path) -> Path:

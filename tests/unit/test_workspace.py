@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agentorch.workspace import Change, Workspace
+from agentorch.workspace.workspace import Change, Workspace
 
 from .workyard import (
     edit_everything,

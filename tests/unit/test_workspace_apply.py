@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agentorch.paths import WorkspacePaths
-from agentorch.workspace import PatchRefused, Source, Workspace
+from agentorch.storage.paths import WorkspacePaths
+from agentorch.workspace.workspace import PatchRefused, Source, Workspace
 
 from .workyard import (
     edit_everything,

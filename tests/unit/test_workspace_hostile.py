@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from agentorch import tree
-from agentorch.paths import WorkspacePaths
-from agentorch.treecopy import remove
-from agentorch.workspace import PatchRefused, Source, Workspace, WorkspaceTrouble
+from agentorch.storage import untrusted_tree
+from agentorch.storage.copy_tree import remove
+from agentorch.storage.paths import WorkspacePaths
+from agentorch.workspace.workspace import PatchRefused, Source, Workspace, WorkspaceTrouble
 
 from .workyard import git, root_only, trouble
 
@@ -137,7 +137,7 @@ def test_a_file_beyond_the_limit_is_named(workspace: Workspace) -> None:
     before = workspace.begin("s", 1)
     for name in ("sparse", ".git/sparse"):
         with (workspace.paths.work / name).open("wb") as file:
-            file.truncate(tree.MAX_FILE_BYTES + 1)
+            file.truncate(untrusted_tree.MAX_FILE_BYTES + 1)
         with trouble("file_too_large") as raised:
             workspace.begin("t", 1)
         assert "sparse" in str(raised.value)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agentorch.paths import WorkspacePaths
-from agentorch.workspace import Workspace
+from agentorch.storage.paths import WorkspacePaths
+from agentorch.workspace.workspace import Workspace
 
 from .workyard import (
     git,
@@ -37,8 +37,8 @@ def workspace(tmp_path: Path, origin: Path) -> Workspace:
 SCRIPT = """
 import sys
 from pathlib import Path
-from agentorch.paths import WorkspacePaths
-from agentorch.workspace import Source, Workspace
+from agentorch.storage.paths import WorkspacePaths
+from agentorch.workspace.workspace import Source, Workspace
 w = Workspace(WorkspacePaths(Path(sys.argv[1])))
 source = Source('git', Path(sys.argv[2]))
 """
@@ -96,7 +96,7 @@ def processes(action: str, workspace: Workspace, tmp_path: Path) -> int:
 
 @needs_strace
 def test_how_many_programs_it_takes(workspace: Workspace, tmp_path: Path) -> None:
-    end = f"from agentorch.workspace import Snapshot\nw.end({workspace.base})"
+    end = f"from agentorch.workspace.workspace import Snapshot\nw.end({workspace.base})"
     assert processes("w.begin('one', 1)", workspace, tmp_path) == 0
     assert processes(end, workspace, tmp_path) == 3
     write(workspace.paths.work, README="changed\n")

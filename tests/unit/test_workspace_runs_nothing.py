@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agentorch.paths import WorkspacePaths
-from agentorch.treecopy import remove
-from agentorch.workspace import Source, Workspace
+from agentorch.storage.copy_tree import remove
+from agentorch.storage.paths import WorkspacePaths
+from agentorch.workspace.workspace import Source, Workspace
 
 from .workyard import git, trouble
 
@@ -189,8 +189,8 @@ def test_nothing_of_our_own_environment_is_believed(
     (home / ".config/git/ignore").write_text("*\n")
     (origin / ".gitignore").touch()
     code = (
-        "import sys; from pathlib import Path; from agentorch.paths import WorkspacePaths\n"
-        "from agentorch.workspace import Source, Workspace\n"
+        "import sys; from pathlib import Path; from agentorch.storage.paths import WorkspacePaths\n"
+        "from agentorch.workspace.workspace import Source, Workspace\n"
         "w = Workspace(WorkspacePaths(Path(sys.argv[1]))); p = Path(sys.argv[2])\n"
         "w.prepare(Source('git', p)); b = w.begin('s', 1)\n"
         "(w.paths.work / 'new').write_text('x'); (w.paths.work / '.gitignore').touch()\n"

@@ -10,13 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agentorch.job import Job, Step
-from agentorch.paths import WorkspacePaths
-from agentorch.workspace import (
-    Source,
-    Workspace,
-    source_of,
-)
+from agentorch.core.job import Job, Step
+from agentorch.storage.paths import WorkspacePaths
+from agentorch.workspace.workspace import Source, Workspace, source_of
 
 from .workyard import git, trouble, write
 

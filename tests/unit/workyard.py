@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agentorch.paths import WorkspacePaths
-from agentorch.workspace import Change, Source, Workspace, WorkspaceTrouble
+from agentorch.storage.paths import WorkspacePaths
+from agentorch.workspace.workspace import Change, Source, Workspace, WorkspaceTrouble
 
 PERSON = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.org")
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change owners")

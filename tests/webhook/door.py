@@ -17,8 +17,8 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
-from agentorch.jobqueue import Queue
-from agentorch.paths import Roots
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.storage.paths import Roots
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 30

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from agentorch.approvals import shown
-from agentorch.states import State
+from agentorch.artifacts.decision_log import shown
+from agentorch.core.states import State
 
 from .door import SCOPED, TOKEN, Door, Site, opened
 

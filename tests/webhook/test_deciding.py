@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from agentorch import approvals, decide, holding
-from agentorch.approvals import decisions
-from agentorch.reclaim import reclaim
-from agentorch.webhook.deciding import TAKES
+from agentorch.artifacts import decision_log
+from agentorch.artifacts.decision_log import decisions
+from agentorch.decisions import decide, hold
+from agentorch.jobqueue.reclaim import reclaim
+from agentorch.webhook.decide import TAKES
 
 from .door import ALICE, DECIDER, ROOT, SCOPED, TIMEOUT_S, TOKEN, Answer, Door, Site, opened
 
@@ -220,13 +221,13 @@ def test_the_wrong_state(door: Door, decision: str, told: dict[str, Any]) -> Non
 def test_what_changed_since_it_was_shown(door: Door) -> None:
     job_id = door.queued(**ASKS)
     paths = door.site.queue.roots.artifacts(job_id)
-    shown = approvals.shown(paths)
+    shown = decision_log.shown(paths)
     paths.patch.write_text("another change")
     for decision in ("approve", "reject"):
         answer = decides(door, job_id, decision, shown=shown)
         assert (answer.status, "shown" in answer.document["detail"]) == (409, True)
     assert recorded(door, job_id) == []
-    assert decides(door, job_id, "approve", shown=approvals.shown(paths)).status == 200
+    assert decides(door, job_id, "approve", shown=decision_log.shown(paths)).status == 200
 
 
 # ---- who wins ---------------------------------------------------------------------------------
@@ -333,7 +334,7 @@ def test_a_decision_is_in_the_log_with_its_token_and_without(site: Site) -> None
 def test_held_and_parked_jobs_are_listed(site: Site) -> None:
     with opened(site) as door:
         ids = [door.queued(priority=n) for n in range(4)]
-        holding.hold(site.queue, ids[1])
+        hold.hold(site.queue, ids[1])
         parked = next((site.queue.paths.root / "pending").glob(f"*{ids[2]}*"))
         place = site.queue.paths.root / "parked" / f"20990101T000000Z-{parked.name}"
         parked.rename(place)

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch.errors import Invalid, Misconfigured
-from agentorch.settings import DEV_TOKEN, load
-from agentorch.variables import Decider
-from agentorch.webhook import deliveries, tokens
-from agentorch.webhook.answers import Refusal
+from agentorch.config.settings import DEV_TOKEN, load
+from agentorch.config.variables import Decider
+from agentorch.core.errors import Invalid, Misconfigured
+from agentorch.webhook import idempotency, tokens
 from agentorch.webhook.clients import client, counted, networks
-from agentorch.webhook.deciding import ACTS, TAKES, asked
-from agentorch.webhook.listening import Bind, bind_of
-from agentorch.webhook.rate import Limit, Limiter, Window, admit
+from agentorch.webhook.decide import ACTS, TAKES, asked
+from agentorch.webhook.rate_limit import Limit, Limiter, Window, admit
+from agentorch.webhook.responses import Refusal
 from agentorch.webhook.routes import ROUTES, Endpoint, Found, NoMethod, find
-from agentorch.webhook.submitting import from_outside
+from agentorch.webhook.sockets import Bind, bind_of
+from agentorch.webhook.submit import from_outside
 from agentorch.webhook.tokens import Tokens
 
 LIMIT = Limit(requests=3, window_s=60)
@@ -247,28 +247,28 @@ def test_an_ipv6_customer_is_counted_once() -> None:
 # ---- keys -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", deliveries.HEADERS)
+@pytest.mark.parametrize("name", idempotency.HEADERS)
 def test_a_delivery_has_its_key(name: str) -> None:
-    assert deliveries.key({name.lower(): "72d3162e-cc78"}) == "72d3162e-cc78"
+    assert idempotency.key({name.lower(): "72d3162e-cc78"}) == "72d3162e-cc78"
 
 
 def test_what_its_sender_says_outright_counts_first() -> None:
     headers = {"x-github-delivery": "b", "idempotency-key": "a"}
-    assert deliveries.key(headers) == "a"
-    assert deliveries.key({"x-gitlab-event-uuid": "a", "x-request-id": "b"}) is None
+    assert idempotency.key(headers) == "a"
+    assert idempotency.key({"x-gitlab-event-uuid": "a", "x-request-id": "b"}) is None
 
 
 @pytest.mark.parametrize("given", ["", "x" * 256, "a\tb", "a\x01", "\xe9", "a\x7f"])
 def test_what_is_no_key_is_refused(given: str) -> None:
     with pytest.raises(Refusal) as refused:
-        deliveries.key({"idempotency-key": given})
+        idempotency.key({"idempotency-key": given})
     assert refused.value.answer.status == 400
 
 
 def test_a_key_belongs_to_its_token_and_project() -> None:
-    mine = deliveries.digest(b"t", "p", "k")
+    mine = idempotency.digest(b"t", "p", "k")
     others = [(b"u", "p", "k"), (b"t", "q", "k"), (b"t", None, "k"), (b"t", "p", "l")]
-    assert mine not in [deliveries.digest(*one) for one in others]
+    assert mine not in [idempotency.digest(*one) for one in others]
     assert len(mine) == 64
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from agentorch.states import State
+from agentorch.core.states import State
 
 from .door import SCOPED, TOKEN, Door, Site, opened
 

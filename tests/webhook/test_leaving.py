@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from tests.polling import eventually
 
-from agentorch.states import State
+from agentorch.core.states import State
 
 from .door import TIMEOUT_S, TOKEN, Activator, Answer, Site, activated, answer_of, argv, opened
 from .door import listening as held_socket

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from agentorch.webhook.deciding import NEEDS, TAKES
-from agentorch.webhook.deliveries import HEADERS
-from agentorch.webhook.reading import MOST_LIMIT, USUAL_LIMIT
+from agentorch.webhook.decide import NEEDS, TAKES
+from agentorch.webhook.idempotency import HEADERS
+from agentorch.webhook.query import MOST_LIMIT, USUAL_LIMIT
 from agentorch.webhook.routes import ROUTES
 
 from .door import DECIDER, Door

@@ -6,5 +6,5 @@ AGENT = ApiAgent(
     name="mistral",
     provider_name="mistral",
     default_model="mistral-large-latest",
-    wire="agentorch.agents.api_call.wires:CHAT",
+    wire="agentorch.agents.api.wire_formats:CHAT",
 )

@@ -9,59 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from agentorch.abilities import ANYTHING, Abilities
-from agentorch.job import Outcome
+from agentorch.core.abilities import ANYTHING, Abilities
+from agentorch.core.job import Outcome
+from agentorch.core.process_end import Exit, Line
 
 # What an agent may be called.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # What a session may be called that an agent is to go on with.
 SESSION = NAME
-
-
-class Ending(StrEnum):
-    """Why the agent's process is no longer there, as its watcher saw it.
-
-    LINGERED: it had said that it was done, and was ended because it did not leave. SILENT: it had
-    printed nothing at all by the time that its adapter gives it.
-    """
-
-    EXITED = "exited"
-    SIGNALLED = "signalled"
-    TIMEOUT = "timeout"
-    STALLED = "stalled"
-    CANCELLED = "cancelled"
-    INTERRUPTED = "interrupted"
-    DISK_FULL = "disk_full"
-    LINGERED = "lingered"
-    SILENT = "silent"
-    OUTPUT_LIMIT = "output_limit"
-
-
-@dataclass(frozen=True)
-class Exit:
-    """How the agent's process ended. `code` is its exit code, None where a signal ended it."""
-
-    ending: Ending
-    code: int | None
-    signal: int | None
-    duration_s: float
-    oom: bool = False
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line that the agent printed, without its newline, decoded (invalid bytes replaced).
-
-    `cut` says that the line was longer than what is kept of one.
-    """
-
-    stream: str
-    text: str
-    cut: bool = False
 
 
 @dataclass(frozen=True)

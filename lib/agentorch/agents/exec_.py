@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from agentorch.agents.base import Capabilities, Command, Ending, Exit, Line, Request, Simulation
-from agentorch.agents.endings import details, outcome_of_exit
+from agentorch.agents.base import Capabilities, Command, Request, Simulation
+from agentorch.agents.exit_outcome import details, outcome_of_exit
 from agentorch.agents.simulated import simulate
-from agentorch.job import Outcome
-from agentorch.states import OutcomeClass
-from agentorch.text import fenced, one_line
+from agentorch.core.job import Outcome
+from agentorch.core.process_end import Ending, Exit, Line
+from agentorch.core.states import OutcomeClass
+from agentorch.core.text import fenced, one_line
 
 TAIL_LINES = 100
 TAIL_LINE_CHARS = 2000

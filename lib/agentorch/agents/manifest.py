@@ -20,12 +20,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentorch import tables
-from agentorch.agents import protocol
-from agentorch.agents.base import NAME, Capabilities, Command, Exit, Line, Request, Simulation
+from agentorch.agents import json_lines
+from agentorch.agents.base import NAME, Capabilities, Command, Request, Simulation
 from agentorch.agents.simulated import simulate
-from agentorch.errors import Misconfigured
-from agentorch.job import Outcome
+from agentorch.config import toml_tables
+from agentorch.core.errors import Misconfigured
+from agentorch.core.job import Outcome
+from agentorch.core.process_end import Exit, Line
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What every sandbox shows anyway.
@@ -45,7 +46,7 @@ class ManifestAgent:
     def command(self, request: Request) -> Command:
         return Command(
             self.argv,
-            stdin=protocol.request_bytes(request),
+            stdin=json_lines.request_bytes(request),
             environment={} if request.endpoint is None else request.endpoint.proxies,
             passes=self.passes,
         )
@@ -57,7 +58,7 @@ class ManifestAgent:
         return False
 
     def outcome(self, exit_: Exit, lines: Iterable[Line]) -> Outcome:
-        return protocol.outcome(self.name, exit_, lines)
+        return json_lines.outcome(self.name, exit_, lines)
 
     def simulate(self, request: Request) -> Simulation:
         return simulate(request)
@@ -65,7 +66,7 @@ class ManifestAgent:
 
 def read(path: Path) -> ManifestAgent:
     """The agent that a manifest describes. Raises Misconfigured with a line a problem."""
-    return agent_of(tables.read(path), path)
+    return agent_of(toml_tables.read(path), path)
 
 
 def agent_of(document: Mapping[str, object], path: Path) -> ManifestAgent:

@@ -14,22 +14,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from agentorch.abilities import ANYTHING, Abilities
 from agentorch.agents.base import NAME, Agent
-from agentorch.errors import Invalid, Misconfigured
-from agentorch.settings import Settings
+from agentorch.config.settings import Settings
+from agentorch.core.abilities import ANYTHING, Abilities
+from agentorch.core.errors import Invalid, Misconfigured
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 # Name, and where its adapter is: `module:attribute`.
 BUILT_IN: Mapping[str, str] = {
-    "opencode": "agentorch.agents.opencode:AGENT",
-    "codex": "agentorch.agents.codex:AGENT",
-    "claude": "agentorch.agents.claude:AGENT",
-    "kimi": "agentorch.agents.kimi:AGENT",
-    "anthropic": "agentorch.agents.api:ANTHROPIC",
-    "openai": "agentorch.agents.api:OPENAI",
+    "opencode": "agentorch.agents.opencode.adapter:AGENT",
+    "codex": "agentorch.agents.codex.adapter:AGENT",
+    "claude": "agentorch.agents.claude.adapter:AGENT",
+    "kimi": "agentorch.agents.kimi.adapter:AGENT",
+    "anthropic": "agentorch.agents.api.adapter:ANTHROPIC",
+    "openai": "agentorch.agents.api.adapter:OPENAI",
     "exec": "agentorch.agents.exec_:AGENT",
 }
 
@@ -99,11 +99,11 @@ class Registry:
     @cached_property
     def _points(self) -> tuple[Mapping[str, EntryPoint], tuple[str, ...]]:
         # importlib.metadata reads every installed package's list: not for built-in names
-        from agentorch.agents import entrypoint  # noqa: PLC0415
+        from agentorch.agents import entry_points  # noqa: PLC0415
 
         points: dict[str, EntryPoint] = {}
         problems: list[str] = []
-        for point in entrypoint.declared(self._settings.worker_entrypoint_group):
+        for point in entry_points.declared(self._settings.worker_entrypoint_group):
             if not NAME.fullmatch(point.name):
                 words = "is no name for an agent: letters, digits and . _ -, 128 at most"
                 problems.append(f"entry point {point.name} = {point.value}: {words}")
@@ -115,9 +115,9 @@ class Registry:
         return points, tuple(problems)
 
     def _entry_point(self, name: str) -> Agent:
-        from agentorch.agents import entrypoint  # noqa: PLC0415
+        from agentorch.agents import entry_points  # noqa: PLC0415
 
-        return entrypoint.load(self._points[0][name])
+        return entry_points.load(self._points[0][name])
 
 
 def load(settings: Settings) -> Registry:

@@ -6,10 +6,10 @@ Without ENABLE_REAL_CLI=1 every agent answers like this, so that a pipeline can 
 from __future__ import annotations
 
 from agentorch.agents.base import Request, Simulation
-from agentorch.job import Outcome
-from agentorch.roles import reads_only
-from agentorch.states import OutcomeClass
-from agentorch.text import fenced, one_line
+from agentorch.core.job import Outcome
+from agentorch.core.roles import reads_only
+from agentorch.core.states import OutcomeClass
+from agentorch.core.text import fenced, one_line
 
 DIRECTORY = "agentorch-simulated"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agentorch.broker.account import Account, ModelAccount
-from agentorch.broker.meter import Usage
 from agentorch.broker.prices import Prices
-from agentorch.text import one_line
+from agentorch.broker.usage_meter import Usage
+from agentorch.core.text import one_line
 
 _MODEL_CHARS = 100
 

@@ -23,8 +23,8 @@ import agentorch
 from agentorch.broker import providers
 from agentorch.broker.account import Account, account_of
 from agentorch.broker.grants import Grant, new_token, write_grant
-from agentorch.errors import TryAgain
-from agentorch.settings import Settings
+from agentorch.config.settings import Settings
+from agentorch.core.errors import TryAgain
 
 __all__ = [
     "Account",

@@ -17,12 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-from agentorch import hosts
 from agentorch.broker.account import Account
 from agentorch.broker.grants import Grant, Grants, whose
-from agentorch.broker.reach import Refused, connected, lookup
 from agentorch.broker.tunnel import Tunnel
-from agentorch.messages import Message
+from agentorch.core import hosts
+from agentorch.system.public_connect import Refused, connected, lookup
+from agentorch.systemd.message_ids import Message
 
 MOST_HEAD_BYTES = 16 << 10
 # What a client sends before it was answered: a TLS hello, no more.

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agentorch import atomic
+from agentorch.storage import atomic
 
 _MOST_BYTES = 256 * 1024
 _MOST_TOKEN_CHARS = 512

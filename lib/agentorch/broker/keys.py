@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agentorch.errors import Misconfigured
-from agentorch.settings import Settings
+from agentorch.config.settings import Settings
+from agentorch.core.errors import Misconfigured
 
 FILE = "keys.env"
 _MOST_BYTES = 1024 * 1024

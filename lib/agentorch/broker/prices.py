@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from agentorch.broker.meter import Usage
-from agentorch.errors import Misconfigured
-from agentorch.tables import amount, read, unknown_keys, words
+from agentorch.broker.usage_meter import Usage
+from agentorch.config.toml_tables import amount, read, unknown_keys, words
+from agentorch.core.errors import Misconfigured
 
 BUILT_IN = Path(__file__).with_name("prices.toml")
 _RATES = frozenset({"input", "cached", "cache_write", "cache_write_1h", "output"})

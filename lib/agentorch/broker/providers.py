@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from agentorch.broker.wires import Wire
-from agentorch.errors import Misconfigured
-from agentorch.tables import read, text, unknown_keys, words
+from agentorch.broker.wire_formats import Wire
+from agentorch.config.toml_tables import read, text, unknown_keys, words
+from agentorch.core.errors import Misconfigured
 
 BUILT_IN = Path(__file__).with_name("providers.toml")
 # The first part of a path that is ours.

@@ -15,20 +15,20 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from agentorch import sd_daemon
 from agentorch.broker import prices, providers
 from agentorch.broker.account import Account, Accounts
-from agentorch.broker.calls import Calls
+from agentorch.broker.admission import Judge
 from agentorch.broker.connect import Tunnels
-from agentorch.broker.frontdoor import FrontDoor
+from agentorch.broker.front_door import FrontDoor
 from agentorch.broker.grants import Grant, Grants
-from agentorch.broker.judging import Judge
 from agentorch.broker.keys import Keys
+from agentorch.broker.model_call import Calls
 from agentorch.broker.providers import Provider
 from agentorch.broker.upstream import Patience, Upstream
-from agentorch.errors import Misconfigured
-from agentorch.journal import Journal
-from agentorch.settings import Settings
+from agentorch.config.settings import Settings
+from agentorch.core.errors import Misconfigured
+from agentorch.systemd import notify, sockets
+from agentorch.systemd.journal import Journal
 
 _PR_SET_PDEATHSIG = 1
 # A CLI keeps its connection between two calls, and a tool may run for minutes.
@@ -134,13 +134,13 @@ async def serve(
         lambda: Conversation(server, logger), tunnels.protocol
     )
     listener = await loop.create_server(door, sock=listening, backlog=_BACKLOG)
-    sd_daemon.notify("READY=1")
+    notify.notify("READY=1")
     while not await _within(leave_after_s, told):
         # what is counted of a grant is in memory only
         if not grants.living():
             break
     listener.close()
-    sd_daemon.notify("STOPPING=1")
+    notify.notify("STOPPING=1")
     tunnels.cut("the broker ends")
     await server.shutdown(_SHUTDOWN_S)
     await upstream.close()
@@ -176,7 +176,7 @@ def _credential(provider: Provider, grant: Grant, found: Tables) -> str | None:
 def passed_socket() -> socket.socket:
     """The listening socket that we were started with. Raises Misconfigured."""
     try:
-        (listening,) = sd_daemon.passed_sockets()
+        (listening,) = sockets.passed_sockets()
     except ValueError as problem:
         raise Misconfigured(
             "not one socket was passed (LISTEN_PID, LISTEN_FDS): start agentorch-broker.socket"

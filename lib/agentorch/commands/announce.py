@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 
 import click
 
-from agentorch.announcing import LIMIT_S, announce, complain_of, described, due
-from agentorch.commands.shape import answer, configured, program
-from agentorch.hooks import Hooks, hooks_in
-from agentorch.jobqueue import Queue, flocked
-from agentorch.journal import Journal
-from agentorch.settings import Settings
+from agentorch.commands.base import answer, configured, program
+from agentorch.config.settings import Settings
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.notify.announce import LIMIT_S, announce, complain_of, described, due
+from agentorch.notify.hooks import Hooks, hooks_in
+from agentorch.storage.locks import flocked
+from agentorch.systemd.journal import Journal
 
 
 @program()

@@ -6,10 +6,10 @@ import sys
 
 import click
 
-from agentorch.commands.shape import HASH, configured, decide, program, without_secrets
-from agentorch.decide import answer
-from agentorch.errors import Invalid
-from agentorch.jobqueue import Queue
+from agentorch.commands.base import HASH, configured, decide, program, without_secrets
+from agentorch.core.errors import Invalid
+from agentorch.decisions.decide import answer
+from agentorch.jobqueue.jobqueue import Queue
 
 
 @program()

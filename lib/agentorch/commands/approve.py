@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from agentorch.commands.shape import (
+from agentorch.commands.base import (
     COMMENT,
     HASH,
     configured,
@@ -14,8 +14,8 @@ from agentorch.commands.shape import (
     with_ids,
     without_secrets,
 )
-from agentorch.decide import approve
-from agentorch.jobqueue import Queue
+from agentorch.decisions.decide import approve
+from agentorch.jobqueue.jobqueue import Queue
 
 
 @program()

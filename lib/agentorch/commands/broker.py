@@ -10,9 +10,9 @@ import click
 from agentorch.broker import server
 from agentorch.broker.grants import Grants
 from agentorch.broker.upstream import Patience
-from agentorch.commands.shape import program
-from agentorch.journal import Journal
-from agentorch.settings import load
+from agentorch.commands.base import program
+from agentorch.config.settings import load
+from agentorch.systemd.journal import Journal
 
 _USUAL = Patience()
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import click
 
-from agentorch import ledger
-from agentorch.admission import caps_of
 from agentorch.broker import prices
-from agentorch.budgets import day_of
-from agentorch.commands.shape import answer, configured, program, say
-from agentorch.errors import Invalid, Misconfigured, Refused
-from agentorch.settings import Settings
-from agentorch.spending import Row, documents, rows
-from agentorch.tills import Book
+from agentorch.commands.base import answer, configured, program, say
+from agentorch.config.settings import Settings
+from agentorch.core.errors import Invalid, Misconfigured, Refused
+from agentorch.ledger import ledger
+from agentorch.ledger.budgets import day_of
+from agentorch.ledger.caps import caps_of
+from agentorch.ledger.money import Book
+from agentorch.ledger.spending import Row, documents, rows
 
 HEADINGS = ("", "NAME", "SPENT", "RESERVED", "LEFT", "CAP", "CALLS", "UNPRICED")
 

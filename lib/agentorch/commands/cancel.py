@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentorch.commands.shape import (
+from agentorch.commands.base import (
     RECORDED,
     configured,
     decide,
@@ -11,8 +11,8 @@ from agentorch.commands.shape import (
     with_ids,
     without_secrets,
 )
-from agentorch.decide import cancel
-from agentorch.jobqueue import Queue
+from agentorch.decisions.decide import cancel
+from agentorch.jobqueue.jobqueue import Queue
 
 
 @program()

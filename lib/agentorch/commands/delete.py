@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agentorch.collect import delete
-from agentorch.commands.shape import decide, ids, opened, program, with_ids
+from agentorch.commands.base import decide, ids, opened, program, with_ids
+from agentorch.retention.collect import delete
 
 
 @program()

@@ -6,10 +6,10 @@ import sys
 
 import click
 
-from agentorch.commands.shape import ids, opened, program, with_ids
-from agentorch.errors import UnknownJob
-from agentorch.inspect import find
-from agentorch.text import printable
+from agentorch.commands.base import ids, opened, program, with_ids
+from agentorch.core.errors import UnknownJob
+from agentorch.core.text import printable
+from agentorch.jobqueue.lookup import find
 
 COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 

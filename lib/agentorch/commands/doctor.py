@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import click
 
-from agentorch.agentprobe import probe_agents
-from agentorch.checks import Check
-from agentorch.commands.shape import answer, configured, program
-from agentorch.doctor import examine
-from agentorch.doctoragents import examine_agents
-from agentorch.errors import Exit
-from agentorch.settings import Settings
+from agentorch.commands.base import answer, configured, program
+from agentorch.config.settings import Settings
+from agentorch.core.errors import Exit
+from agentorch.doctor.agent_trial import probe_agents
+from agentorch.doctor.agents import examine_agents
+from agentorch.doctor.check import Check
+from agentorch.doctor.host import examine
 
 COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 

@@ -12,20 +12,22 @@ from pathlib import Path
 
 import click
 
-from agentorch import approvals, atomic, editing
-from agentorch.agents.registry import load as load_agents
-from agentorch.artifacts import JobArtifacts
-from agentorch.commands.shape import HASH, configured, decide, program, say
-from agentorch.contracts.door import Door
-from agentorch.contracts.reading import parse
-from agentorch.decide import edit
-from agentorch.documents import Document
-from agentorch.errors import Invalid
-from agentorch.inspect import find
-from agentorch.job import Job
-from agentorch.jobqueue import Queue
-from agentorch.settings import Settings
-from agentorch.states import State
+from agentorch.agents.registry import load
+from agentorch.artifacts import decision_log
+from agentorch.artifacts.directory import JobArtifacts
+from agentorch.commands.base import HASH, configured, decide, program, say
+from agentorch.config.settings import Settings
+from agentorch.contracts.accept import Door
+from agentorch.contracts.parse import parse
+from agentorch.core.errors import Invalid
+from agentorch.core.job import Job
+from agentorch.core.states import State
+from agentorch.decisions import edit as editing
+from agentorch.decisions.decide import edit
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.jobqueue.lookup import find
+from agentorch.storage import atomic
+from agentorch.storage.json_files import Document
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,14 @@ def main(word: str, path: str | None, shown: str | None) -> None:
 def _before(queue: Queue, word: str) -> Before:
     """The job as it is; what changes after the hash was made is found out."""
     paths = queue.roots.artifacts(find(queue, word).job.job_id)
-    seen = approvals.shown(paths)
+    seen = decision_log.shown(paths)
     found, state = find(queue, paths.directory.name), JobArtifacts(paths).read_state()
     over = 0 if state is None else found.job.index(state.progress.current)
     return Before(found.document, over, seen, found.state)
 
 
 def _door(settings: Settings) -> Door:
-    agents = load_agents(settings).abilities()
+    agents = load(settings).abilities()
     return Door(agents, tuple(settings.project_aliases), settings.allowed_hosts)
 
 

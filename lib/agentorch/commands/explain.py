@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import click
 
-from agentorch.commands.shape import answer, configured, ids, program, with_ids
-from agentorch.explain import facts
-from agentorch.explaining import explained
-from agentorch.inspect import find
-from agentorch.jobqueue import Queue
-from agentorch.text import printable
+from agentorch.commands.base import answer, configured, ids, program, with_ids
+from agentorch.core.text import printable
+from agentorch.explain.explain import explained
+from agentorch.explain.gather import facts
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.jobqueue.lookup import find
 
 
 @program()

@@ -8,10 +8,10 @@ from typing import BinaryIO
 
 import click
 
-from agentorch.commands.output import output_file
-from agentorch.commands.shape import ids, opened, program, say, with_ids
-from agentorch.exporting import export
-from agentorch.text import printable
+from agentorch.archive.export import export
+from agentorch.commands.base import ids, opened, program, say, with_ids
+from agentorch.commands.output_file import output_file
+from agentorch.core.text import printable
 
 MOST_LINES = 20
 

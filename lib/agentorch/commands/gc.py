@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 import click
 
-from agentorch.collect import Collected, carry_out, planned
-from agentorch.commands.shape import answer, configured, program, say
-from agentorch.jobqueue import Queue
-from agentorch.journal import Journal
-from agentorch.messages import Message
-from agentorch.retention import Plan, Removal, Rules
-from agentorch.settings import Settings
+from agentorch.commands.base import answer, configured, program, say
+from agentorch.config.settings import Settings
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.retention.collect import Collected, carry_out, planned
+from agentorch.retention.rules import Plan, Removal, Rules
+from agentorch.systemd.journal import Journal
+from agentorch.systemd.message_ids import Message
 
 
 @program()

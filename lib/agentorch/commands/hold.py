@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from agentorch.commands.shape import (
+from agentorch.commands.base import (
     RECORDED,
     configured,
     decide,
@@ -14,10 +14,10 @@ from agentorch.commands.shape import (
     with_ids,
     without_secrets,
 )
-from agentorch.decide import hold, keep
-from agentorch.job import Job
-from agentorch.jobqueue import Queue
-from agentorch.states import State
+from agentorch.core.job import Job
+from agentorch.core.states import State
+from agentorch.decisions.decide import hold, keep
+from agentorch.jobqueue.jobqueue import Queue
 
 
 @program()

@@ -10,14 +10,14 @@ from typing import Any, BinaryIO, cast
 
 import click
 
-from agentorch.agents.registry import load as load_agents
-from agentorch.bringing import Problems, bring
-from agentorch.commands.shape import answer, configured, note, program, told_by
-from agentorch.contracts.meaning import host_problems, semantic_problems
-from agentorch.errors import Invalid
-from agentorch.jobqueue import Queue
-from agentorch.messages import Message
-from agentorch.settings import Settings
+from agentorch.agents.registry import load
+from agentorch.archive.import_ import Problems, bring
+from agentorch.commands.base import answer, configured, note, program, told_by
+from agentorch.config.settings import Settings
+from agentorch.contracts.semantics import host_problems, semantic_problems
+from agentorch.core.errors import Invalid
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.systemd.message_ids import Message
 
 
 @program()
@@ -70,7 +70,7 @@ def _opened(name: str, held: ExitStack) -> BinaryIO:
 
 
 def _problems(settings: Settings) -> Problems:
-    agents = load_agents(settings).abilities()
+    agents = load(settings).abilities()
     projects = tuple(settings.project_aliases)
     return lambda document: [
         *semantic_problems(document, agents, projects),

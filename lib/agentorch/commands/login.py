@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from agentorch import logins
 from agentorch.agents.base import Capabilities
-from agentorch.agents.registry import load as load_agents
-from agentorch.commands.shape import configured, program, say
-from agentorch.errors import Exit, Refused
-from agentorch.settings import Settings
+from agentorch.agents.registry import load
+from agentorch.commands.base import configured, program, say
+from agentorch.config.settings import Settings
+from agentorch.core.errors import Exit, Refused
+from agentorch.preflight import logins
 
 
 @program()
@@ -39,7 +39,7 @@ def main(agent: str, arguments: tuple[str, ...], *, remove: bool) -> None:
 
 def _capabilities(settings: Settings, agent: str) -> Capabilities:
     """Those of an agent that has a login. Raises Invalid: unknown, and Refused: it has none."""
-    capabilities = load_agents(settings).get(agent).capabilities
+    capabilities = load(settings).get(agent).capabilities
     if capabilities is None or not capabilities.login_argv:
         raise Refused(f"agent {agent!r} has no login of its own")
     return capabilities

@@ -11,16 +11,16 @@ from typing import NoReturn
 
 import click
 
-from agentorch.artifacts import JobArtifacts
-from agentorch.commands.shape import ids, opened, program, with_ids
-from agentorch.errors import Misconfigured, UnknownJob
-from agentorch.inotify import Inotify, Mask
-from agentorch.inspect import Found, find
-from agentorch.jobqueue import Queue
-from agentorch.paths import AttemptPaths
-from agentorch.settings import load
-from agentorch.states import State
-from agentorch.text import printable
+from agentorch.artifacts.directory import JobArtifacts
+from agentorch.commands.base import ids, opened, program, with_ids
+from agentorch.config.settings import load
+from agentorch.core.errors import Misconfigured, UnknownJob
+from agentorch.core.states import State
+from agentorch.core.text import printable
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.jobqueue.lookup import Found, find
+from agentorch.storage.paths import AttemptPaths
+from agentorch.system.inotify import Inotify, Mask
 
 
 @program()

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 
 import click
 
-from agentorch.ages import document, lines, shape
-from agentorch.artifacts import FINAL_STATES
-from agentorch.commands.shape import answer, opened, program
-from agentorch.commands.span import Span
-from agentorch.inspect import Listed, Row, age_s, keys, rows
-from agentorch.jobqueue import Queue
-from agentorch.selection import By, Filters, by_content, by_state, selected
-from agentorch.states import OutcomeClass, State
+from agentorch.artifacts.directory import FINAL_STATES
+from agentorch.commands.base import answer, opened, program
+from agentorch.commands.duration import Span
+from agentorch.core.states import OutcomeClass, State
+from agentorch.jobqueue.age_table import document, lines, shape
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.jobqueue.lookup import Listed, Row, age_s, keys, rows
+from agentorch.jobqueue.selection import By, Filters, by_content, by_state, selected
 
 FLAGS = {
     State.PENDING: "--pending",
@@ -150,7 +150,7 @@ def _print_table(listed: list[Row]) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    from agentorch.text import one_line  # noqa: PLC0415
+    from agentorch.core.text import one_line  # noqa: PLC0415
 
     now = datetime.now(UTC)
     table = Table(box=None, pad_edge=False, header_style="bold")

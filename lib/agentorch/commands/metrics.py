@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import click
 
-from agentorch import metrics
-from agentorch.commands.shape import configured, program, say
-from agentorch.errors import Exit
+from agentorch.commands.base import configured, program, say
+from agentorch.core.errors import Exit
+from agentorch.metrics import exposition
 
 
 @program()
@@ -21,11 +21,11 @@ def main(context: click.Context, *, to_stdout: bool) -> None:
     broken, and the counters are missing therefore.
     """
     settings = configured()
-    found = metrics.look(settings, datetime.now(UTC))
+    found = exposition.look(settings, datetime.now(UTC))
     path = settings.metrics_file
     if to_stdout:
         click.echo(found.text, nl=False)
-    elif not metrics.write(path, found.text):
+    elif not exposition.write(path, found.text):
         say(f"{path.parent} is not there: nothing is written (AGENTORCH_METRICS_FILE)")
     if found.problem is not None:
         say(found.problem)

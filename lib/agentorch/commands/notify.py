@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 import click
 
-from agentorch import outbox
-from agentorch.commands.shape import answer, configured, each, ids, program
-from agentorch.jobqueue import flocked
-from agentorch.journal import Journal
-from agentorch.paths import NEW, REFUSED, WAITING, QueuePaths
-from agentorch.settings import Settings
-from agentorch.times import rfc3339
+from agentorch.commands.base import answer, configured, each, ids, program
+from agentorch.config.settings import Settings
+from agentorch.core.times import rfc3339
+from agentorch.jobqueue import outbox
+from agentorch.storage.locks import flocked
+from agentorch.storage.paths import NEW, REFUSED, WAITING, QueuePaths
+from agentorch.systemd.journal import Journal
 
 
 @program()
@@ -46,7 +46,7 @@ def _tell(paths: QueuePaths, settings: Settings) -> None:
     if next(outbox.due(paths, datetime.now(UTC)), None) is None:
         return
     # imported here: it speaks HTTP, and mostly there is nobody to tell
-    from agentorch.notify import Rules, tell  # noqa: PLC0415
+    from agentorch.notify.deliver import Rules, tell  # noqa: PLC0415
 
     rules = Rules(settings.callback_secrets, settings.callback_allowed_hosts)
     with flocked(paths.outbox_lock, wait=True):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from agentorch.commands.shape import decide, ids, opened, program, with_ids
-from agentorch.decide import reprioritise
+from agentorch.commands.base import decide, ids, opened, program, with_ids
+from agentorch.decisions.decide import reprioritise
 
 
 @program()

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import click
 
-from agentorch import bringing
-from agentorch.commands.shape import answer, configured, program, tell
-from agentorch.expiring import Over, end, over
-from agentorch.jobqueue import Queue
-from agentorch.messages import Message
-from agentorch.reclaim import reclaim, wake
+from agentorch.archive import import_
+from agentorch.commands.base import answer, configured, program, tell
+from agentorch.decisions.expire import Over, end, over
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.jobqueue.reclaim import reclaim, wake
+from agentorch.systemd.message_ids import Message
 
 
 @program()
@@ -35,7 +35,7 @@ def main(least_age_s: float | None) -> None:
     age_s = settings.runner_reclaim_after_s if least_age_s is None else least_age_s
     queue.prepare()
     queue.recover_incoming()
-    bringing.recover(queue)
+    import_.recover(queue)
     taken = reclaim(queue, least_age_s=age_s)
     for job_id in taken:
         tell("taken back from a dead owner", Message.RECLAIMED, job=job_id)

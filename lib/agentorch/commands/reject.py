@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentorch.commands.shape import (
+from agentorch.commands.base import (
     COMMENT,
     HASH,
     configured,
@@ -12,8 +12,8 @@ from agentorch.commands.shape import (
     with_ids,
     without_secrets,
 )
-from agentorch.decide import reject
-from agentorch.jobqueue import Queue
+from agentorch.decisions.decide import reject
+from agentorch.jobqueue.jobqueue import Queue
 
 
 @program()

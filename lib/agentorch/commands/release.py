@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from agentorch.commands.shape import (
+from agentorch.commands.base import (
     COMMENT,
     configured,
     decide,
@@ -13,9 +13,9 @@ from agentorch.commands.shape import (
     with_ids,
     without_secrets,
 )
-from agentorch.decide import keep, release
-from agentorch.job import Job
-from agentorch.jobqueue import Queue
+from agentorch.core.job import Job
+from agentorch.decisions.decide import keep, release
+from agentorch.jobqueue.jobqueue import Queue
 
 
 @program()

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 import click
 
-from agentorch.commands.output import output_file
-from agentorch.commands.shape import ids, opened, program, with_ids
-from agentorch.inspect import find
-from agentorch.report.gathering import job_view
+from agentorch.commands.base import ids, opened, program, with_ids
+from agentorch.commands.output_file import output_file
+from agentorch.jobqueue.lookup import find
+from agentorch.report.gather import job_view
 from agentorch.report.overview import overview
 from agentorch.report.page import index_page, job_page
 

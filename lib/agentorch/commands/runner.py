@@ -10,19 +10,17 @@ from pathlib import Path
 
 import click
 
-from agentorch import attempt
-from agentorch.agents.registry import BUILT_IN, Registry
-from agentorch.agents.registry import load as load_agents
-from agentorch.commands.shape import configured, program
-from agentorch.errors import Misconfigured
-from agentorch.journal import Journal
-from agentorch.place import secret_values
-from agentorch.record import without_secrets
-from agentorch.redact import Redactor
-from agentorch.runner import Runner, Until
+from agentorch.agents.registry import BUILT_IN, Registry, load
+from agentorch.attempt import start
+from agentorch.attempt.place import secret_values
+from agentorch.commands.base import configured, program
+from agentorch.config.settings import Settings
+from agentorch.core.errors import Misconfigured
+from agentorch.jobqueue.slots import RESERVED, SLOT
+from agentorch.redaction.redactor import Redactor, without_secrets
+from agentorch.runner.runner import Runner, Until
 from agentorch.sandbox import Wrapper, seccomp
-from agentorch.settings import Settings
-from agentorch.slots import RESERVED, SLOT
+from agentorch.systemd.journal import Journal
 
 
 @program()
@@ -50,7 +48,7 @@ def main(slot: str, *, drain: bool, once: bool, idle_s: float | None) -> None:
     if not SLOT.fullmatch(slot) or slot in RESERVED:
         raise click.BadParameter(f"{slot!r} is not a slot's name", param_hint="--slot")
     settings = configured()
-    agents = load_agents(settings)
+    agents = load(settings)
     if settings.launcher == "fork":
         _warm(settings, agents)
     until = Until.ONE if once else Until.EMPTY if drain else Until.TOLD
@@ -59,8 +57,8 @@ def main(slot: str, *, drain: bool, once: bool, idle_s: float | None) -> None:
         agents,
         Journal("agentorch-runner", settings),
         until,
-        run_step=partial(attempt.forked, settings, agents),
-        job_patch=partial(attempt.job_patch, settings, agents),
+        run_step=partial(start.forked, settings, agents),
+        job_patch=partial(start.job_patch, settings, agents),
         without_secrets=partial(without_secrets, redactor=Redactor(secret_values(settings))),
         program=step_program(),
         idle_s=idle_s,

@@ -14,20 +14,21 @@ from typing import Any
 
 import click
 
-from agentorch import firing, oncalendar, schedules
-from agentorch.agents.registry import load as load_agents
-from agentorch.artifacts import JobArtifacts
-from agentorch.commands.shape import answer, configured, note, program, say, told_by
-from agentorch.contracts.door import Door
-from agentorch.errors import Invalid
-from agentorch.firing import Fired
-from agentorch.inspect import status_word
-from agentorch.jobqueue import Queue, read_job
-from agentorch.messages import Message
-from agentorch.schedules import Folder
-from agentorch.settings import Settings
-from agentorch.timers import Schedule, crontab
-from agentorch.times import rfc3339
+from agentorch.agents.registry import load
+from agentorch.artifacts.directory import JobArtifacts
+from agentorch.commands.base import answer, configured, note, program, say, told_by
+from agentorch.config.settings import Settings
+from agentorch.contracts.accept import Door
+from agentorch.core.errors import Invalid
+from agentorch.core.times import rfc3339
+from agentorch.jobqueue.jobqueue import Queue, read_job
+from agentorch.jobqueue.lookup import status_word
+from agentorch.schedules import files, fire
+from agentorch.schedules.files import Folder
+from agentorch.schedules.fire import Fired
+from agentorch.schedules.timers import Schedule, crontab
+from agentorch.systemd import on_calendar
+from agentorch.systemd.message_ids import Message
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def main(verb: str, words: tuple[str, ...], times: int, *, due: bool, as_json: b
 
 def _told(settings: Settings) -> Folder:
     """The schedules; what is wrong with others is said."""
-    folder = schedules.read(settings.schedules_directory)
+    folder = files.read(settings.schedules_directory)
     for problem in folder.problems:
         say(problem)
     return folder
@@ -84,7 +85,7 @@ def _told(settings: Settings) -> Folder:
 
 def _named(settings: Settings, name: str) -> Schedule:
     """The schedule of an id. Raises Invalid, with what is wrong with files where there is none."""
-    folder = schedules.read(settings.schedules_directory)
+    folder = files.read(settings.schedules_directory)
     for one in folder.schedules:
         if one.schedule_id == name:
             return one
@@ -109,7 +110,7 @@ def _list(settings: Settings, asked: Asked) -> None:
 
 
 def _row(settings: Settings, schedule: Schedule) -> dict[str, Any]:
-    known = firing.read_record(settings.schedules, schedule.schedule_id)
+    known = fire.read_record(settings.schedules, schedule.schedule_id)
     soon = next(_times(schedule, datetime.now(UTC), 1), None) if schedule.enabled else None
     return {
         "id": schedule.schedule_id,
@@ -190,7 +191,7 @@ def _times(schedule: Schedule, now: datetime, most: int) -> Iterator[datetime]:
 
 def _events(schedule: Schedule, most: int) -> list[datetime]:
     try:
-        times = oncalendar.next_times(schedule.expression, most)
+        times = on_calendar.next_times(schedule.expression, most)
     except Invalid as invalid:
         say(f"{schedule.schedule_id}: {invalid}")
         return []
@@ -204,7 +205,7 @@ def _events(schedule: Schedule, most: int) -> list[datetime]:
 
 def _check(settings: Settings, asked: Asked) -> None:
     named = [Path(word) for word in asked.words]
-    folder = schedules.read_files(named or schedules.files(settings.schedules_directory))
+    folder = files.read_files(named or files.files(settings.schedules_directory))
     door = _door(settings)
     wrong = [problem for one in folder.schedules for problem in _problems(one, door)]
     if folder.problems or wrong:
@@ -216,18 +217,18 @@ def _check(settings: Settings, asked: Asked) -> None:
 def _problems(schedule: Schedule, door: Door) -> Iterator[str]:
     """What is wrong beyond the file: with the event as systemd sees it, with the job."""
     try:
-        if schedule.cron is None and oncalendar.next_times(schedule.expression) == []:
+        if schedule.cron is None and on_calendar.next_times(schedule.expression) == []:
             yield f"{schedule.schedule_id}: .on_calendar: never runs again"
     except Invalid as invalid:
         yield from (f"{schedule.schedule_id}: .on_calendar: {one}" for one in invalid.problems)
     try:
-        firing.submission(schedule, door, datetime.now(UTC), None, None)
+        fire.submission(schedule, door, datetime.now(UTC), None, None)
     except Invalid as invalid:
         yield from (f"{schedule.schedule_id}: {one}" for one in invalid.problems)
 
 
 def _door(settings: Settings) -> Door:
-    agents = load_agents(settings).abilities()
+    agents = load(settings).abilities()
     return Door(agents, tuple(settings.project_aliases), settings.allowed_hosts, "cron")
 
 
@@ -244,9 +245,9 @@ def _run(settings: Settings, asked: Asked) -> None:
         return
     queue = Queue(settings.roots)
     queue.prepare()
-    elapsed = oncalendar.last_elapsed(schedule.timer, os.environ)
+    elapsed = on_calendar.last_elapsed(schedule.timer, os.environ)
     due = due_time(schedule, now, elapsed) if asked.due else None
-    fired = firing.fire(
+    fired = fire.fire(
         queue,
         settings.schedules,
         schedule,

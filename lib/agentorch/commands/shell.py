@@ -6,17 +6,17 @@ import os
 
 import click
 
-from agentorch import atomic
-from agentorch.agents.registry import load as load_agents
-from agentorch.artifacts import JobArtifacts
-from agentorch.commands.shape import configured, note, program, say, told_by
-from agentorch.entering import entered, prepared, run
-from agentorch.errors import UnknownJob
-from agentorch.inspect import Found
-from agentorch.job import Step
-from agentorch.jobqueue import Queue
-from agentorch.messages import Message
-from agentorch.place import policy_of
+from agentorch.agents.registry import load
+from agentorch.artifacts.directory import JobArtifacts
+from agentorch.attempt.place import policy_of
+from agentorch.attempt.shell import entered, prepared, run
+from agentorch.commands.base import configured, note, program, say, told_by
+from agentorch.core.errors import UnknownJob
+from agentorch.core.job import Step
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.jobqueue.lookup import Found
+from agentorch.storage import atomic
+from agentorch.systemd.message_ids import Message
 
 SHELL = "/bin/sh"
 
@@ -32,7 +32,7 @@ def main(job_id: str, command: tuple[str, ...], step_id: str | None) -> None:
     meanwhile. Exits with what the command exits with.
     """
     settings = configured()
-    agents, queue = load_agents(settings), Queue(settings.roots)
+    agents, queue = load(settings), Queue(settings.roots)
     with atomic.disk_trouble(settings.state_directory), entered(queue, job_id) as found:
         step = _step(queue, found, step_id)
         said = prepared(settings, agents, found)

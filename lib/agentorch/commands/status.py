@@ -6,8 +6,8 @@ import json
 
 import click
 
-from agentorch.commands.shape import ids, opened, program, with_ids
-from agentorch.inspect import find, status
+from agentorch.commands.base import ids, opened, program, with_ids
+from agentorch.jobqueue.lookup import find, status
 
 
 @program()

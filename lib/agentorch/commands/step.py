@@ -12,26 +12,28 @@ from pathlib import Path
 
 import click
 
-from agentorch import atomic, attempt, sd_daemon
-from agentorch.agents.registry import Registry
-from agentorch.agents.registry import load as load_agents
-from agentorch.approvals import deciding
-from agentorch.artifacts import JobArtifacts
-from agentorch.commands.shape import configured, program
-from agentorch.contracts.door import Door, accept
-from agentorch.contracts.reading import parse
-from agentorch.documents import Document
-from agentorch.errors import Exit, Invalid, Refused, UnknownJob
-from agentorch.inspect import find
-from agentorch.job import Job, Step
-from agentorch.jobqueue import Queue, current_job, flocked, lock
-from agentorch.launch import recorder
-from agentorch.launch.base import Attempt
-from agentorch.paths import UnitPaths
-from agentorch.settings import Settings
-from agentorch.slots import STEPS, hold
-from agentorch.states import State
-from agentorch.step import Unit
+from agentorch.agents.registry import Registry, load
+from agentorch.artifacts.decision_log import deciding
+from agentorch.artifacts.directory import JobArtifacts
+from agentorch.attempt import start
+from agentorch.attempt.step_run import Unit
+from agentorch.commands.base import configured, program
+from agentorch.config.settings import Settings
+from agentorch.contracts.accept import Door, accept
+from agentorch.contracts.parse import parse
+from agentorch.core.attempt import Attempt
+from agentorch.core.errors import Exit, Invalid, Refused, UnknownJob
+from agentorch.core.job import Job, Step
+from agentorch.core.states import State
+from agentorch.jobqueue.jobqueue import Queue, current_job
+from agentorch.jobqueue.lookup import find
+from agentorch.jobqueue.slots import STEPS, hold
+from agentorch.launch import unit_recorder
+from agentorch.storage import atomic
+from agentorch.storage.json_files import Document
+from agentorch.storage.locks import flocked, lock
+from agentorch.storage.paths import UnitPaths
+from agentorch.systemd import notify
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
@@ -66,7 +68,7 @@ def main(
     Exits with 0 success, 1 failed, 3 needs a human, 124 timed out, 130 interrupted.
     """
     settings = configured()
-    agents = load_agents(settings)
+    agents = load(settings)
     if job_id and step_id and number and base:
         job = current_job(settings.roots.artifacts(job_id))
         this = Attempt(job, job.step(step_id), number, base, first, resumes)
@@ -79,7 +81,7 @@ def main(
     else:
         raise click.UsageError("give JOB STEP, or --job, --step, --workdir and --output")
     click.echo(json.dumps(result, ensure_ascii=False, indent=2))
-    click.get_current_context().exit(Exit.BUG if result is None else attempt.exit_code(result))
+    click.get_current_context().exit(Exit.BUG if result is None else start.exit_code(result))
 
 
 def _in_unit(settings: Settings, agents: Registry, this: Attempt) -> None:
@@ -91,14 +93,14 @@ def _in_unit(settings: Settings, agents: Registry, this: Attempt) -> None:
     unit = roots.workspace(job_id).unit(step_id)
     with flocked(roots.artifacts(job_id).step(step_id).lock, wait=True) as descriptor:
         assert descriptor is not None
-        told = Unit(partial(_ready, unit), recorder.figures)
-        attempt.run_queued(settings, agents, this, descriptor, told)
+        told = Unit(partial(_ready, unit), unit_recorder.figures)
+        start.run_queued(settings, agents, this, descriptor, told)
 
 
 def _ready(unit: UnitPaths) -> None:
     """The step holds its lock and its claim; what it starts is nobody that systemd listens to."""
     unit.environment.unlink(missing_ok=True)
-    sd_daemon.notify("READY=1")
+    notify.notify("READY=1")
     os.environ.pop("NOTIFY_SOCKET", None)
 
 
@@ -133,7 +135,7 @@ def _run(settings: Settings, agents: Registry, job: Job, step: Step) -> Document
         assert descriptor is not None
         number = artifacts.next_attempt(step.step_id, 0)
         this = Attempt(job, step, number, number)
-        result = attempt.run_queued(settings, agents, this, descriptor)
+        result = start.run_queued(settings, agents, this, descriptor)
         artifacts.publish_step(step.step_id, number)
     return result
 
@@ -159,7 +161,7 @@ def _alone(
     except OSError as problem:
         raise Invalid([f"--output: {str(output)!r}: {problem.strerror}"]) from problem
     with _held(output):
-        return attempt.run_alone(settings, agents, job, step, workdir.resolve(), output.resolve())
+        return start.run_alone(settings, agents, job, step, workdir.resolve(), output.resolve())
 
 
 @contextlib.contextmanager

@@ -12,17 +12,17 @@ from typing import Any
 
 import click
 
-from agentorch.agents.registry import load as load_agents
-from agentorch.commands.shape import answer, configured, note, program, say, told_by
-from agentorch.commands.waiting import wait_for
-from agentorch.contracts.door import Document, Door, accept
-from agentorch.contracts.reading import parse
-from agentorch.errors import Duplicate, Exit, Invalid
-from agentorch.job import Job, Network
-from agentorch.jobqueue import Queue
-from agentorch.messages import Message
-from agentorch.settings import Settings
-from agentorch.text import one_line
+from agentorch.agents.registry import load
+from agentorch.commands.base import answer, configured, note, program, say, told_by
+from agentorch.commands.wait_loop import wait_for
+from agentorch.config.settings import Settings
+from agentorch.contracts.accept import Document, Door, accept
+from agentorch.contracts.parse import parse
+from agentorch.core.errors import Duplicate, Exit, Invalid
+from agentorch.core.job import Job, Network
+from agentorch.core.text import one_line
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.systemd.message_ids import Message
 
 MOST_BYTES = 256 * 1024 * 1024
 
@@ -138,7 +138,7 @@ def _parsed(name: str, content: bytes) -> Any:
 def _accepted(
     given: Sequence[Given], changes: Document, settings: Settings
 ) -> list[tuple[Job, Document]]:
-    agents = load_agents(settings)
+    agents = load(settings)
     door = Door(agents.abilities(), tuple(settings.project_aliases), settings.allowed_hosts)
     accepted, problems = [], []
     for one in given:

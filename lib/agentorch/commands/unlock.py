@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agentorch.commands.shape import decide, ids, opened, program, with_ids
-from agentorch.decide import unlock
+from agentorch.commands.base import decide, ids, opened, program, with_ids
+from agentorch.decisions.decide import unlock
 
 
 @program()

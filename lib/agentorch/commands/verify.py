@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from agentorch import runrecord
-from agentorch.commands.shape import answer, configured, ids, program, with_ids
-from agentorch.errors import Exit, UnknownJob
-from agentorch.inspect import resolve
-from agentorch.jobqueue import Queue
-from agentorch.runrecord import Verified
-from agentorch.settings import Settings
-from agentorch.text import printable
+from agentorch.artifacts import manifest
+from agentorch.artifacts.manifest import Verified
+from agentorch.commands.base import answer, configured, ids, program, with_ids
+from agentorch.config.settings import Settings
+from agentorch.core.errors import Exit, UnknownJob
+from agentorch.core.text import printable
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.jobqueue.lookup import resolve
 
 
 @program()
@@ -32,9 +32,9 @@ def main(words: tuple[str, ...], jobs: tuple[str, ...], *, as_json: bool) -> Non
 def _verified(settings: Settings, queue: Queue, word: str, *, as_json: bool) -> bool:
     job_id = resolve(queue, word)
     paths = queue.roots.artifacts(job_id)
-    if not runrecord.is_due(paths):
+    if not manifest.is_due(paths):
         raise UnknownJob(f"job {job_id} has not ended: its record is written when it does")
-    verified = runrecord.verify(paths, settings.allowed_signers)
+    verified = manifest.verify(paths, settings.allowed_signers)
     if as_json:
         _answer_json(job_id, verified)
     else:

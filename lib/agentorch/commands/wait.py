@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from agentorch.commands.shape import ids, opened, program, with_ids
-from agentorch.commands.waiting import wait_for
+from agentorch.commands.base import ids, opened, program, with_ids
+from agentorch.commands.wait_loop import wait_for
 
 
 @program()

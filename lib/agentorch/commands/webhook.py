@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from agentorch import sd_daemon
-from agentorch.commands.shape import configured, program
-from agentorch.journal import Journal
+from agentorch.commands.base import configured, program
+from agentorch.systemd import sockets
+from agentorch.systemd.journal import Journal
 from agentorch.webhook import tokens
 from agentorch.webhook.application import Application
-from agentorch.webhook.listening import bind_of, bound, is_local
+from agentorch.webhook.context import site_of
 from agentorch.webhook.server import Server, log_through
-from agentorch.webhook.site import site_of
+from agentorch.webhook.sockets import bind_of, bound, is_local
 
 USUAL_IDLE_S = 60.0
 
@@ -37,7 +37,7 @@ def main(binds: tuple[str, ...], idle_s: float) -> None:
 
     TERM or INT ends it, when what was asked by then is answered.
     """
-    passed = [] if binds else sd_daemon.passed_sockets()
+    passed = [] if binds else sockets.passed_sockets()
     if not binds and not passed:
         raise click.UsageError("no socket was passed (see systemd.socket(5)): give --bind")
     places = [bind_of(text) for text in binds]
@@ -46,8 +46,8 @@ def main(binds: tuple[str, ...], idle_s: float) -> None:
     journal = Journal("agentorch-webhook", settings)
     log_through(journal)
     with bound(places) as ours:
-        sockets = [*passed, *ours]
-        tokens.refuse_dev_token(known, local=all(is_local(one) for one in sockets))
+        listening = [*passed, *ours]
+        tokens.refuse_dev_token(known, local=all(is_local(one) for one in listening))
         application = Application(site_of(settings, known), journal)
         most_bytes = settings.max_webhook_body_bytes
-        Server(application, sockets, journal, most_bytes, idle_s if passed else None).run()
+        Server(application, listening, journal, most_bytes, idle_s if passed else None).run()

@@ -14,10 +14,11 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-from agentorch.errors import Exit
-from agentorch.jobqueue import lock
-from agentorch.launch.base import Attempt, Busy, Stop
-from agentorch.paths import Roots
+from agentorch.core.attempt import Attempt
+from agentorch.core.errors import Exit
+from agentorch.launch.base import Busy, Stop
+from agentorch.storage.locks import lock
+from agentorch.storage.paths import Roots
 
 PR_SET_PDEATHSIG = 1
 SIGNALS = {Stop.CANCEL: signal.SIGTERM, Stop.GIVE_BACK: signal.SIGINT}

@@ -18,16 +18,18 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from agentorch import atomic, envfile
-from agentorch.death import usage_of
-from agentorch.documents import read_json
-from agentorch.errors import Misconfigured, TryAgain
-from agentorch.jobqueue import flocked
-from agentorch.launch import recorder
-from agentorch.launch.base import PREFIX, Attempt, Busy, Stop, identity
-from agentorch.paths import AttemptPaths, Roots, UnitPaths
-from agentorch.resources import Resources
-from agentorch.settings import SECRET
+from agentorch.config import environment_file
+from agentorch.config.settings import SECRET
+from agentorch.core.attempt import PREFIX, Attempt, identity
+from agentorch.core.errors import Misconfigured, TryAgain
+from agentorch.core.resources import Resources
+from agentorch.launch import unit_recorder
+from agentorch.launch.base import Busy, Stop
+from agentorch.launch.unit_end import usage_of
+from agentorch.storage import atomic
+from agentorch.storage.json_files import read_json
+from agentorch.storage.locks import flocked
+from agentorch.storage.paths import AttemptPaths, Roots, UnitPaths
 
 # Every step's unit, and none of a sandbox that systemd-run(1) makes for one.
 PATTERN = f"{PREFIX}*:*:a*.service"
@@ -101,7 +103,7 @@ class Systemd:
             marker.touch(0o640)
             unit.directory.mkdir(0o700, parents=True, exist_ok=True)
             atomic.replace(unit.environment, self._environment, mode=0o600, last=False)
-            shutil.copyfile(recorder.__file__, unit.recorder)
+            shutil.copyfile(unit_recorder.__file__, unit.recorder)
 
     def list(self) -> Mapping[str, str]:
         """Those whose unit is there."""
@@ -261,7 +263,7 @@ def environment_for(environment: Mapping[str, str]) -> bytes:
     """The environment file of a step: what its runner read, so nothing is read again. Pure."""
     others = OF_THE_RUNNER | SECRET
     kept = {name: value for name, value in environment.items() if name not in others}
-    return envfile.quoted({**kept, "AGENTORCH_ENV_FILE": os.devnull})
+    return environment_file.quoted({**kept, "AGENTORCH_ENV_FILE": os.devnull})
 
 
 def _call(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:

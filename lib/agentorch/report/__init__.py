@@ -1,14 +1,7 @@
-"""Pages for people about jobs: one HTML file each, that asks nobody for anything.
+"""Pages about jobs for people: one HTML file each, which loads nothing from anywhere.
 
-    words       figures, moments and text as a page shows them
-    markup      the little of Markdown that a report is shown with
-    patches     a patch, by files and lines, bounded
-    waits       the times in which a job waited
-    timeline    where attempts are on a line of time
-    gathering   a job's files as values
-    overview    many jobs as values, and their charts
-    page        the templates
+Text that agents wrote reaches a page as text only: the templates escape every value, none is ever
+the name of an attribute or element, an id, a class or an address, and no page has a script.
 
-What agents wrote reaches a page as text only: every value is escaped by the templates, none is
-ever an attribute's name, an element's, an id, a class or an address, and no page has a script.
+Start reading with `gather` (a job's files as values), then `page` (the templates).
 """

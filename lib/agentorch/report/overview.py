@@ -9,17 +9,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from agentorch.artifacts import summed
-from agentorch.documents import Document
-from agentorch.errors import Damaged
-from agentorch.inspect import status_word
-from agentorch.job import Job, Key
-from agentorch.jobqueue import Queue, current_job
-from agentorch.paths import ArtifactPaths, AttemptPaths
-from agentorch.redact import Redactor
-from agentorch.report.reading import mapping_in, read_document
-from agentorch.report.words import between_s, figure, moment
-from agentorch.states import State
+from agentorch.artifacts.directory import summed
+from agentorch.core.errors import Damaged
+from agentorch.core.job import Job, Key
+from agentorch.core.states import State
+from agentorch.jobqueue.jobqueue import Queue, current_job
+from agentorch.jobqueue.lookup import status_word
+from agentorch.redaction.redactor import Redactor
+from agentorch.report.figures import between_s, figure, moment
+from agentorch.report.files import mapping_in, read_document
+from agentorch.storage.json_files import Document
+from agentorch.storage.paths import ArtifactPaths, AttemptPaths
 
 DAYS = 30
 CHART_JOBS = 100

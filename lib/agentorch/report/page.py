@@ -14,8 +14,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from agentorch.report import words
-from agentorch.report.gathering import FACTS, JobView
+from agentorch.report import figures
+from agentorch.report.gather import FACTS, JobView
 from agentorch.report.overview import Overview
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -57,20 +57,22 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     filters = (
-        words.span,
-        words.count,
-        words.money,
-        words.size,
-        words.clock,
-        words.machine,
-        words.who,
+        figures.span,
+        figures.count,
+        figures.money,
+        figures.size,
+        figures.clock,
+        figures.machine,
+        figures.who,
     )
     environment.filters.update({one.__name__: one for one in filters})
-    environment.filters.update(tone=words.tone, short=words.short, plain=words.plain, cut=words.cut)
+    environment.filters.update(
+        tone=figures.tone, short=figures.short, plain=figures.plain, cut=figures.cut
+    )
     environment.globals.update(
-        metric=words.metric,
-        between_s=words.between_s,
-        moment=words.moment,
+        metric=figures.metric,
+        between_s=figures.between_s,
+        moment=figures.moment,
         FACTS=FACTS,
         LABELS=LABELS,
     )
@@ -80,5 +82,5 @@ def _environment() -> Environment:
 def _shown(value: object) -> object:
     """What every expression of a template goes through before it is escaped."""
     if isinstance(value, str) and not isinstance(value, Markup):
-        return words.visible(value)
+        return figures.visible(value)
     return "" if value is None else value

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agentorch.report.words import between_s, moment, plain
-from agentorch.states import OutcomeClass, State
+from agentorch.core.states import OutcomeClass, State
+from agentorch.report.figures import between_s, moment, plain
 
 # Decisions that end a wait for a human, or a hold.
 _ANSWERS = frozenset({"approve", "reject", "answer", "retry", "cancel"})

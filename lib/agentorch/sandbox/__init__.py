@@ -1,13 +1,17 @@
-"""What a step may see and do: a command line in, a confined command line out.
+"""Confinement: a command line in, a confined command line out.
 
-Each wrapper has a module whose functions build its arguments as values; `confine` opens what they
-need and starts nothing; `occupants` says who is still inside; `probe` tries it all for real.
+Each wrapper (bwrap, firejail, docker and podman, systemd-run) has a module whose functions build
+its arguments as values; `confine` opens the descriptors that they need and starts nothing;
+`occupants` finds the processes that are still inside; `probe` tries all of it for real. What a
+wrapper can't enforce is refused, never assumed.
+
+Start reading with `confinement`, then `bubblewrap`.
 """
 
 from agentorch.sandbox.confine import confined
+from agentorch.sandbox.confinement import BROKER, Confined, Confinement, Wrapper
 from agentorch.sandbox.occupants import occupants, vacate
 from agentorch.sandbox.probe import probe
-from agentorch.sandbox.values import BROKER, Confined, Confinement, Wrapper
 
 __all__ = [
     "BROKER",

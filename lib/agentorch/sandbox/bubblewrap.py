@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from agentorch.job import Network
+from agentorch.core.job import Network
+from agentorch.sandbox.confinement import BROKER, Confinement, Wrapper
 from agentorch.sandbox.host import (
     ETC,
     ETC_NETWORK,
@@ -20,7 +21,6 @@ from agentorch.sandbox.host import (
     Host,
     Masks,
 )
-from agentorch.sandbox.values import BROKER, Confinement, Wrapper
 
 HOSTNAME = "agentorch"
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from agentorch import envfile
-from agentorch.errors import Misconfigured
+from agentorch.config import environment_file
+from agentorch.core.errors import Misconfigured
 from agentorch.sandbox import (
     bubblewrap,
     containers,
@@ -20,12 +20,12 @@ from agentorch.sandbox import (
     occupants,
     programs,
     seccomp,
-    spelling,
     systemd_run,
+    wrapper_syntax,
 )
+from agentorch.sandbox.confinement import Confined, Confinement, Wrapper
 from agentorch.sandbox.host import host
-from agentorch.sandbox.values import Confined, Confinement, Wrapper
-from agentorch.sandbox.wrappers import refusals
+from agentorch.sandbox.wrapper_table import refusals
 
 # What the wrapper's own process has: it can be read inside as /proc/1/environ.
 CLIENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
@@ -142,7 +142,7 @@ def _bwrap(
 def _container(
     opened: contextlib.ExitStack, wrapper: Wrapper, confinement: Confinement, argv: Sequence[str]
 ) -> Confined:
-    lines = spelling.environment_lines(confinement.environment, wrapper.kind)
+    lines = wrapper_syntax.environment_lines(confinement.environment, wrapper.kind)
     variables_fd = _memory(opened, "variables", lines)
     command = containers.run_argv(
         wrapper,
@@ -159,7 +159,7 @@ def _container(
 def _unit(
     opened: contextlib.ExitStack, wrapper: Wrapper, confinement: Confinement, argv: Sequence[str]
 ) -> Confined:
-    lines = envfile.quoted(confinement.environment)
+    lines = environment_file.quoted(confinement.environment)
     variables_fd = _memory(opened, "variables", lines)
     around = host(confinement, {})
     command = systemd_run.run_argv(

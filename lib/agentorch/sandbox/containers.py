@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from agentorch.job import Network
+from agentorch.core.job import Network
+from agentorch.sandbox.confinement import Confinement, Wrapper
 from agentorch.sandbox.host import TEMPORARY_BYTES, Host
-from agentorch.sandbox.spelling import plain
-from agentorch.sandbox.values import Confinement, Wrapper
+from agentorch.sandbox.wrapper_syntax import plain
 
 # What a client needs of ours to find its daemon or its storage.
 CLIENT_VARIABLES = (

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from agentorch.job import Network
+from agentorch.core.job import Network
+from agentorch.sandbox.confinement import Confinement, Wrapper
 from agentorch.sandbox.host import ETC, ETC_NETWORK, TOP, Host, Masks
-from agentorch.sandbox.spelling import plain
-from agentorch.sandbox.values import Confinement, Wrapper
+from agentorch.sandbox.wrapper_syntax import plain
 
 KIND = "firejail"
 # /tmp and /etc get lists of their own; firejail keeps its state in /run/firejail.

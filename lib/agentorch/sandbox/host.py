@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentorch.sandbox.values import Confinement
+from agentorch.sandbox.confinement import Confinement
 
 # Beside /usr: on a merged system these are links into it.
 TOP = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")

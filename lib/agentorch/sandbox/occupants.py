@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from agentorch.errors import TryAgain
+from agentorch.core.errors import TryAgain
 
 
 def occupants(work: Path) -> list[int]:

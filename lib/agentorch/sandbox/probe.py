@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentorch.errors import AgentorchError
-from agentorch.job import Network
-from agentorch.policy import DEFAULT_PATH
+from agentorch.core.errors import AgentorchError
+from agentorch.core.job import Network
+from agentorch.core.policy import DEFAULT_PATH
 from agentorch.sandbox.confine import confined
-from agentorch.sandbox.values import Confined, Confinement, Wrapper
+from agentorch.sandbox.confinement import Confined, Confinement, Wrapper
 
 TIMEOUT_S = 30
 

@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from functools import cache
 
-from agentorch.errors import Misconfigured
+from agentorch.core.errors import Misconfigured
 
 LIBRARY = "libseccomp.so.2"
 CLONE_NEWUSER = 0x10000000

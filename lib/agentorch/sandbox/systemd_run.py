@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from agentorch.job import Network
+from agentorch.core.job import Network
+from agentorch.sandbox.confinement import Confinement, Wrapper
 from agentorch.sandbox.host import ETC, ETC_NETWORK, TEMPORARY_BYTES, TOP, Host, Masks
-from agentorch.sandbox.spelling import plain
-from agentorch.sandbox.values import Confinement, Wrapper
+from agentorch.sandbox.wrapper_syntax import plain
 
 KIND = "systemd-run"
 MANAGER_VARIABLES = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")

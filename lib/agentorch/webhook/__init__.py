@@ -1,7 +1,8 @@
-"""HTTP in front of the queue: a WSGI application and its server.
+"""HTTP in front of the queue: a WSGI application, and waitress's loop around it.
 
-The pure parts: `answers` (what is said), `routes` (which endpoint), `tokens` (who may), `rate` (how
-often), `clients` (who asks), `deliveries` (idempotency keys), `artifacttypes`. `requests` makes a
-value of what came, `submitting`, `deciding`, `reading`, `files`, `health` answer it, `application`
-is the shell around them, `listening`, `channels` and `server` are the sockets and their loop.
+Invariant: a job that was answered with 200 survives a power cut; no request gives a 5xx but 503
+with Retry-After and 501. Pure are `responses`, `routes`, `tokens`, `rate_limit`, `clients`,
+`idempotency` and `media_types`; `submit`, `decide`, `query`, `files` and `health` answer requests.
+
+Start reading with `application`.
 """

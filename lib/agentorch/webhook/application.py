@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, BinaryIO
 
-from agentorch.errors import AgentorchError, Duplicate, Invalid, Refused, TryAgain, UnknownJob
-from agentorch.job import Job
-from agentorch.journal import Journal
-from agentorch.messages import Message
-from agentorch.webhook import deciding, reading
-from agentorch.webhook.answers import Answer, Refusal, document, problem, try_again
+from agentorch.core.errors import AgentorchError, Duplicate, Invalid, Refused, TryAgain, UnknownJob
+from agentorch.core.job import Job
+from agentorch.systemd.journal import Journal
+from agentorch.systemd.message_ids import Message
+from agentorch.webhook import decide, query
 from agentorch.webhook.clients import client, counted
+from agentorch.webhook.context import Site
 from agentorch.webhook.files import artifact
 from agentorch.webhook.health import Health
-from agentorch.webhook.rate import Limiter
-from agentorch.webhook.requests import Request, of_environment
+from agentorch.webhook.rate_limit import Limiter
+from agentorch.webhook.request import Request, of_environment
+from agentorch.webhook.responses import Answer, Refusal, document, problem, try_again
 from agentorch.webhook.routes import Endpoint, Found, NoMethod, find
-from agentorch.webhook.site import Site
-from agentorch.webhook.submitting import acknowledged, body, submit, too_large
+from agentorch.webhook.submit import acknowledged, body, submit, too_large
 from agentorch.webhook.tokens import Caller, bearer, identify, refuse_deciding, required
 
 MOST_PROBLEMS = 100
@@ -111,7 +111,7 @@ class Application:
 
     def _open(self, endpoint: Endpoint) -> Answer:
         if endpoint is Endpoint.METRICS:
-            from agentorch.metrics import exposition  # noqa: PLC0415  (few ask: others start faster)
+            from agentorch.metrics.exposition import exposition  # noqa: PLC0415  (few ask: others start faster)
 
             return Answer(HTTPStatus.OK, exposition(self._site.settings), PROMETHEUS)
         trouble = self._health.problem()
@@ -125,10 +125,10 @@ class Application:
             case Endpoint.SUBMIT:
                 return self._submit(request, caller)
             case Endpoint.LIST:
-                return document(reading.listing(site.queue, caller, reading.asked(request)))
+                return document(query.listing(site.queue, caller, query.asked(request)))
             case Endpoint.STATUS:
                 job = site.job(names["job_id"], caller.may_read)
-                return document(reading.status(site.queue, job), job_id=job.job_id)
+                return document(query.status(site.queue, job), job_id=job.job_id)
             case Endpoint.ARTIFACT:
                 job = site.job(names["job_id"], caller.may_read)
                 directory = site.queue.roots.artifacts(job.job_id).directory
@@ -146,7 +146,7 @@ class Application:
 
     def _decide(self, decision: Endpoint, request: Request, job: Job, caller: Caller) -> Answer:
         content = body(request, self._site.settings.max_webhook_body_bytes)
-        wanted = deciding.asked(decision, content)
+        wanted = decide.asked(decision, content)
         told: dict[str, Any] = {
             "job": job.job_id,
             "project": job.project_id,
@@ -154,13 +154,13 @@ class Application:
         }
         told |= {"who": caller.called, "token": caller.fingerprint}
         try:
-            deciding.take(self._site.queue, job.job_id, decision, wanted, caller.who)
+            decide.take(self._site.queue, job.job_id, decision, wanted, caller.who)
         except Refused as refused:
             why = f"{decision} by {caller.called} was refused: {refused}"
             self._journal.info(why, Message.REFUSED, **told)
             raise
         self._journal.info(f"{decision}, decided by {caller.called}", Message.DECIDED, **told)
-        return document(deciding.taken(self._site.queue, job, decision), job_id=job.job_id)
+        return document(decide.taken(self._site.queue, job, decision), job_id=job.job_id)
 
     def _token(self, request: Request) -> str | None:
         """What is said of a request's token; None where it is none that we know."""

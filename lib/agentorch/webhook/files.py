@@ -10,9 +10,9 @@ import os
 from http import HTTPStatus
 from pathlib import Path
 
-from agentorch import beneath
-from agentorch.webhook.answers import Answer, Refusal, problem
-from agentorch.webhook.artifacttypes import type_of
+from agentorch.storage import beneath
+from agentorch.webhook.media_types import type_of
+from agentorch.webhook.responses import Answer, Refusal, problem
 
 
 def artifact(directory: Path, path: str, job_id: str) -> Answer:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import threading
 import time
 
-from agentorch.errors import TryAgain
-from agentorch.filesystem import refusal
-from agentorch.jobqueue import Queue, refuse_below
+from agentorch.core.errors import TryAgain
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.storage.filesystem_check import refusal
+from agentorch.storage.free_space import refuse_below
 
 GOOD_FOR_S = 5.0
 

@@ -21,13 +21,13 @@ from waitress.adjustments import Adjustments
 from waitress.server import BaseWSGIServer, TcpWSGIServer, UnixWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 
-from agentorch import sd_daemon
-from agentorch.journal import Journal
-from agentorch.messages import Message
-from agentorch.signals import Signals
+from agentorch.system.signals import Signals
+from agentorch.systemd import notify
+from agentorch.systemd.journal import Journal
+from agentorch.systemd.message_ids import Message
 from agentorch.webhook.application import Application
-from agentorch.webhook.channels import Channel
-from agentorch.webhook.listening import shown
+from agentorch.webhook.connection import Channel
+from agentorch.webhook.sockets import shown
 
 # Most of a request is waiting for the disk, and commits of a filesystem are shared.
 THREADS = 8
@@ -86,11 +86,11 @@ class Server:
         """Serves until SIGTERM or SIGINT, or until it is idle."""
         with Signals(LEAVE) as told:
             self._map[told.fileno()] = _Told(told)
-            sd_daemon.notify("READY=1", f"STATUS=listening on {self._places}")
+            notify.notify("READY=1", f"STATUS=listening on {self._places}")
             self._journal.info(f"listening on {self._places}", Message.READY)
             while not told.came(*LEAVE) and not self._is_idle():
                 self._turn(self._patience_s())
-            sd_daemon.notify("STOPPING=1", "STATUS=ending")
+            notify.notify("STOPPING=1", "STATUS=ending")
             self._drain()
         self._dispatcher.shutdown()
         self._journal.info("ended", Message.LEFT)
@@ -112,7 +112,7 @@ class Server:
         """How long nothing needs to be looked at; None: until somebody comes."""
         if any(self._channels()):
             return TURN_S
-        due = [sd_daemon.watchdog_s(), self._idle_in_s()]
+        due = [notify.watchdog_s(), self._idle_in_s()]
         return min((it for it in due if it is not None), default=None)
 
     def _idle_in_s(self) -> float | None:

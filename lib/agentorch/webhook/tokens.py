@@ -17,11 +17,11 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agentorch import variables
-from agentorch.errors import Misconfigured
-from agentorch.settings import DEV_TOKEN, Settings
-from agentorch.variables import Decider
-from agentorch.webhook.answers import Refusal, problem
+from agentorch.config import variables
+from agentorch.config.settings import DEV_TOKEN, Settings
+from agentorch.config.variables import Decider
+from agentorch.core.errors import Misconfigured
+from agentorch.webhook.responses import Refusal, problem
 
 CREDENTIAL = "webhook-tokens"
 DECISION_CREDENTIAL = "webhook-decision-tokens"

@@ -1,0 +1,1 @@
+"""Kimi Code: its command line (`adapter`), the stream that it prints (`events`), how it ended."""

@@ -1,0 +1,184 @@
+"""What Kimi Code printed, and what it comes to. Pure.
+
+stdout has a JSON object a line: `meta` (its version, a retry, and last of all the session's id, on
+success only), `assistant` (text, tool_calls), `tool`. A failure is a line on stderr:
+`error: failed to run prompt: CODE: words`.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from agentorch.agents import failure_rules
+from agentorch.agents.exit_outcome import details, left_well, outcome_of_exit
+from agentorch.core.job import Outcome
+from agentorch.core.process_end import Exit, Line
+from agentorch.core.states import OutcomeClass
+from agentorch.core.text import one_line, printable
+
+NAME = "kimi"
+# What it prints last where it succeeded.
+END = '{"role":"meta","type":"session.resume_hint"'
+HOOK = "UserPromptSubmit hook\n\n"
+FAILED = "error: failed to run prompt: "
+BROKER = "agentorch: "
+REPORT_CHARS = 1_000_000
+TAIL_LINES = 8
+EVIDENCE_CHARS = 500
+MAX_FILES = 10_000
+CHANGING = ("Write", "Edit")
+
+_WORK = re.compile(r"The workspace is (.+)\.\n")
+# What it prints after every failure, and what it tells of its commands' output.
+_NOISE = ("See log: ",)
+
+
+class Heard:
+    """What its lines came to so far; flat, however many there are."""
+
+    def __init__(self) -> None:
+        self.final = ""
+        self.session_id: str | None = None
+        self.ended = False
+        self.error = ""
+        self.retry = ""
+        self.turns = 0
+        self.tool_calls = 0
+        self.files: dict[str, None] = {}
+        self.malformed = ""
+        self.any = False
+        self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._work = ""
+
+    def line(self, line: Line) -> None:
+        if line.stream == "stderr":
+            self._stderr(line.text)
+        elif line.text.strip():
+            self._stdout(line)
+
+    def _stderr(self, text: str) -> None:
+        if text.startswith(FAILED):
+            self.error = text.removeprefix(FAILED)
+        elif text.strip() and not text.startswith(_NOISE):
+            self.tail.append(one_line(text, EVIDENCE_CHARS))
+
+    def _stdout(self, line: Line) -> None:
+        self.any = True
+        try:
+            event = json.loads(line.text)
+        except (ValueError, RecursionError):
+            event = None
+        if isinstance(event, dict):
+            self.malformed = ""
+            self._event(event)
+        else:
+            self.malformed = one_line(line.text, EVIDENCE_CHARS)
+
+    def _event(self, event: Mapping[str, Any]) -> None:
+        match event:
+            case {"role": "assistant", "content": str(text)} if text.startswith(HOOK):
+                found = _WORK.match(text, len(HOOK))
+                self._work = found[1] if found else self._work
+            case {"role": "assistant"}:
+                self.turns += 1
+                self._said(event.get("content"))
+                self._called(event.get("tool_calls"))
+            case {"role": "meta", "type": "session.resume_hint"}:
+                session = event.get("session_id")
+                self.session_id = session if isinstance(session, str) else None
+                self.ended = True
+            case {"role": "meta", "type": "turn.step.retrying"}:
+                words = (event.get(key) for key in ("error_name", "status_code", "error_message"))
+                self.retry = " ".join(str(word) for word in words if word is not None)
+
+    def _said(self, text: object) -> None:
+        if isinstance(text, str) and text.strip():
+            self.final = text[:REPORT_CHARS]
+
+    def _called(self, calls: object) -> None:
+        for call in calls if isinstance(calls, list) else ():
+            self.tool_calls += 1
+            match call:
+                case {"function": {"name": str(name), "arguments": str(arguments)}}:
+                    if name in CHANGING and len(self.files) < MAX_FILES:
+                        self._changed(arguments)
+
+    def _changed(self, arguments: str) -> None:
+        try:
+            path = json.loads(arguments).get("path")
+        except (ValueError, RecursionError, AttributeError):  # the model's, as it wrote them
+            return
+        if isinstance(path, str) and path and (self._work or not path.startswith("/")):
+            name = posixpath.relpath(posixpath.join(self._work or "/", path), self._work or "/")
+            if name != ".." and not name.startswith("../"):
+                self.files[printable(name)] = None
+
+    def evidence(self) -> list[str]:
+        """The facts, as lines for the rules."""
+        broker = self.error.find(BROKER)
+        if broker >= 0:  # what the broker decided is not for the provider's rules
+            return [one_line(self.error[broker:], EVIDENCE_CHARS)]
+        lines = [f"error {self.error}" if self.error else "", *self.tail]
+        lines.append(f"retry {self.retry}" if self.retry else "")
+        return [one_line(line, EVIDENCE_CHARS) for line in lines if line]
+
+
+def outcome(exit_: Exit, lines: Iterable[Line]) -> Outcome:
+    """What the run came to: how it ended first, then what it said."""
+    heard = Heard()
+    for line in lines:
+        heard.line(line)
+    ended = outcome_of_exit(exit_, NAME) or _decided(exit_, heard)
+    return replace(
+        ended,
+        report=printable(heard.final),
+        metrics={"turns": heard.turns, "tool_calls": heard.tool_calls},
+        session_id=heard.session_id,
+        files=tuple(heard.files),
+    )
+
+
+def _decided(exit_: Exit, heard: Heard) -> Outcome:
+    if heard.error:
+        return _failed(exit_, heard)
+    if left_well(exit_) and heard.ended:
+        return _succeeded(heard)
+    if left_well(exit_):
+        return _no_end(heard)
+    if heard.ended:
+        words = f"{NAME}: exit code {exit_.code} after its result"
+        return _agent_error("agent_exit_nonzero", words, details(exit_))
+    return _failed(exit_, heard)
+
+
+def _succeeded(heard: Heard) -> Outcome:
+    first = next((line for line in heard.final.splitlines() if line.strip()), "")
+    if not first:
+        return Outcome(OutcomeClass.PARSE_ERROR, f"{NAME} said nothing", error="no_result")
+    return Outcome(OutcomeClass.SUCCESS, one_line(first))
+
+
+def _no_end(heard: Heard) -> Outcome:
+    """It left as one who is done, and did not say so."""
+    if heard.malformed:
+        words = f"{NAME}: its output was cut off: {heard.malformed}"
+        return Outcome(OutcomeClass.PARSE_ERROR, one_line(words), error="truncated_output")
+    words = f"{NAME} ended without a result"
+    return Outcome(OutcomeClass.PARSE_ERROR, words, error="no_result")
+
+
+def _failed(exit_: Exit, heard: Heard) -> Outcome:
+    evidence = heard.evidence()
+    said = evidence[0] if evidence else heard.malformed or "no reason given"
+    words = f"{NAME}: exit code {exit_.code}: {said}"
+    return _agent_error(failure_rules.UNCLASSIFIED, words, {**details(exit_), "evidence": evidence})
+
+
+def _agent_error(code: str, words: str, more: Mapping[str, Any]) -> Outcome:
+    return Outcome(OutcomeClass.AGENT_ERROR, one_line(words), error=code, details=more)

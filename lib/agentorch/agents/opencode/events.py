@@ -1,0 +1,315 @@
+"""What OpenCode prints, `--format json`, and what a run came to by it. Pure.
+
+    {"type": "step_start",  "sessionID": …, "part": {…}}                   a request of the model
+    {"type": "text",        "part": {"text": …}}                           whole, when it ends
+    {"type": "tool_use",    "part": {"tool": …, "state": {"status": …}}}   only when it is done
+    {"type": "step_finish", "part": {"reason": …, "tokens": {…}, "cost": …}}
+    {"type": "error",       "error": {"name": …, "data": {…}}}
+
+The exit code is 0 also where a refused question ended the run; only a last step that finished with
+the reason `stop` says that the model was done. Retries are not printed at all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from agentorch.agents.exit_outcome import details, left_well, outcome_of_exit
+from agentorch.agents.failure_rules import UNCLASSIFIED
+from agentorch.agents.json_lines import unescaped
+from agentorch.core.job import Outcome
+from agentorch.core.process_end import Exit, Line
+from agentorch.core.states import OutcomeClass
+from agentorch.core.text import one_line, printable
+
+NAME = "opencode"
+REPORT_CHARS = 1_000_000
+EVIDENCE_LINES = 20
+FIRST_LINES = 5
+EVIDENCE_CHARS = 500
+FILES = 1000
+# Beyond that a number in JSON is no longer the number that was meant (RFC 8259, section 6).
+MAX_COUNT = 2**53
+
+# A text's line that was longer than what is kept of one: its beginning is still worth having.
+_TEXT = '"type":"text","text":"'
+
+
+def is_end(line: Line) -> bool:
+    """Whether the model says with this line that it is done."""
+    if line.stream != "stdout" or not line.text.startswith('{"type":"step_finish"'):
+        return False
+    return _reason(parsed(line.text)) == "stop"
+
+
+def outcome(exit_: Exit, lines: Iterable[Line]) -> Outcome:
+    """What the run came to: how it ended first, then what it printed."""
+    heard = Heard()
+    for line in lines:
+        heard.line(line)
+    ended = outcome_of_exit(exit_, NAME) or decided(exit_, heard)
+    return replace(
+        ended,
+        report=heard.report,
+        metrics=heard.metrics(),
+        session_id=heard.session_id,
+        files=tuple(heard.files),
+    )
+
+
+def decided(exit_: Exit, heard: Heard) -> Outcome:
+    """The verdict on a run that ended by itself."""
+    if heard.errors or heard.denied:
+        return _failed(exit_, heard)
+    if not left_well(exit_):
+        return _failed(exit_, heard) if heard.reason != "stop" else _contradicts(exit_, heard)
+    if heard.reason != "stop":
+        return _unfinished(exit_, heard)
+    if not heard.report and not heard.tool_calls:
+        code = "malformed_output" if heard.broken else "no_result"
+        return _unreadable(exit_, code, "ended without an answer")
+    return Outcome(OutcomeClass.SUCCESS, heard.first_line or "done, without a word at the end")
+
+
+def _failed(exit_: Exit, heard: Heard) -> Outcome:
+    """A failure of which the patterns know the class."""
+    evidence = [one_line(line, EVIDENCE_CHARS) for line in heard.evidence()]
+    words = (heard.errors or heard.denied or evidence or [f"exit code {exit_.code}"])[0]
+    return Outcome(
+        OutcomeClass.AGENT_ERROR,
+        one_line(f"{NAME}: {words}"),
+        error=UNCLASSIFIED,
+        details={**details(exit_), "evidence": evidence},
+    )
+
+
+def _contradicts(exit_: Exit, heard: Heard) -> Outcome:
+    words = f"{NAME}: exit code {exit_.code} after a finished answer: {heard.first_line}"
+    kind = OutcomeClass.AGENT_ERROR
+    return Outcome(kind, one_line(words), error="agent_exit_nonzero", details=details(exit_))
+
+
+def _unfinished(exit_: Exit, heard: Heard) -> Outcome:
+    """It left well, and its last step did not end as the last one does."""
+    if heard.broken and heard.session_id is None:  # every event has it
+        return _unreadable(exit_, "malformed_output", "printed no events")
+    if heard.ends_broken or heard.reason == "length":
+        return _unreadable(exit_, "truncated_output", "its answer is cut")
+    if heard.broken:
+        return _unreadable(exit_, "malformed_output", "printed what is no event")
+    if heard.reason in ("", "tool-calls", "unknown"):
+        return _unreadable(exit_, "no_result", "ended before its model was done")
+    return _failed(exit_, heard)
+
+
+def _unreadable(exit_: Exit, code: str, words: str) -> Outcome:
+    kind = OutcomeClass.PARSE_ERROR
+    return Outcome(kind, f"{NAME}: {words}", error=code, details=details(exit_))
+
+
+# ---- lines ------------------------------------------------------------------------------------
+
+
+class Heard:
+    """What the lines came to so far. Holds the last step's text and a few lines of evidence."""
+
+    def __init__(self) -> None:
+        self.session_id: str | None = None
+        self.reason = ""
+        self.errors: list[str] = []
+        self.denied: list[str] = []
+        self.files: dict[str, None] = {}
+        self.broken = 0
+        self.ends_broken = False
+        self.turns = 0
+        self.tool_calls = 0
+        self.tool_errors = 0
+        self._tokens: dict[str, float] = {}
+        self._cost_usd = 0.0
+        self._texts: list[str] = []
+        self._room = REPORT_CHARS
+        self._facts: list[str] = []
+        self._stderr: list[str] = []
+        self._stderr_last: deque[str] = deque(maxlen=EVIDENCE_LINES - FIRST_LINES)
+
+    @property
+    def report(self) -> str:
+        """What the model said in its last step."""
+        return "\n\n".join(self._texts)
+
+    @property
+    def first_line(self) -> str:
+        """The first line of that with anything on it, in short."""
+        lines = (one_line(line) for text in self._texts for line in text.splitlines())
+        return next((line for line in lines if line), "")
+
+    def line(self, line: Line) -> None:
+        """One line more."""
+        if not line.text.strip():
+            return
+        if line.stream != "stdout":
+            self._talk(line.text[: EVIDENCE_CHARS * 2])
+            return
+        event = parsed(line.text)
+        self.ends_broken = event is None
+        if event is None:
+            self._unreadable(line)
+        else:
+            self._event(event)
+
+    def _talk(self, text: str) -> None:
+        first = len(self._stderr) < FIRST_LINES
+        (self._stderr if first else self._stderr_last).append(text)
+
+    def _unreadable(self, line: Line) -> None:
+        _, head, text = line.text.partition(_TEXT)
+        if line.cut and head:
+            self._text(unescaped(text))
+        else:
+            self.broken += 1
+
+    def _event(self, event: Mapping[str, Any]) -> None:
+        match event:
+            case {"sessionID": str(session)} if self.session_id is None:
+                self.session_id = one_line(session) or None
+        match event:
+            case {"type": "step_start"}:
+                self._begin()
+            case {"type": "text", "part": {"text": str(text)}}:
+                self._text(text)
+            case {"type": "tool_use", "part": {"tool": str(tool), "state": dict(state)}}:
+                self._tool(tool, state)
+            case {"type": "step_finish", "part": dict(part)}:
+                self._finish(part)
+            case {"type": "error", "error": dict(error)}:
+                self._error(error)
+            case {"type": "error"}:
+                self.errors.append("an error without words")
+
+    def _begin(self) -> None:
+        self.reason = ""
+        self._texts.clear()
+        self._room = REPORT_CHARS
+
+    def _text(self, text: str) -> None:
+        kept = printable(text[: self._room]).strip()
+        self._room -= min(self._room, len(text))
+        if kept:
+            self._texts.append(kept)
+
+    def _tool(self, tool: str, state: Mapping[str, Any]) -> None:
+        self.tool_calls += 1
+        if state.get("status") == "error":
+            self.tool_errors += 1
+            words = str(state.get("error"))
+            # what it says where a question was answered with no; a rule's no is another sentence
+            if "rejected permission" in words:
+                self.denied.append(one_line(f"permission denied: {tool}: {words}"))
+            return
+        for path in changed(tool, state):
+            if len(self.files) < FILES:
+                self.files[path] = None
+
+    def _finish(self, part: Mapping[str, Any]) -> None:
+        self.turns += 1
+        self.reason = str(part.get("reason"))
+        for name, amount in tokens(part).items():
+            self._tokens[name] = self._tokens.get(name, 0) + amount
+        self._cost_usd += _amount(part.get("cost"))
+
+    def _error(self, error: Mapping[str, Any]) -> None:
+        facts = list(said(error))
+        self.errors.append(facts[0])
+        self._facts += facts[: EVIDENCE_LINES - len(self._facts)]
+
+    def evidence(self) -> list[str]:
+        """What the patterns are tried on: its errors' facts, what was denied, then stderr's
+        first and last lines."""
+        finish = [f"finish {self.reason}"] if self.reason else []
+        told = (*self._stderr, *self._stderr_last)
+        return [*self._facts, *self.denied, *finish, *told][:EVIDENCE_LINES]
+
+    def metrics(self) -> dict[str, float]:
+        """The figures of all steps. No cost where it has no prices for its model."""
+        counts = {"turns": self.turns, "tool_calls": self.tool_calls}
+        errors = {"tool_errors": self.tool_errors} if self.tool_errors else {}
+        cost = {"cost_usd": round(self._cost_usd, 9)} if self._cost_usd else {}
+        return {**counts, **errors, **self._tokens, **cost}
+
+
+def parsed(text: str) -> dict[str, Any] | None:
+    """The object on this line, None where there is none."""
+    if not text.startswith("{"):
+        return None
+    try:
+        event = json.loads(text)
+    except (ValueError, RecursionError):  # cut, or not its own line at all
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def tokens(part: Mapping[str, Any]) -> dict[str, float]:
+    """A step's tokens in our words: it counts cached ones and reasoning beside input and output."""
+    counts = part.get("tokens")
+    if not isinstance(counts, dict):
+        return {}
+    cache = counts.get("cache")
+    cached = cache if isinstance(cache, dict) else {}
+    read, written = _amount(cached.get("read")), _amount(cached.get("write"))
+    reasoning = _amount(counts.get("reasoning"))
+    return {
+        "tokens_in": _amount(counts.get("input")) + read + written,
+        "tokens_out": _amount(counts.get("output")) + reasoning,
+        "tokens_cached": read,
+        "tokens_reasoning": reasoning,
+    }
+
+
+def changed(tool: str, state: Mapping[str, Any]) -> Iterator[str]:
+    """The files that a finished tool call says it changed, below the workspace."""
+    match tool, state:
+        case "edit" | "write", {"input": {"filePath": str(path)}, "title": str(title)}:
+            # a title is the path as seen from the repository's top
+            if title and (path == title or path.endswith(f"/{title}")):
+                yield title.lstrip("/")
+        case "apply_patch", {"metadata": {"files": list(files)}}:
+            for file in files:
+                match file:
+                    case {"relativePath": str(path)} if path:
+                        yield path.lstrip("/")
+
+
+def said(error: Mapping[str, Any]) -> Iterator[str]:
+    """An error's facts, a line each; the first one is its words."""
+    given = error.get("data")
+    data: Mapping[str, Any] = given if isinstance(given, dict) else {}
+    name = str(error.get("name"))
+    yield str(data.get("message") or name)
+    yield f"error {name}"
+    if data.get("statusCode") is not None:
+        # on one line: what a pattern says of the one may depend on the other
+        yield f"status {data['statusCode']}{_waiting(data.get('responseHeaders'))}"
+    if data.get("responseBody"):
+        yield f"body {data['responseBody']}"
+
+
+def _waiting(headers: object) -> str:
+    after = headers.get("retry-after") if isinstance(headers, dict) else None
+    return "" if after is None else f", retry-after {after}"
+
+
+def _reason(event: Mapping[str, Any] | None) -> str:
+    match event:
+        case {"type": "step_finish", "part": {"reason": str(reason)}}:
+            return reason
+    return ""
+
+
+def _amount(value: object) -> float:
+    # JSON's true is an int to Python; what is no amount counts as nothing
+    right = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if right and 0 <= value <= MAX_COUNT else 0  # type: ignore[operator,return-value]

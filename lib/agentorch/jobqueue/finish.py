@@ -1,0 +1,153 @@
+"""The end of a job: everything about it durable, then its state, then one rename.
+
+Only the owner of the job's slot comes here. The order survives a crash anywhere: what was written
+before state.json became final is written again the same way by the next owner; after that, only
+the rename is left to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from agentorch.artifacts import manifest
+from agentorch.artifacts.directory import (
+    FINAL_STATES,
+    PARKED,
+    PENDING,
+    JobArtifacts,
+    JobState,
+    Parked,
+    job_result,
+    state_document,
+)
+from agentorch.core.job import Job, Key
+from agentorch.core.pipeline import Finish, Phase, Progress, begin
+from agentorch.core.states import ENDED, State, Status
+from agentorch.core.times import moment_of, rfc3339
+from agentorch.jobqueue import outbox
+from agentorch.jobqueue.slots import Slot
+from agentorch.ledger import counts, ledger
+from agentorch.storage import atomic
+from agentorch.storage.json_files import Document
+from agentorch.storage.locks import flocked
+from agentorch.storage.paths import ArtifactPaths, Roots
+
+
+def finish(
+    slot: Slot, key: Key, job: Job, end: Finish, now: datetime, patch: bytes | None = None
+) -> State:
+    """Ends a job of ours and puts its queue file where it belongs. Durable when it returns.
+
+    `patch` is the job's whole change; None keeps what an earlier end left.
+    """
+    artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
+    known = artifacts.read_state() or JobState(job.job_id, PENDING, begin(job))
+    stamp = rfc3339(now)
+    steps = artifacts.step_results(job)
+    state = replace(
+        known,
+        status=end.status,
+        progress=_at_rest(known.progress, steps),
+        started_at=known.started_at or stamp,
+        finished_at=stamp,
+        ends=known.ends + 1,
+        parked=None,
+    )
+    error = {"code": end.error, "message": end.reason, "details": {}} if end.error else None
+    summary = end.reason or f"{len(steps)} of {len(job.steps)} steps ran"
+    result = job_result(job, state, steps, error=error, summary=summary, now=stamp)
+    with atomic.disk_trouble(artifacts.paths.directory):
+        sweep(artifacts.paths)
+        kept = patch if patch is not None else artifacts.read_patch()
+        artifacts.write_end(job, result, kept)
+        outbox.announce(slot.queue.paths, artifacts.paths, job, state.ends, result)
+        count_end(slot.queue.roots, artifacts, key, job, known, state)
+        content = atomic.encode(state_document(job, state))
+        manifest.keep(slot.queue.roots, result, state.ends, content)
+        artifacts.write_state(job, state)
+    target = FINAL_STATES[end.status]
+    slot.give(key, target)
+    return target
+
+
+def count_end(
+    roots: Roots, artifacts: JobArtifacts, key: Key, job: Job, known: JobState, state: JobState
+) -> None:
+    """Counts the end that `state` is about to tell, and the attempt that nobody took in.
+
+    A broken ledger stops no job: agentorch-metrics says what is wrong with it.
+    """
+    number = known.progress.of(known.progress.current).attempt
+    last = artifacts.attempt_result(known.progress.current, number)
+    place, began, ended = FINAL_STATES[state.status], known.started_at, state.finished_at
+    assert ended is not None  # `state` is final
+    end = counts.JobEnd(
+        job_id=job.job_id,
+        number=state.ends,
+        status=state.status,
+        place=place if place in ENDED else None,
+        ended_at=moment_of(ended),
+        taken=key.taken,
+        duration_s=None if began is None else counts.between_s(began, ended),
+        waited_s=None if began is None else counts.between_s(rfc3339(job.submitted_at), began),
+    )
+    attempt = None if last is None else counts.attempt_end(number, job.project_id, last)
+    ledger.count_job(roots, end, attempt)
+
+
+def _at_rest(progress: Progress, results: list[Document]) -> Progress:
+    """No step of an ended job runs: one that did is what its last result says, or was not run."""
+    step = progress.of(progress.current)
+    if not isinstance(step.status, Phase):
+        return progress
+    told = {result["step_id"]: Status(result["status"]) for result in results}
+    status = told.get(progress.current, Phase.PENDING)
+    return progress.put(progress.current, replace(step, status=status))
+
+
+def sweep(paths: ArtifactPaths) -> None:
+    """Removes what killed writers left; not of a step whose process still writes."""
+    atomic.remove_temporaries(paths.directory)
+    for step in paths.started_steps():
+        with flocked(step.lock, wait=False, owning=False) as free:
+            if free is not None:
+                for directory in (step.directory, *step.attempts.glob("*")):
+                    atomic.remove_temporaries(directory)
+
+
+def give_back(slot: Slot, key: Key, job: Job, state: JobState, *, as_: Key | None = None) -> State:
+    """Puts a job of ours back to pending/, or to held/ where somebody wants that; one that is to be
+    cancelled to pending/, where its next owner ends it.
+
+    Its state says so before. Durable when it returns; tells where it lies.
+    """
+    artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
+    with atomic.disk_trouble(artifacts.paths.directory):
+        artifacts.write_state(job, replace(state, status=PENDING, parked=None))
+        # it is retried; where we die before this, its next end puts it right
+        if FINAL_STATES.get(state.status) in ENDED:
+            ledger.no_longer_ended(slot.queue.roots, job.job_id)
+        # one that runs on in its unit is settled by who adopts it
+        if state.progress.of(state.progress.current).status is not Phase.RUNNING:
+            ledger.settle_lost(slot.queue.roots, job.job_id, datetime.now(UTC))
+    held = artifacts.paths.hold.exists() and not artifacts.paths.cancel.exists()
+    target = State.HELD if held else State.PENDING
+    slot.give(key, target, as_=as_)
+    return target
+
+
+def set_aside(slot: Slot, key: Key) -> None:
+    """Puts a job of ours that can't be read into failed/, as it is: others are to go on."""
+    ledger.settle_lost(slot.queue.roots, key.job_id, datetime.now(UTC))
+    ledger.lies(slot.queue.roots, key.job_id, State.FAILED)
+    slot.give(key, State.FAILED)
+
+
+def park(slot: Slot, key: Key, job: Job, state: JobState, parked: Parked) -> None:
+    """Parks a job of ours: it goes on by itself at that time. Durable when it returns."""
+    artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
+    with atomic.disk_trouble(artifacts.paths.directory):
+        artifacts.write_state(job, replace(state, status=PARKED, parked=parked))
+        ledger.settle_lost(slot.queue.roots, job.job_id, datetime.now(UTC))
+    slot.park(key, moment_of(parked.until))

@@ -1,0 +1,340 @@
+"""A job's files as the values of its page: what is not known is left out, never guessed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from agentorch.artifacts.decision_log import decisions
+from agentorch.artifacts.directory import summed
+from agentorch.core.job import Step
+from agentorch.core.states import ENDED, State
+from agentorch.jobqueue.jobqueue import Queue
+from agentorch.jobqueue.lookup import Found, status_word
+from agentorch.redaction.redactor import Redactor
+from agentorch.report import markdown, patches, timeline
+from agentorch.report.figures import between_s, figure, moment, plain
+from agentorch.report.files import (
+    End,
+    beginning,
+    end_of,
+    list_in,
+    mapping_in,
+    read_document,
+    string_in,
+)
+from agentorch.report.waits import Course, Ran, Wait, waits
+from agentorch.storage.json_files import Document
+from agentorch.storage.paths import ArtifactPaths, AttemptPaths, StepPaths
+
+MAX_ATTEMPTS = 50
+MAX_DECISIONS = 200
+FACTS = ("duration_ms", "cost_usd", "tokens_in", "tokens_out", "cpu_s", "memory_peak_bytes")
+
+
+@dataclass(frozen=True)
+class AttemptView:
+    """One execution of a step; of one that has no result only what state.json tells."""
+
+    number: int
+    status: str
+    outcome: str = ""
+    summary: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    model: str = ""
+    error_code: str = ""
+    error_details: str = ""
+    question: str = ""
+    verdict: str = ""
+    reasons: tuple[str, ...] = ()
+    program: str = ""
+    credential: str = ""
+    may_cost_usd: float | None = None
+    cap: str = ""
+    refused: tuple[str, ...] = ()
+    metrics: Mapping[str, Any] | None = None
+    logs: End = field(default_factory=End)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took."""
+        return between_s(self.started_at, self.finished_at)
+
+
+@dataclass(frozen=True)
+class StepView:
+    """A step, with all of its attempts."""
+
+    step: Step
+    status: str
+    attempts: tuple[AttemptView, ...]
+    prompt: str
+    is_accepted: bool = False
+    report: tuple[markdown.Block, ...] = ()
+    report_left_out_bytes: int = 0
+
+    @property
+    def latest(self) -> AttemptView | None:
+        """The attempt that counts."""
+        return self.attempts[-1] if self.attempts else None
+
+
+@dataclass(frozen=True)
+class Bar:
+    """An attempt on the line of time."""
+
+    attempt: AttemptView
+    left: float
+    width: float
+
+
+@dataclass(frozen=True)
+class JobView:
+    """All of a job's page."""
+
+    found: Found
+    status: str
+    directory: str
+    goal: str
+    metadata: str
+    summary: str
+    error: Mapping[str, Any] | None
+    question: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    now: datetime
+    steps: tuple[StepView, ...]
+    metrics: Mapping[str, Any]
+    patch: patches.Patch | None
+    decisions: tuple[Document, ...]
+    decisions_left_out: int
+    waits: tuple[Wait, ...]
+    is_edited: bool
+    scale: timeline.Scale
+    has_record: bool
+
+    def bars(self, step: StepView) -> Iterator[Bar]:
+        """Where the step's attempts are on the line."""
+        for attempt in step.attempts:
+            if attempt.started_at is not None:
+                end = attempt.finished_at or self.now
+                yield Bar(attempt, *self.scale.bar(attempt.started_at, end))
+
+    @property
+    def has_caps(self) -> bool:
+        """Whether any attempt had a limit to what it may cost."""
+        return any(one.may_cost_usd is not None for step in self.steps for one in step.attempts)
+
+    @property
+    def waits_now(self) -> tuple[Wait, ...]:
+        """What it waits for by now."""
+        return tuple(one for one in self.waits if one.end is None)
+
+    def wait_bars(self) -> Iterator[tuple[Wait, float, float]]:
+        """Where the waits are on the line."""
+        for one in self.waits:
+            if self.scale.stretches:
+                yield one, *self.scale.bar(one.start, one.end or self.now)
+
+    def decided(self) -> Iterator[tuple[float, Document]]:
+        """Where the decisions are on the line."""
+        for one in self.decisions:
+            when = moment(one.get("when"))
+            if when is not None and self.scale.stretches:
+                yield round(self.scale.at(when), 3), one
+
+
+def job_view(queue: Queue, found: Found, now: datetime) -> JobView:
+    """Everything about a job, at `now`; of one that has not ended what there is so far."""
+    paths = queue.roots.artifacts(found.job.job_id)
+    state, result = read_document(paths.state), {}
+    if found.state in ENDED or found.state is State.AWAITING_APPROVAL:
+        result = read_document(paths.result)
+    steps = tuple(_steps(paths, found, state))
+    taken = [one for one in decisions(paths) if isinstance(one, dict)]
+    waited = waits(_course(paths, found, state, steps, taken))
+    word = status_word(found.state, state) if "status" in state else None
+    redactor = Redactor()
+    clean = redactor.redact
+    return JobView(
+        found=found,
+        status=plain(word or found.state or "unknown"),
+        directory=str(paths.directory),
+        goal=clean(found.job.goal),
+        metadata=clean(json.dumps(dict(found.job.metadata), ensure_ascii=False, indent=2)),
+        summary=string_in(result, "summary"),
+        error=mapping_in(result, "error"),
+        question=_asked(steps) if found.state is State.AWAITING_APPROVAL else "",
+        started_at=moment(state.get("started_at")),
+        finished_at=moment(state.get("finished_at")),
+        now=now,
+        steps=steps,
+        metrics=_metrics(steps),
+        patch=patches.read(paths.patch),
+        decisions=tuple(taken[-MAX_DECISIONS:]),
+        decisions_left_out=max(0, len(taken) - MAX_DECISIONS),
+        waits=waited[-MAX_DECISIONS:],
+        is_edited=paths.edited.exists(),
+        scale=timeline.scale(_spans(found, steps, taken, waited, now)),
+        has_record=paths.manifest.exists(),
+    )
+
+
+def _asked(steps: Sequence[StepView]) -> str:
+    questions = [one.latest.question for one in steps if one.latest and one.latest.question]
+    return questions[-1] if questions else ""
+
+
+def _metrics(steps: Sequence[StepView]) -> Document:
+    """What all attempts came to, those before the latest too: they were paid for."""
+    return summed([{"metrics": a.metrics or {}} for step in steps for a in step.attempts])
+
+
+def _course(
+    paths: ArtifactPaths,
+    found: Found,
+    state: Document,
+    steps: Sequence[StepView],
+    taken: Sequence[Document],
+) -> Course:
+    ran = [
+        Ran(one.started_at, one.finished_at, one.outcome, one.summary)
+        for one in (attempt for step in steps for attempt in step.attempts)
+        if one.started_at is not None
+    ]
+    return Course(
+        state=found.state,
+        submitted_at=found.job.submitted_at,
+        started_at=moment(state.get("started_at")),
+        must_be_approved=found.job.policy.requires_approval,
+        ran=tuple(sorted(ran, key=lambda one: one.start)),
+        decisions=tuple(taken),
+        parked=mapping_in(state, "parked") or {},
+        hold=read_document(paths.hold),
+    )
+
+
+def _spans(
+    found: Found,
+    steps: Sequence[StepView],
+    taken: Sequence[Document],
+    waited: Sequence[Wait],
+    now: datetime,
+) -> Iterator[timeline.Span]:
+    yield found.job.submitted_at, found.job.submitted_at
+    for attempt in (attempt for step in steps for attempt in step.attempts):
+        if attempt.started_at is not None:
+            yield attempt.started_at, attempt.finished_at or now
+    for one in waited:
+        yield one.start, one.start
+        yield one.end or now, one.end or now
+    for when in (moment(one.get("when")) for one in taken):
+        if when is not None:
+            yield when, when
+
+
+# ---- steps ------------------------------------------------------------------------------------
+
+
+def _steps(paths: ArtifactPaths, found: Found, state: Document) -> Iterator[StepView]:
+    known = mapping_in(state, "steps") or {}
+    for step in found.job.steps:
+        told = mapping_in(known, step.step_id) or {}
+        yield _step(paths.step(step.step_id), step, told)
+
+
+def _step(paths: StepPaths, step: Step, told: Mapping[str, Any]) -> StepView:
+    attempts = tuple(_attempts(paths, told))
+    text, left_out = beginning(paths.attempt(attempts[-1].number).report) if attempts else ("", 0)
+    return StepView(
+        step=step,
+        status=string_in(told, "status") or "pending",
+        attempts=attempts,
+        prompt=Redactor().redact(step.prompt),
+        is_accepted=told.get("accepted") is True,
+        report=markdown.blocks(_own_words(text, attempts)),
+        report_left_out_bytes=left_out,
+    )
+
+
+def _own_words(text: str, attempts: Sequence[AttemptView]) -> str:
+    """A report without the title and the summary that its page shows already."""
+    head, _, rest = text.partition("\n\n")
+    summary = attempts[-1].summary if attempts else ""
+    if not head.startswith("# ") or "\n" in head or not summary:
+        return text
+    return rest.removeprefix(summary) if rest.startswith(f"{summary}\n") else text
+
+
+def _attempts(paths: StepPaths, told: Mapping[str, Any]) -> Iterator[AttemptView]:
+    try:
+        names = os.listdir(paths.attempts)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    numbers = sorted(int(name) for name in names if name.isascii() and name.isdigit())
+    for number in numbers[-MAX_ATTEMPTS:]:
+        yield _attempt(paths.attempt(number), number, told)
+
+
+def _attempt(paths: AttemptPaths, number: int, told: Mapping[str, Any]) -> AttemptView:
+    result = read_document(paths.result)
+    logs = end_of(paths.logs)
+    allowance = read_document(paths.allowance)
+    may_cost_usd, cap = figure(allowance.get("max_cost_usd")), string_in(allowance, "cap")
+    if not result:
+        is_it = told.get("attempt") == number
+        return AttemptView(
+            number=number,
+            status="running" if is_it and told.get("status") == "running" else "interrupted",
+            summary="" if is_it else "it left no result",
+            started_at=moment(told.get("started_at")) if is_it else None,
+            finished_at=moment(told.get("finished_at")) if is_it else None,
+            may_cost_usd=may_cost_usd,
+            cap=cap,
+            logs=logs,
+        )
+    error = mapping_in(result, "error") or {}
+    verdict = mapping_in(result, "verdict") or {}
+    network = mapping_in(result, "network") or {}
+    return AttemptView(
+        number=number,
+        status=string_in(result, "status") or "unknown",
+        outcome=string_in(result, "outcome"),
+        summary=string_in(result, "summary"),
+        started_at=moment(result.get("started_at")),
+        finished_at=moment(result.get("finished_at")),
+        model=string_in(result, "model"),
+        error_code=string_in(error, "code"),
+        error_details=_details(error),
+        question=string_in(result, "question"),
+        verdict=string_in(verdict, "decision"),
+        reasons=tuple(plain(one) for one in list_in(verdict, "reasons")[:50]),
+        program=_program(mapping_in(result, "program") or {}),
+        credential=string_in(result, "credential"),
+        may_cost_usd=may_cost_usd,
+        cap=cap,
+        refused=tuple(plain(one) for one in list_in(network, "refused")[:50]),
+        metrics=mapping_in(result, "metrics") or {},
+        logs=logs,
+    )
+
+
+def _details(error: Mapping[str, Any]) -> str:
+    details = error.get("details")
+    return json.dumps(details, ensure_ascii=False, indent=2)[:4000] if details else ""
+
+
+def _program(program: Mapping[str, Any]) -> str:
+    words = (string_in(program, "path"), string_in(program, "version"))
+    return " ".join(word for word in words if word)
+
+
+def facts(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The figures that every table shows, as far as they are known."""
+    known = {name: figure(metrics.get(name)) for name in FACTS}
+    return {name: value for name, value in known.items() if value is not None}

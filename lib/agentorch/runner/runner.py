@@ -1,0 +1,356 @@
+"""A runner: holds a slot, claims jobs, works on one at a time.
+
+It waits for events and for nothing else: a job that arrives, the death of another slot's owner, a
+signal. What makes it wait (a busy slot, a full disk) it waits for inside, and says so once.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from agentorch.agents.registry import Registry
+from agentorch.archive import import_
+from agentorch.artifacts.directory import JobArtifacts
+from agentorch.attempt.admission import admit
+from agentorch.attempt.place import policy_of
+from agentorch.config.settings import Settings
+from agentorch.core.allowance import Admission
+from agentorch.core.attempt import Attempt
+from agentorch.core.errors import Damaged, Exit, Misconfigured, TryAgain
+from agentorch.core.job import MAX_TAKEN, Job, Key
+from agentorch.core.states import State
+from agentorch.jobqueue.finish import set_aside
+from agentorch.jobqueue.jobqueue import Queue, current_job
+from agentorch.jobqueue.reclaim import end_as_lost, reclaim, recounted, wake
+from agentorch.jobqueue.slots import Slot
+from agentorch.launch.base import Launcher
+from agentorch.launch.fork import Fork
+from agentorch.launch.systemd import Systemd
+from agentorch.runner.attendance import Means
+from agentorch.runner.events import Events, Pulse, SecondLooks
+from agentorch.runner.job_run import JobRun, Left
+from agentorch.sandbox import vacate
+from agentorch.storage import atomic
+from agentorch.storage.filesystem_check import power_cut_doubt, refusal
+from agentorch.storage.free_space import refuse_below
+from agentorch.storage.json_files import Document
+from agentorch.storage.locks import lock
+from agentorch.system.inotify import Inotify, Mask
+from agentorch.system.signals import Signals
+from agentorch.systemd import notify
+from agentorch.systemd.journal import Journal
+from agentorch.systemd.message_ids import Message
+
+LEAVE_NOW = (signal.SIGTERM, signal.SIGINT)
+LEAVE_AFTER_JOB = (signal.SIGHUP,)
+
+
+class Until(StrEnum):
+    """When a runner leaves by itself."""
+
+    TOLD = "told"
+    EMPTY = "empty"
+    ONE = "one"
+
+
+class Runner:
+    """One runner process. `run_step` is what a forked attempt does; it returns an exit code.
+
+    `program` is the agentorch-step that units run. With `idle_s` it leaves when it had nothing to
+    do for so long.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        agents: Registry,
+        journal: Journal,
+        until: Until,
+        run_step: Callable[[Attempt, int], int],
+        job_patch: Callable[[Job], bytes],
+        without_secrets: Callable[[Document], Document],
+        program: Sequence[str],
+        idle_s: float | None = None,
+    ) -> None:
+        self.settings = settings
+        self.agents = agents
+        self.journal = journal
+        self.until = until
+        self.run_step = run_step
+        self.job_patch = job_patch
+        self.without_secrets = without_secrets
+        self.program = program
+        self.idle_s = idle_s
+        self.queue = Queue(settings.roots)
+        self.pulse = Pulse()
+        self.jobs = 0
+        self.waiting = False
+
+    def run(self, slot_name: str) -> Exit:
+        """Works until told to leave, or as `until` says. What the disk can't take it waits for.
+
+        The service manager hears that we are ready before anything else: what makes a runner wait
+        is told in its status, and is no failed start.
+        """
+        with Signals((*LEAVE_NOW, *LEAVE_AFTER_JOB)) as signals:
+            notify.notify("READY=1", f"STATUS=looking for work in slot {slot_name}")
+            code = self._run(slot_name, signals)
+        notify.notify("STOPPING=1")
+        return code
+
+    def _run(self, slot_name: str, signals: Signals) -> Exit:
+        while not signals.came(*LEAVE_NOW, *LEAVE_AFTER_JOB):
+            try:
+                with atomic.disk_trouble(self.queue.paths.root):
+                    return self._hold_and_serve(slot_name, signals)
+            except TryAgain as problem:
+                self._wait_out(problem, signals)
+        return Exit.DONE
+
+    def _hold_and_serve(self, slot_name: str, signals: Signals) -> Exit:
+        self.queue.prepare()
+        self._check_disk()
+        with self._slot(slot_name, signals) as slot:
+            if slot is None:
+                return Exit.DONE if signals.came(*LEAVE_NOW) else Exit.TRY_AGAIN
+            events = Events(self.queue.paths, signals)
+            try:
+                self._serve(slot, events)
+            finally:
+                events.close()
+        return Exit.DONE
+
+    def _check_disk(self) -> None:
+        """Raises Misconfigured where the roots can't hold a queue."""
+        problem = refusal(self.settings.roots)
+        if problem is not None:
+            raise Misconfigured(problem)
+        doubt = power_cut_doubt(self.settings.roots.queue_root)
+        if doubt is not None:
+            self.journal.warning(doubt)
+
+    # ---- the slot -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _slot(self, name: str, signals: Signals) -> Iterator[Slot | None]:
+        """Holds the slot; None when told to leave, or when it is busy and we don't stay."""
+        directory = self.queue.paths.slot(name)
+        atomic.make_directory(directory)
+        path = self.queue.paths.slot_lock(name)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        try:
+            got = lock(descriptor, wait=False) or self._wait_for(descriptor, name, signals)
+            yield Slot(self.queue, name, descriptor) if got else None
+        finally:
+            os.close(descriptor)
+
+    def _wait_for(self, descriptor: int, name: str, signals: Signals) -> bool:
+        with Inotify() as closes:
+            closes.watch(self.queue.paths.slot(name), Mask.CLOSE_WRITE | Mask.CLOSE_NOWRITE)
+            if self.until is not Until.TOLD:
+                self.journal.error(f"slot {name!r} has a live owner: choose another --slot")
+                return False
+            words = f"slot {name!r} has a live owner: waiting for its end"
+            notify.notify(f"STATUS={words}")
+            self.journal.warning(words, Message.WAITING)
+            poll = select.poll()
+            poll.register(closes, select.POLLIN)
+            poll.register(signals, select.POLLIN)
+            looks = SecondLooks()
+            while not lock(descriptor, wait=False):
+                limit_s = self.pulse.limit(looks.limit(None))
+                poll.poll(None if limit_s is None else limit_s * 1000)
+                if list(closes.read()):
+                    looks.closed()
+                signals.clear()
+                if signals.came(*LEAVE_NOW, *LEAVE_AFTER_JOB):
+                    return False
+        return True
+
+    # ---- the work -----------------------------------------------------------------------------
+
+    def _serve(self, slot: Slot, events: Events) -> None:
+        launcher = self._launcher(slot, events)
+        idle = Idle(self.idle_s)
+        self.queue.recover_incoming()
+        import_.recover(self.queue)
+        for key in slot.held():
+            self._carry_on(slot, key, launcher, events)
+        while not self._leaving(events):
+            self._reclaim(slot, events)
+            due_s = self._wake()
+            coming = events.next_pending()
+            if coming is not None:
+                self._claim(slot, coming, launcher, events)
+                idle = Idle(self.idle_s)
+            elif self.until is not Until.TOLD or (idle.is_over() and events.nothing_pending()):
+                return
+            else:
+                notify.notify("STATUS=nothing to do")
+                events.wait(sooner(idle.left_s(), due_s))
+
+    def _launcher(self, slot: Slot, events: Events) -> Launcher:
+        roots = self.settings.roots
+        if self.settings.launcher == "fork":
+            return Fork(roots, self.run_step, lambda: _leave(slot, events))
+        return Systemd(
+            roots,
+            self.settings.environment,
+            self.program,
+            lambda attempt: policy_of(self.settings, attempt.job.policy).resources,
+        )
+
+    def _leaving(self, events: Events) -> bool:
+        enough = self.until is Until.ONE and self.jobs > 0
+        return enough or events.signals.came(*LEAVE_NOW, *LEAVE_AFTER_JOB)
+
+    def _claim(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
+        try:
+            with atomic.disk_trouble(slot.directory):
+                claimed = slot.take(State.PENDING, key)
+        except TryAgain as problem:
+            self._wait_out(problem, events.signals, job=key.job_id)
+            claimed = slot.path(key).exists()  # moved, and only its sync failed
+            if not claimed:
+                events.backlog.arrived(str(key))
+        if claimed:
+            self._work(slot, key, launcher, events)
+
+    def _wait_out(self, problem: TryAgain, signals: Signals, **fields: str) -> None:
+        """The whole interval, unless it is told something: our own moves are events, too."""
+        self._say_waiting(problem, **fields)
+        limit_s = self.pulse.limit(self.settings.runner_poll_interval_s)
+        select.select([signals], [], [], limit_s)
+        signals.clear()
+
+    def _say_waiting(self, problem: TryAgain, **fields: str) -> None:
+        notify.notify(f"STATUS=waiting: {' '.join(problem.problems)}")
+        if not self.waiting:
+            self.journal.error(f"waiting: {problem}", Message.WAITING, **fields)
+        self.waiting = True
+
+    def _reclaim(self, slot: Slot, events: Events) -> None:
+        if not events.slots_changed:
+            return
+        events.slots_changed = False
+        events.watch_slots(self.queue.slots())
+        for job_id in reclaim(self.queue, own=slot.name):
+            self.journal.warning("taken back from a dead owner", Message.RECLAIMED, job=job_id)
+
+    def _wake(self) -> float | None:
+        """Brings back the parked jobs whose time has come; how long until the next one's, if any.
+
+        Those that others park meanwhile are theirs to bring back, or the timer's.
+        """
+        now = datetime.now(UTC)
+        for job_id in wake(self.queue, now):
+            self.journal.info("its time has come: it goes on", Message.WOKEN, job=job_id)
+        for until, _ in self.queue.each_parked():
+            return max(0.0, (until - now).total_seconds())
+        return None
+
+    def _carry_on(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
+        """A job that our predecessor in this slot left behind."""
+        try:
+            self._carried_on(slot, key, launcher, events)
+        except Damaged as problem:
+            self._set_aside(slot, key, problem)
+
+    def _set_aside(self, slot: Slot, key: Key, problem: Damaged) -> None:
+        """A job that can't be read is no reason to stop: it is failed, and the next one's turn."""
+        set_aside(slot, key)
+        self.journal.error(f"failed: {problem}", Message.FINISHED, job=key.job_id)
+
+    def _carried_on(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
+        roots = self.settings.roots
+        counted = recounted(roots, key, JobArtifacts(roots.artifacts(key.job_id)).read_state())
+        if counted.taken >= MAX_TAKEN:
+            end_as_lost(slot, key, current_job(roots.artifacts(key.job_id)))
+            return
+        if counted != key:
+            slot.recount(key, counted)
+        self._work(slot, counted, launcher, events)
+
+    def _work(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
+        """Works on a job of ours until it left the slot; a full disk is waited out."""
+        self.jobs += 1
+        while slot.path(key).exists():
+            try:
+                self._check_room()
+                if self._run_job(slot, key, launcher, events) is Left.TO_BE_ADOPTED:
+                    return
+            except TryAgain as problem:
+                self._wait_out(problem, events.signals, job=key.job_id)
+                if events.signals.came(*LEAVE_NOW):
+                    return
+            except Damaged as problem:
+                self._set_aside(slot, key, problem)
+            else:
+                self.waiting = False
+
+    def _check_room(self) -> None:
+        roots = self.settings.roots
+        for directory in (roots.queue_root, roots.workspaces_root):
+            refuse_below(directory, self.settings.min_free_disk_bytes)
+
+    def _run_job(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> Left:
+        with atomic.disk_trouble(slot.directory):
+            means = Means(
+                launcher=launcher,
+                events=events,
+                journal=self.journal,
+                agents=self.agents.names(),
+                stopping=lambda: events.signals.came(*LEAVE_NOW),
+                job_patch=self.job_patch,
+                max_attempts=self.settings.runner_max_attempts_per_step,
+                check_room=self._check_room,
+                without_secrets=self.without_secrets,
+                admit=self._admit,
+                vacate=self._vacate,
+            )
+            return JobRun(slot, key, means).run()
+
+    def _vacate(self, job: Job) -> None:
+        vacate(self.settings.roots.workspace(job.job_id).work)
+
+    def _admit(self, attempt: Attempt) -> Admission:
+        found = admit(self.settings, self.agents, attempt, datetime.now(UTC))
+        for words in found.near:
+            self.journal.warning(words, Message.BUDGET_NEAR, job=attempt.job.job_id)
+        return found.admission
+
+
+def sooner(one_s: float | None, other_s: float | None) -> float | None:
+    """The shorter of two times; None is for ever."""
+    known = [left for left in (one_s, other_s) if left is not None]
+    return min(known) if known else None
+
+
+class Idle:
+    """How long there was nothing to do; with a limit of None that is never too long."""
+
+    def __init__(self, limit_s: float | None) -> None:
+        self._until = None if limit_s is None else time.monotonic() + limit_s
+
+    def left_s(self) -> float | None:
+        """How long it may go on; None: for ever."""
+        return None if self._until is None else max(0.0, self._until - time.monotonic())
+
+    def is_over(self) -> bool:
+        """Whether there was nothing to do for long enough."""
+        return self._until is not None and time.monotonic() >= self._until
+
+
+def _leave(slot: Slot, events: Events) -> None:
+    """What a forked step must not keep: the proof that its runner lives, its ears, its mouth."""
+    os.environ.pop("NOTIFY_SOCKET", None)
+    os.close(slot.descriptor)
+    events.close()
+    events.signals.close()

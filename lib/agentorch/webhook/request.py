@@ -1,0 +1,60 @@
+"""A request as a value, made of what WSGI (PEP 3333) tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+from urllib.parse import parse_qs
+
+from agentorch.core.text import printable
+
+MOST_FIELDS = 20
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked. `path` is decoded; None where it is not UTF-8. Headers in lower case."""
+
+    method: str
+    path: str | None
+    query: str
+    headers: Mapping[str, str]
+    peer: str
+    body: BinaryIO
+
+    @property
+    def shown_path(self) -> str:
+        """The path as the log may have it: on one line, and short. Nothing of the query."""
+        return printable(self.path or "?").replace("\n", "?")[:200]
+
+    def field(self, name: str) -> str | None:
+        """The last value of a field of the query; None where it is not there.
+
+        Raises ValueError where there are too many fields.
+        """
+        values = parse_qs(self.query, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        return values[name][-1] if name in values else None
+
+
+def of_environment(environment: Mapping[str, Any]) -> Request:
+    """The request in a WSGI environment."""
+    return Request(
+        method=environment["REQUEST_METHOD"],
+        path=_decoded(environment["PATH_INFO"]),
+        query=environment.get("QUERY_STRING", ""),
+        headers={
+            name.removeprefix("HTTP_").replace("_", "-").lower(): value
+            for name, value in environment.items()
+            if name.startswith("HTTP_") or name in ("CONTENT_TYPE", "CONTENT_LENGTH")
+        },
+        peer=environment.get("REMOTE_ADDR", ""),
+        body=environment["wsgi.input"],
+    )
+
+
+def _decoded(path: str) -> str | None:
+    try:
+        return path.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return None
