@@ -58,7 +58,7 @@ def is_participle(word: str) -> bool:
 
 
 def is_badly_named(name: str) -> bool:
-    """Return whether a function's name is a bare participle or a preposition, or begins with both."""
+    """Return whether a function's name is no more than a participle or a preposition."""
     words = name.strip("_").split("_")
     if name in ALLOWED or name.startswith("__"):
         return False
