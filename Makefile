@@ -36,7 +36,7 @@ DEB_PACKAGES := debhelper:dh dh-python:dh_python3 dpkg-dev:dpkg-buildpackage scd
 # Debian's alone: asked for by itself, or apt would install none of the others on Ubuntu
 BROWSER := chromium-headless-shell:chromium-headless-shell
 AGENT_PACKAGES := bubblewrap:bwrap git:git iproute2:ip npm:npm openssl:openssl ripgrep:rg
-AGENT_TESTS := tests/broker tests/agents tests/jobs/test_login.py tests/docs/test_demo.py
+AGENT_TESTS := tests/functional/broker tests/functional/sandbox tests/agents tests/functional/preflight/test_login.py tests/docs/test_demo.py
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore

@@ -18,8 +18,7 @@ from agentorch.core.job import Outcome
 from agentorch.core.process_end import Ending, Exit
 from agentorch.process.output import lines
 from agentorch.scripted_model import Answer, Asked, Call, Turn, playing
-
-from . import clis
+from tests.support import clis
 
 DONE = Turn("The greeting is there.\n\nNothing else was changed.")
 RUN_S = 60

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.jobs.conftest import Installation
 
 from agentorch.scripted_model import ModelDouble, Turn, playing
-
-from . import clis
-from .real_site import Site
+from tests.agents.real_site import Site
+from tests.support import clis
+from tests.support.installation import Installation
 
 
 @pytest.fixture(scope="session")

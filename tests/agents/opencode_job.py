@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.polling import eventually
-
 from agentorch.agents import failure_rules
 from agentorch.agents.base import Command, Endpoint, Request
 from agentorch.agents.opencode.adapter import AGENT
@@ -22,9 +20,9 @@ from agentorch.core.job import Network, Outcome
 from agentorch.core.process_end import Ending, Exit, Line
 from agentorch.sandbox import Confinement, confined
 from agentorch.scripted_model import Answer, ModelDouble, playing
-
-from . import clis
-from .inside import BWRAP, Inside, as_user, place
+from tests.support import clis
+from tests.support.confined import BWRAP, Inside, as_user, place
+from tests.support.polling import eventually
 
 SYSTEM = "/usr/bin:/bin"
 RUN_S = 120

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import clis
+from tests.support import clis
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 120

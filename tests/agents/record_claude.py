@@ -36,8 +36,7 @@ from agentorch.scripted_model import (
     Usage,
     playing,
 )
-
-from .clis import programs
+from tests.support.clis import programs
 
 CORPORA = Path(__file__).parent / "corpora" / "claude"
 NOBODY_LISTENS = "http://127.0.0.1:9"

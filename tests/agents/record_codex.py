@@ -38,8 +38,7 @@ from agentorch.scripted_model import (
     Usage,
     playing,
 )
-
-from .clis import CACHE, programs
+from tests.support.clis import CACHE, programs
 
 CORPORA = Path(__file__).parent / "corpora" / "codex"
 # A model whose tools are called one by one, and one that calls them from a script of its own.

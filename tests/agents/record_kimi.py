@@ -26,8 +26,7 @@ from typing import Any
 from agentorch.agents.base import Command, Endpoint, Request
 from agentorch.agents.kimi.adapter import AGENT, TOKEN
 from agentorch.scripted_model import Answer, Broken, Call, Fault, Hang, ModelDouble, Turn, playing
-
-from .clis import programs
+from tests.support.clis import programs
 
 CORPORA = Path(__file__).parent / "corpora" / "kimi"
 NOBODY_LISTENS = "http://127.0.0.1:9"

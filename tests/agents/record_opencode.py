@@ -22,12 +22,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.agents import clis
-from tests.agents.opencode_cases import CASES, Case
-
 from agentorch.agents.base import Command, Endpoint, Request
 from agentorch.agents.opencode.adapter import AGENT
 from agentorch.scripted_model import Answer, ModelDouble, Turn, playing
+from tests.agents.opencode_cases import CASES, Case
+from tests.support import clis
 
 CORPORA = Path(__file__).parent / "corpora" / "opencode"
 BEFORE = "def add(a, b):\n    return a - b\n"

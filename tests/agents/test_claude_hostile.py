@@ -15,9 +15,8 @@ from agentorch.agents.base import Endpoint, Request
 from agentorch.agents.claude.adapter import AGENT
 from agentorch.core.states import OutcomeClass
 from agentorch.scripted_model import Call, ModelDouble, Turn, playing
-
-from . import clis
-from .claude_place import DONE, RUN_S, Place, bash, bwrap_argv, made, request_in, write
+from tests.agents.claude_place import DONE, RUN_S, Place, bash, bwrap_argv, made, request_in, write
+from tests.support import clis
 
 WHY_NOT = clis.missing()
 pytestmark = [

@@ -18,9 +18,8 @@ from agentorch.agents.base import Endpoint, Request
 from agentorch.agents.claude.adapter import AGENT, session_id
 from agentorch.core.states import OutcomeClass
 from agentorch.scripted_model import Call, Fault, Turn, Usage
-
-from . import clis
-from .claude_place import DONE, Place, bash, made, request_in, write
+from tests.agents.claude_place import DONE, Place, bash, made, request_in, write
+from tests.support import clis
 
 NOBODY = 65534
 WHY_NOT = clis.missing()

@@ -26,10 +26,9 @@ from agentorch.core.process_end import Ending, Exit, Line
 from agentorch.core.states import OutcomeClass
 from agentorch.sandbox import Confinement, confined
 from agentorch.scripted_model import Answer, Fault, ModelDouble, Turn, Usage, playing
-
-from . import clis
-from .inside import BWRAP, NAMES, USERS, Inside, as_user, place
-from .record_codex import DONE, EDIT, MODEL, SCRIPTING_MODEL, bash, scripted
+from tests.agents.record_codex import DONE, EDIT, MODEL, SCRIPTING_MODEL, bash, scripted
+from tests.support import clis
+from tests.support.confined import BWRAP, NAMES, USERS, Inside, as_user, place
 
 SYSTEM = "/usr/bin:/bin"
 RUN_S = 60

@@ -17,10 +17,9 @@ import pytest
 from agentorch.agents.opencode.adapter import AGENT
 from agentorch.core.states import OutcomeClass
 from agentorch.scripted_model import Call, Fault, Hang, ModelDouble, Turn, Usage
-
-from . import clis
-from .inside import NOBODY
-from .opencode_job import Job, job
+from tests.agents.opencode_job import Job, job
+from tests.support import clis
+from tests.support.confined import NOBODY
 
 ROOT = os.geteuid() == 0
 

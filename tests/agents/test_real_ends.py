@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sampling import sampled, todays
 
 from agentorch.scripted_model import Answer, Fault, Hang, ModelDouble, Turn, Usage
-
-from .real_site import Site
+from tests.agents.real_site import Site
+from tests.support.sampling import sampled, todays
 
 CLIS = ("claude", "codex", "opencode")
 USERS = ("root", "ordinary")

@@ -7,8 +7,7 @@ import json
 import pytest
 
 from agentorch.scripted_model import ModelDouble, Turn
-
-from .real_site import Site
+from tests.agents.real_site import Site
 
 RAN = "echo ran >> /tmp/ran; echo ran >> $HOME/ran; echo ran >> hostile-ran"
 ELSEWHERE = "http://127.0.0.1:9/elsewhere"

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from agentorch.scripted_model import ModelDouble, Turn
-
-from .real_site import KEY, Site
+from tests.agents.real_site import KEY, Site
 
 MEDIAN = "return ordered.middle."
 MENDED = "return (ordered[middle] + ordered[~middle]) / 2"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .vendors import VENDORS, Act, Vendors, living, outcome, step
+from tests.agents.vendors import VENDORS, Act, Vendors, living, outcome, step
 
 pytestmark = pytest.mark.needs("bwrap")
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.jobs.conftest import TIMEOUT_S
 
 from agentorch.agents.claude import adapter
 from agentorch.agents.codex import adapter as codex
@@ -19,9 +18,9 @@ from agentorch.agents.exit_outcome import outcome_of_exit
 from agentorch.agents.opencode import adapter as opencode
 from agentorch.core.process_end import Ending
 from agentorch.core.states import OutcomeClass
-
-from .cage import Cage
-from .vendors import VENDORS, Act, Vendors, living, outcome, step
+from tests.agents.vendors import VENDORS, Act, Vendors, living, outcome, step
+from tests.support.cage import Cage
+from tests.support.installation import TIMEOUT_S
 
 MB = 1024  # in kB, as /proc says it
 # Twice what a step has by itself, the interpreter and our modules: none of a flood is in it.

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .vendors import KEY, VENDORS, Act, Vendors, outcome, step
+from tests.agents.vendors import KEY, VENDORS, Act, Vendors, outcome, step
 
 pytestmark = pytest.mark.needs("bwrap")
 

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.jobs.conftest import TIMEOUT_S, Installation
-
 from agentorch.broker import client
+from tests.support.installation import TIMEOUT_S, Installation
 
 ZOO = Path(__file__).parent / "zoo" / "vendors"
 CORPORA = Path(__file__).parent / "corpora"

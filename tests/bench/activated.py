@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from statistics import median
 
 from tests.bench.measure import Figure, Goal, Options, Unmeasured
-from tests.system.inside import user_variables
-from tests.system.machine import booted, missing
-from tests.system.package import packaged, unbuildable
-from tests.system.service import STATE, Service
+from tests.support.inside import user_variables
+from tests.support.machine import booted, missing
+from tests.support.package import packaged, unbuildable
+from tests.support.service import STATE, Service
 
 MS = 1000
 # Runs inside: nobody else's clock, and no start of a client. A line of milliseconds a turn.

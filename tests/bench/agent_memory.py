@@ -12,11 +12,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from statistics import median
 
+from agentorch.attempt.broker_access import relay_program
 from tests.bench.idle import PROC, children
 from tests.bench.measure import Figure, Goal, Options
 from tests.bench.vendors import bench, names, ready
-
-from agentorch.attempt.broker_access import relay_program
 
 KIB_OF_MIB = 1024
 # A CLI of 200 to 600 MB is what a step is for; this is what it pays for us.

@@ -13,15 +13,14 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from tests.bench.idle import children
-from tests.bench.measure import Figure, Goal, Options, interleaved, seconds
-from tests.bench.memory import peak_mib
-from tests.bench.streams import Connect, Heard, Stream, ask, provider
-
 from agentorch.attempt.broker_access import relay_argv
 from agentorch.broker import client
 from agentorch.broker.client import Grant
 from agentorch.config.settings import load
+from tests.bench.idle import children
+from tests.bench.measure import Figure, Goal, Options, interleaved, seconds
+from tests.bench.memory import peak_mib
+from tests.bench.streams import Connect, Heard, Stream, ask, provider
 
 MS = 1000
 MIB = 1 << 20

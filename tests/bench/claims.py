@@ -14,9 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from tests.bench.measure import Figure, Goal, Options, interleaved, median_ratio, seconds
-from tests.bench.site import roots_in
-
 from agentorch.core.job import Key
 from agentorch.core.states import State
 from agentorch.jobqueue.jobqueue import Queue
@@ -24,6 +21,8 @@ from agentorch.jobqueue.slots import Slot, hold
 from agentorch.runner.backlog import KEPT
 from agentorch.runner.events import Events
 from agentorch.system.signals import Signals
+from tests.bench.measure import Figure, Goal, Options, interleaved, median_ratio, seconds
+from tests.bench.site import roots_in
 
 # ext4 allows an inode 65000 names
 NAMES_OF_ONE_FILE = 60_000

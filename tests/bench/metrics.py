@@ -15,16 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from tests.bench.claims import NO_ID, fill
-from tests.bench.measure import Figure, Goal, Options, interleaved, median_ratio, seconds
-from tests.bench.site import Site
-
 from agentorch.config.settings import load
 from agentorch.core.states import State
 from agentorch.ledger import ledger
 from agentorch.ledger.counts import JobEnd
 from agentorch.metrics import exposition
 from agentorch.storage import sqlite
+from tests.bench.claims import NO_ID, fill
+from tests.bench.measure import Figure, Goal, Options, interleaved, median_ratio, seconds
+from tests.bench.site import Site
 
 MS = 1000
 TOLD = 20

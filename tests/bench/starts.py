@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
-from tests.bench.measure import Figure, Goal, Options, interleaved
-from tests.bench.site import Site
-
 from agentorch.core.job import Network
 from agentorch.sandbox import Confinement, Wrapper, confined
+from tests.bench.measure import Figure, Goal, Options, interleaved
+from tests.bench.site import Site
 
 MS = 1000
 STARTED = "started"

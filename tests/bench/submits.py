@@ -9,11 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from tests.bench.measure import Figure, Goal, Options, interleaved, median_ratio, seconds
-from tests.bench.site import Accepted, accepted, roots_in
-
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.storage.atomic import sync_directory
+from tests.bench.measure import Figure, Goal, Options, interleaved, median_ratio, seconds
+from tests.bench.site import Accepted, accepted, roots_in
 
 MS = 1000
 

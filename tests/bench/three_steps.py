@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
-from tests.bench.measure import Figure, Goal, Options, interleaved, median_ratio, seconds
-from tests.bench.site import ROOT, Site
-
 from agentorch.core.job import Network
 from agentorch.sandbox import Confinement, bubblewrap, seccomp
 from agentorch.sandbox.host import host
 from agentorch.workspace import git
+from tests.bench.measure import Figure, Goal, Options, interleaved, median_ratio, seconds
+from tests.bench.site import ROOT, Site
 
 MS = 1000
 STEPS = {"1": "test -f file-1", "2": "echo changed >>file-2", "3": "grep -q changed file-2"}

@@ -18,11 +18,6 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-from tests.agents import clis
-from tests.bench.measure import Options, Unmeasured, seconds
-from tests.bench.site import Accepted, Site
-from tests.bench.three_steps import repository
-
 from agentorch.agents import failure_rules, registry
 from agentorch.agents.base import Agent, Command, Endpoint, Request
 from agentorch.attempt.broker_access import PORT, WayOut, relay_program
@@ -40,6 +35,10 @@ from agentorch.process.run import Launch, Limits, run
 from agentorch.sandbox import Confinement, Wrapper, confined
 from agentorch.scripted_model import Turn, serving
 from agentorch.storage import beneath
+from tests.bench.measure import Options, Unmeasured, seconds
+from tests.bench.site import Accepted, Site
+from tests.bench.three_steps import repository
+from tests.support import clis
 
 NAMES = ("claude", "codex", "opencode")
 KEY = "sk-ant-" + "9f86d081884c7d659a2feaa0c55ad015"

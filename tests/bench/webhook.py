@@ -14,14 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from tests.bench.idle import fields
-from tests.bench.measure import Figure, Goal, Options, interleaved, median_ratio
-from tests.bench.site import Site, accepted
-
 from agentorch.contracts.complete import new_id
 from agentorch.core.job import Key
 from agentorch.core.states import State
 from agentorch.storage.atomic import encode_line
+from tests.bench.idle import fields
+from tests.bench.measure import Figure, Goal, Options, interleaved, median_ratio
+from tests.bench.site import Site, accepted
 
 CONNECTIONS = 8
 TOKEN = "dev-token"

@@ -14,10 +14,9 @@ from agentorch.core.times import rfc3339
 from agentorch.jobqueue.finish import park
 from agentorch.jobqueue.lookup import find
 from agentorch.jobqueue.slots import hold
-
-from .invariants import document, places
-from .programs import Site, job
-from .scenes import FAILS_ONCE, ID, REAL, Scene, asking, awaiting
+from tests.crash.scenes import FAILS_ONCE, ID, REAL, Scene, asking, awaiting
+from tests.support.crash_programs import Site, job
+from tests.support.invariants import document, places
 
 FAR = datetime(2999, 1, 1, tzinfo=UTC)
 EDITED = {"steps": [{"step_id": "step1", "agent": "exec", "role": "worker", "prompt": "echo 1"}]}

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
-from .programs import AT_ONCE, Site, memory
+from tests.support.crash_programs import AT_ONCE, Site, memory
 
 CLONE_NEWNS = 0x20000
 FS_IOC_SHUTDOWN = 0x8004587D

@@ -10,10 +10,9 @@ from agentorch.artifacts.directory import JobArtifacts, Parked
 from agentorch.core.states import State
 from agentorch.core.times import rfc3339
 from agentorch.jobqueue.jobqueue import current_job
-
-from .invariants import document, places
-from .programs import Site, job
-from .scenes import ID, REAL, Scene
+from tests.crash.scenes import ID, REAL, Scene
+from tests.support.crash_programs import Site, job
+from tests.support.invariants import document, places
 
 WALL = """
 name = "wall"

@@ -16,10 +16,9 @@ from agentorch.artifacts.decision_log import decisions
 from agentorch.core.states import State
 from agentorch.jobqueue.slots import hold
 from agentorch.storage.paths import NEW
-
-from .invariants import document, places
-from .programs import Site, job
-from .strace import inject_argv, points
+from tests.support.crash_programs import Site, job
+from tests.support.invariants import document, places
+from tests.support.strace import inject_argv, points
 
 ID = "job-crash-1"
 # Leaves a line of every run, and finds what an attempt before it left in the workspace.

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from functools import partial
 
-from tests.sampling import sampled
-
 from agentorch.core.states import State
 from agentorch.storage.paths import IMPORT
-
-from .invariants import places, violations
-from .programs import Site, job, remove, site_in_memory
-from .scenes import ID, SCRIPT, Scene
-from .strace import Point
-from .test_kill import Record, at_once, kill, points_of
+from tests.crash.scenes import ID, SCRIPT, Scene
+from tests.crash.test_kill import Record, at_once, kill, points_of
+from tests.support.crash_programs import Site, job, remove, site_in_memory
+from tests.support.invariants import places, violations
+from tests.support.sampling import sampled
+from tests.support.strace import Point
 
 REAL = {"ENABLE_REAL_CLI": "1"}
 BRING = Scene("import", ("import", "../job.tar"), lambda _: None, lambda _, __: iter(()))

@@ -6,17 +6,16 @@ import os
 from functools import partial
 
 import pytest
-from tests.sampling import sampled
 
 from agentorch.core.states import State
 from agentorch.retention.collect import TRASH
-
-from .invariants import places, violations
-from .programs import Site, job, remove, site_in_memory
-from .scenes import ID, SCRIPT, Scene
-from .strace import Point, points
-from .test_concurrency import ended
-from .test_kill import Record, at_once, kill
+from tests.crash.scenes import ID, SCRIPT, Scene
+from tests.crash.test_concurrency import ended
+from tests.crash.test_kill import Record, at_once, kill
+from tests.support.crash_programs import Site, job, remove, site_in_memory
+from tests.support.invariants import places, violations
+from tests.support.sampling import sampled
+from tests.support.strace import Point, points
 
 OLDEST_GO = {"ENABLE_REAL_CLI": "1", "RETENTION_MAX_BYTES": "1"}
 COLLECT = Scene("gc", ("gc",), lambda _: None, lambda _, __: iter(()), variables=OLDEST_GO)

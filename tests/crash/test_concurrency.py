@@ -17,15 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.polling import eventually
 
 from agentorch.core.states import State
-
-from .invariants import document, places, violations
-from .programs import Ended, Site, job, site_in_memory
-from .scenes import ID, REAL, lines
-from .strace import Point, inject_argv
-from .test_kill import Record
+from tests.crash.scenes import ID, REAL, lines
+from tests.crash.test_kill import Record
+from tests.support.crash_programs import Ended, Site, job, site_in_memory
+from tests.support.invariants import document, places, violations
+from tests.support.polling import eventually
+from tests.support.strace import Point, inject_argv
 
 SUBMITTERS = 8
 RUNNERS = 8

@@ -14,14 +14,14 @@ from functools import partial
 from itertools import cycle
 
 import pytest
-from tests.sampling import sampled
 
-from . import scenes
-from .invariants import places, violations
-from .programs import Ended, Site, remove
-from .scenes import ID, Scene
-from .strace import Point, inject_argv
-from .test_kill import Record, at_once, points_of, prepared
+from tests.crash import scenes
+from tests.crash.scenes import ID, Scene
+from tests.crash.test_kill import Record, at_once, points_of, prepared
+from tests.support.crash_programs import Ended, Site, remove
+from tests.support.invariants import places, violations
+from tests.support.sampling import sampled
+from tests.support.strace import Point, inject_argv
 
 pytestmark = pytest.mark.needs("strace")
 

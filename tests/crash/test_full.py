@@ -16,12 +16,11 @@ from contextlib import contextmanager
 import pytest
 
 from agentorch.core.states import State
-
-from .disks import Disk, mount_tmpfs, remount, scratch, threads, unmount
-from .invariants import places, violations
-from .programs import LIB, Ended, Site, job
-from .test_power_cut import no_disk
-from .warm import warmed
+from tests.crash.disks import Disk, mount_tmpfs, remount, scratch, threads, unmount
+from tests.crash.test_power_cut import no_disk
+from tests.support.crash_programs import LIB, Ended, Site, job
+from tests.support.invariants import places, violations
+from tests.support.warm import warmed
 
 ROOM = "size=64m,nr_inodes=10000"
 

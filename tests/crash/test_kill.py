@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from tests.sampling import sampled
 
-from . import deciding, parking, scenes
-from .invariants import ended_attempts, places, repeated, violations
-from .programs import AT_ONCE, LIB, Site, remove, site_in_memory
-from .scenes import Scene
-from .strace import Point, inject_argv, points
+from tests.crash import deciding, parking, scenes
+from tests.crash.scenes import Scene
+from tests.support.crash_programs import AT_ONCE, LIB, Site, remove, site_in_memory
+from tests.support.invariants import ended_attempts, places, repeated, violations
+from tests.support.sampling import sampled
+from tests.support.strace import Point, inject_argv, points
 
 pytestmark = pytest.mark.needs("strace")
 KILL = "signal=SIGKILL"

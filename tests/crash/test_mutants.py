@@ -10,15 +10,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.sampling import sampled
 
-from . import scenes
-from . import test_concurrency as concurrency
-from .disks import missing
-from .programs import LIB, Site, site_in_memory
-from .scenes import Scene
-from .test_kill import at_once, kills, points_of, prepared, redelivered_at
-from .test_power_cut import cuts
+from tests.crash import scenes
+from tests.crash import test_concurrency as concurrency
+from tests.crash.disks import missing
+from tests.crash.scenes import Scene
+from tests.crash.test_kill import at_once, kills, points_of, prepared, redelivered_at
+from tests.crash.test_power_cut import cuts
+from tests.support.crash_programs import LIB, Site, site_in_memory
+from tests.support.sampling import sampled
 
 pytestmark = pytest.mark.needs("strace")
 

@@ -8,17 +8,16 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
-from tests.polling import eventually
 
 from agentorch.artifacts.decision_log import mark
 from agentorch.core.states import State
 from agentorch.jobqueue.lookup import find
-
-from .deciding import parked, queued
-from .invariants import document, places, violations
-from .programs import Site, site_in_memory
-from .scenes import ID, REAL, to_ask
-from .strace import inject_argv, points
+from tests.crash.deciding import parked, queued
+from tests.crash.scenes import ID, REAL, to_ask
+from tests.support.crash_programs import Site, site_in_memory
+from tests.support.invariants import document, places, violations
+from tests.support.polling import eventually
+from tests.support.strace import inject_argv, points
 
 OUT_OF_THE_SLOT = "queue/running/1/5-"
 pytestmark = pytest.mark.needs("strace")

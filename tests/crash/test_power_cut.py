@@ -17,16 +17,16 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from tests.sampling import sampled
 
-from . import scenes
-from .disks import Cut, Disk, missing, scratch, threads
-from .invariants import ended_attempts, repeated, violations
-from .programs import LIB, Site
-from .scenes import Scene
-from .strace import Point, inject_argv
-from .test_kill import KILL, Choose, Record, points_here
-from .warm import Warm, warmed
+from tests.crash import scenes
+from tests.crash.disks import Cut, Disk, missing, scratch, threads
+from tests.crash.scenes import Scene
+from tests.crash.test_kill import KILL, Choose, Record, points_here
+from tests.support.crash_programs import LIB, Site
+from tests.support.invariants import ended_attempts, repeated, violations
+from tests.support.sampling import sampled
+from tests.support.strace import Point, inject_argv
+from tests.support.warm import Warm, warmed
 
 pytestmark = pytest.mark.needs("strace", "mke2fs")
 MEGABYTES = 32

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
-from tests.sampling import sampled
 
-from .invariants import document, places, violations
-from .programs import Site, job, remove
-from .scenes import ID, Scene
-from .strace import Point
-from .test_kill import at_once, kill, points_of, prepared
+from tests.crash.scenes import ID, Scene
+from tests.crash.test_kill import at_once, kill, points_of, prepared
+from tests.support.crash_programs import Site, job, remove
+from tests.support.invariants import document, places, violations
+from tests.support.sampling import sampled
+from tests.support.strace import Point
 
 pytestmark = pytest.mark.needs("strace")
 PROGRAM = '#!/bin/sh\ncat >>"$HOME/heard"\n'

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.agents import clis
+
+from tests.support import clis
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples/demo/run"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.docs.pages import ROOT, Item, bold, pages
 
 from agentorch.agents import failure_rules, json_lines, manifest
 from agentorch.agents.base import Request
@@ -30,6 +29,7 @@ from agentorch.core.states import REACTIONS, STATUSES, Reaction
 from agentorch.core.verdict import judged, verdict_request
 from agentorch.doctor.agents import spell
 from agentorch.launch import unit_end, unit_recorder
+from tests.support.manual import ROOT, Item, bold, pages
 
 ALONE = {"AGENTORCH_ENV_FILE": "/dev/null"}
 NOWHERE = Path("/nonexistent")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import click
 import pytest
-from tests.docs import console
-from tests.docs.pages import MAN, ROOT, Item, Page, bold, items, pages, rows
 
 from agentorch.commands import COMMANDS, module_of
+from tests.support import console
+from tests.support.manual import MAN, ROOT, Item, Page, bold, items, pages, rows
 
 USUAL = ("NAME", "SYNOPSIS", "DESCRIPTION")
 ORDER = (*USUAL, "OPTIONS", "EXIT STATUS", "ENVIRONMENT", "FILES", "EXAMPLES", "SEE ALSO")

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.docs import console
-from tests.docs.pages import ROOT, pages
-from tests.docs.test_pages import DOUBTS, environment
 
 from agentorch.commands import COMMANDS
+from tests.docs.test_pages import DOUBTS, environment
+from tests.support import console
+from tests.support.manual import ROOT, pages
 
 README = (ROOT / "README.md").read_text("utf-8")
 RUSSIAN = (ROOT / "README-RU.md").read_text("utf-8")

@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.docs.pages import ROOT, bold, pages
-from tests.docs.test_pages import environment
 
 from agentorch.attempt.journal_lines import BURST, RATE_PER_S
 from agentorch.broker import prices, providers
@@ -24,6 +22,8 @@ from agentorch.webhook.idempotency import HEADERS
 from agentorch.webhook.query import MOST_LIMIT, USUAL_LIMIT
 from agentorch.webhook.routes import ROUTES
 from agentorch.webhook.server import MOST_HEADER_BYTES, REQUEST_S
+from tests.docs.test_pages import environment
+from tests.support.manual import ROOT, bold, pages
 
 ALONE = {"AGENTORCH_ENV_FILE": "/dev/null"}
 NOWHERE = Path("/nonexistent")

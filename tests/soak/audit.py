@@ -25,9 +25,8 @@ from agentorch.ledger.budgets import Caps
 from agentorch.ledger.money import Book
 from agentorch.storage.json_files import read_json
 from agentorch.storage.paths import NEW, REFUSED, WAITING, parked_key
-
-from .month import ATTEMPT_USD, DAY_USD, LAB_USD, Month
-from .outside import TOKEN_USD, Remains
+from tests.soak.month import ATTEMPT_USD, DAY_USD, LAB_USD, Month
+from tests.soak.outside import TOKEN_USD, Remains
 
 CENT = 1e-6
 

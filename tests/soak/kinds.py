@@ -7,15 +7,14 @@ from collections.abc import Callable
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any
 
-from tests.jobs.conftest import step
-
 from agentorch.core.states import State
 from agentorch.core.times import rfc3339
 from agentorch.jobqueue.jobqueue import current_document
 from agentorch.storage.json_files import read_json
+from tests.support.installation import step
 
 if TYPE_CHECKING:
-    from .month import Month
+    from tests.soak.month import Month
 
 Document = dict[str, Any]
 POLICY: Document = {"sandbox": True, "network": "deny", "allowed_binaries": []}

@@ -16,10 +16,6 @@ from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from tests.jobs import wall
-from tests.jobs.conftest import TIMEOUT_S, Installation, step
-from tests.notify.receiver import Receiver
-
 from agentorch.core.states import ENDED, State
 from agentorch.jobqueue import outbox
 from agentorch.jobqueue.jobqueue import Queue
@@ -27,11 +23,13 @@ from agentorch.ledger.counts import UNMETERED
 from agentorch.notify.announce import waiting
 from agentorch.storage.json_files import read_json
 from agentorch.storage.paths import AttemptPaths, Roots
-
-from .clock import Clock
-from .kinds import DECISIONS, KINDS, Document
-from .outside import DEAF, DIES, HANGS, HEARER, PRICES, Listener, Model, Remains, Seen
-from .preloaded import Preloaded
+from tests.soak.kinds import DECISIONS, KINDS, Document
+from tests.soak.outside import DEAF, DIES, HANGS, HEARER, PRICES, Listener, Model, Remains, Seen
+from tests.soak.preloaded import Preloaded
+from tests.support import wall
+from tests.support.clock import Clock
+from tests.support.installation import TIMEOUT_S, Installation, step
+from tests.support.receiver import Receiver
 
 DAY_USD, LAB_USD, ATTEMPT_USD = 3.0, 1.2, 2.0
 DELAY_S = (0.1, 1.5)

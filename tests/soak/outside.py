@@ -16,14 +16,12 @@ from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-from tests.notify.receiver import Receiver
-
 from agentorch.scripted_model import ModelDouble, Turn, Usage
 from agentorch.scripted_model.script import Answer, Fault
 from agentorch.scripted_model.server import Asked
 from agentorch.storage.json_files import read_json
-
-from .clock import Clock
+from tests.support.clock import Clock
+from tests.support.receiver import Receiver
 
 TOKEN_USD = 0.001
 PRICES = '[[price]]\nmodels = ["priced-1"]\ninput = 1000.0\noutput = 0.0\n'

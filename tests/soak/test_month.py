@@ -13,14 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.notify.receiver import receiving
 
 from agentorch.core.states import State
-
-from . import audit
-from .kinds import ok, paid
-from .month import Month
-from .outside import Remains
+from tests.soak import audit
+from tests.soak.kinds import ok, paid
+from tests.soak.month import Month
+from tests.soak.outside import Remains
+from tests.support.receiver import receiving
 
 pytestmark = [pytest.mark.needs("gcc"), pytest.mark.needs("bwrap")]
 SHM = Path("/dev/shm")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from .machine import RUNNING
-from .package import NEWER, packaged, shared_directory, unbuildable
+from tests.support.machine import RUNNING
+from tests.support.package import NEWER, packaged, shared_directory, unbuildable
 
 
 @pytest.hookimpl(wrapper=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from .installing import installed, started
-from .machine import SUITE, Machine, missing
-from .service import STATE, document, step
+from tests.support.installing import installed, started
+from tests.support.machine import SUITE, Machine, missing
+from tests.support.service import STATE, document, step
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 

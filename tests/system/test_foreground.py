@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.docs.test_demo import processes_that_name
 
 ROOT = Path(__file__).parents[2]

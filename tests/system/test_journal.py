@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.sampling import todays
 
 from agentorch.systemd.message_ids import Message
-
-from .ground import BINDS, INSTALLED, ROOT, SECRET, UID, Ground, step
-from .machine import RELEASES, booted, missing
+from tests.support.ground import BINDS, INSTALLED, ROOT, SECRET, UID, Ground, step
+from tests.support.machine import RELEASES, booted, missing
+from tests.support.sampling import todays
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 

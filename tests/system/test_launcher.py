@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.sampling import todays
 
-from .ground import BINDS, PATTERN, SECRET, STATE, UID, Ground, step
-from .machine import RELEASES, booted, missing
+from tests.support.ground import BINDS, PATTERN, SECRET, STATE, UID, Ground, step
+from tests.support.machine import RELEASES, booted, missing
+from tests.support.sampling import todays
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 

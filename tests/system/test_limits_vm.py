@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.sampling import todays
 
-from .service import STATE, Service, document
-from .vm import missing, virtual
+from tests.support.sampling import todays
+from tests.support.service import STATE, Service, document
+from tests.support.vm import missing, virtual
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .machine import booted, missing
+from tests.support.machine import booted, missing
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 

@@ -15,9 +15,8 @@ import pytest
 
 from agentorch import __version__
 from agentorch.commands import COMMANDS
-
-from .machine import missing, overlay, tree
-from .package import NEWER, ROOT, build, source, unbuildable
+from tests.support.machine import missing, overlay, tree
+from tests.support.package import NEWER, ROOT, build, source, unbuildable
 
 EXECUTABLES = ("agentorch", *(f"agentorch-{name}" for name in COMMANDS))
 LIBRARY = "./usr/lib/python3/dist-packages/agentorch"

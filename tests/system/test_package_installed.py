@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.sampling import todays
 
-from .machine import RELEASES, Machine, booted, missing
-from .package import ROOT
+from tests.support.machine import RELEASES, Machine, booted, missing
+from tests.support.package import ROOT
+from tests.support.sampling import todays
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.sampling import EVERYTHING, todays
 
-from .machine import RELEASES, booted, missing
-from .service import SOCKET, STATE, TOKEN, Service, document
+from tests.support.machine import RELEASES, booted, missing
+from tests.support.sampling import EVERYTHING, todays
+from tests.support.service import SOCKET, STATE, TOKEN, Service, document
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.sampling import todays
 
-from .machine import RELEASES, booted, missing
-from .service import STATE, Service, document
+from tests.support.machine import RELEASES, booted, missing
+from tests.support.sampling import todays
+from tests.support.service import STATE, Service, document
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 

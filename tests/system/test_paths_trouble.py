@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .inside import Ran
-from .machine import booted, missing
-from .service import SOCKET, STATE, TOKEN, USUAL, Service, document
+from tests.support.inside import Ran
+from tests.support.machine import booted, missing
+from tests.support.service import SOCKET, STATE, TOKEN, USUAL, Service, document
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 

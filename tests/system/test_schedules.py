@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from tests.sampling import todays
 
-from .installing import installed, started
-from .machine import RELEASES, Machine, missing
-from .service import STATE, document
+from tests.support.installing import installed, started
+from tests.support.machine import RELEASES, Machine, missing
+from tests.support.sampling import todays
+from tests.support.service import STATE, document
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 

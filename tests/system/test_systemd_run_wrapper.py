@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.sampling import todays
 
 import agentorch
-
-from .machine import RELEASES, Machine, booted, missing
+from tests.support.machine import RELEASES, Machine, booted, missing
+from tests.support.sampling import todays
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 

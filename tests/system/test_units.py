@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.sampling import todays
 
-from .inside import user_variables
-from .installing import TOP, installed, processes, started, starts
-from .machine import RELEASES, Machine, missing
-from .service import STATE, document
+from tests.support.inside import user_variables
+from tests.support.installing import TOP, installed, processes, started, starts
+from tests.support.machine import RELEASES, Machine, missing
+from tests.support.sampling import todays
+from tests.support.service import STATE, document
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 

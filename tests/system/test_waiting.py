@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any
 
 import pytest
-from tests.sampling import todays
 
-from .installing import TOP, installed, processes, started, starts
-from .machine import RELEASES, Machine, missing
-from .service import STATE, document, step
+from tests.support.installing import TOP, installed, processes, started, starts
+from tests.support.machine import RELEASES, Machine, missing
+from tests.support.sampling import todays
+from tests.support.service import STATE, document, step
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 
