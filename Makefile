@@ -5,8 +5,9 @@
 # make webhook-example  posts an example to what make dev runs
 # make deb          the Debian package, in dist/
 # make install      installs below DESTDIR and PREFIX (/usr/local)
-# make test         every suite; installs what is missing when root, else says what is
-# make test-all     the same without sampling: each point of a crash, each end of an agent
+# make test         the suites, the same tests every time; installs what is missing when root
+# make test-unit    what is decided without starting a process: a minute
+# make test-all     adds each point of a crash, each end of an agent, the virtual machine, the soak
 # make test-agents  the suites of the real CLIs and of the broker alone
 # make bench        measures what the design promises
 # make lint         the linters alone
@@ -42,7 +43,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 MAKEFLAGS += --no-print-directory
 
-.PHONY: venv demo demo-agents dev webhook-example deb install test test-all test-agents bench lint packages clean
+.PHONY: venv demo demo-agents dev webhook-example deb install test test-unit test-all test-agents bench lint packages clean
 .DELETE_ON_ERROR:
 
 venv: $(VENV)/.installed
@@ -84,11 +85,11 @@ deb:
 install:
 	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' packaging/install
 
-# In CI what failed beside others is tried once more by itself; the first try stays in the log.
 test: packages $(VENV)/.dev
-	@$(PYTEST) $(PARALLEL) $(PYTEST_ARGS) || \
-		{ [ $$? -eq 1 ] && [ -n "$(CI)" ] && echo 'make: what failed is tried again' && \
-		$(PYTEST) --last-failed --last-failed-no-failures none $(PYTEST_ARGS); }
+	@$(PYTEST) $(PARALLEL) $(PYTEST_ARGS)
+
+test-unit: $(VENV)/.dev
+	@$(PYTEST) -n 2 tests/unit $(PYTEST_ARGS)
 
 # hours
 test-all: export TEST_ALL := 1

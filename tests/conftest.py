@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from hypothesis import settings
 
 import agentorch
 from agentorch.config.settings import VARIABLES
+from tests.support.selection import EVERYTHING
 
 PACKAGES = {
     "bwrap": "bubblewrap",
@@ -25,7 +25,6 @@ PACKAGES = {
     "dpkg-buildpackage": "dpkg-dev",
 }
 PASSED = pytest.StashKey[bool]()
-DAY_S = 86400
 # characters of a failure that are told before the summary
 TOLD = 3000
 # Minutes each, by waiting or by work, the longest first.
@@ -44,8 +43,8 @@ LONG = (
     "system/test_paths_trouble.py",
 )
 
-# A shared machine stops for a while now and then; and what CI tries is the same every time.
-settings.register_profile("agentorch", deadline=None, derandomize="CI" in os.environ)
+# A shared machine stops for a while now and then; and what is tried is the same every time.
+settings.register_profile("agentorch", deadline=None, derandomize=not EVERYTHING)
 settings.load_profile("agentorch")
 
 
@@ -64,8 +63,6 @@ class Failures:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Takes the developer's own configuration out of the tests' environment."""
-    # what is sampled is sampled by the day, which all processes of a run have to agree on
-    os.environ.setdefault("TEST_DAY", str(int(time.time() // DAY_S)))
     if not hasattr(config, "workerinput"):
         # many programs are started that may not do it, and each would compile all anew
         compileall.compile_dir(Path(agentorch.__file__).parent, quiet=2)
@@ -81,14 +78,15 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tells what repeats a run that failed."""
-    if terminalreporter.stats.get("failed"):
-        terminalreporter.write_line(f"TEST_DAY={os.environ['TEST_DAY']} samples the same again")
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the exhaustive ones to `make test-all`; put the long ones first.
 
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long ones first: none of them is what everybody waits for at the end."""
+    So none of those is what everybody waits for at the end.
+    """
+    if not EVERYTHING:
+        late = [item for item in items if item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=late)
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
     places = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: places.get("/".join(item.path.parts[-2:]), len(places)))
 

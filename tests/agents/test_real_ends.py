@@ -1,8 +1,8 @@
 """The real CLIs, each through a whole job: what happens to them, and what is made of it.
 
-Starts of them cost seconds, of OpenCode twenty. So each end is tried as root on one day and as an
-ordinary user on the next, each role that only reads likewise, and of OpenCode's ends some on each
-day; TEST_ALL=1 tries all of it.
+Starts of them cost seconds, of OpenCode twenty. So each end is tried either as root or as an
+ordinary user, each role that only reads likewise, and of OpenCode's ends some; TEST_ALL=1 tries
+all of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 
 from agentorch.scripted_model import Answer, Fault, Hang, ModelDouble, Turn, Usage
 from tests.agents.real_site import Site
-from tests.support.sampling import sampled, todays
+from tests.support.selection import one_for, selected
 
 CLIS = ("claude", "codex", "opencode")
 USERS = ("root", "ordinary")
@@ -86,13 +86,13 @@ def sleeping() -> list[str]:
 
 def each_with(last: Sequence[str], others: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
     """All others, each with one of the last, today's."""
-    return [(*chosen, one) for chosen in others for one in todays(last, " ".join(chosen))]
+    return [(*chosen, one) for chosen in others for one in one_for(last, " ".join(chosen))]
 
 
 def ends() -> Iterator[tuple[str, str]]:
     """Of which CLI which end is tried today."""
     for cli in CLIS:
-        for name in sampled(list(CASES), 4) if cli == "opencode" else CASES:
+        for name in selected(list(CASES), 4) if cli == "opencode" else CASES:
             yield cli, name
 
 

@@ -12,13 +12,13 @@ import pytest
 
 from tests.bench.measure import Figure, Goal, interleaved, median_ratio
 from tests.bench.run import ROWS
-from tests.support.sampling import sampled
+from tests.support.selection import selected
 
 RUN = Path(__file__).resolve().parents[1] / "bench" / "run.py"
 
 
 @pytest.mark.needs("bwrap", "git", "sh")
-@pytest.mark.parametrize("row", sampled(list(ROWS), 8))
+@pytest.mark.parametrize("row", selected(list(ROWS), 8))
 def test_a_row_prints_its_figures(row: str, tmp_path: Path) -> None:
     argv = [sys.executable, str(RUN), "--quick", "--directory", str(tmp_path), row]
     ended = subprocess.run(argv, capture_output=True, text=True, check=False)

@@ -11,7 +11,7 @@ from tests.crash.scenes import ID, SCRIPT, Scene
 from tests.crash.test_kill import Record, at_once, kill, points_of
 from tests.support.crash_programs import Site, job, remove, site_in_memory
 from tests.support.invariants import places, violations
-from tests.support.sampling import sampled
+from tests.support.selection import selected
 from tests.support.strace import Point
 
 REAL = {"ENABLE_REAL_CLI": "1"}
@@ -72,7 +72,7 @@ def wrong_of(*, run: bool, record_property: Record) -> list[str]:
         site.queue.prepare()
         exported(site, run=run)
         found = points_of(site, BRING)
-        chosen = sampled(found)
+        chosen = selected(found)
         record_property("points", f"{len(chosen)} of {len(found)}")
         return at_once(partial(killed_at, site, State.DONE if run else None), chosen)
 

@@ -14,7 +14,7 @@ from tests.crash.test_concurrency import ended
 from tests.crash.test_kill import Record, at_once, kill
 from tests.support.crash_programs import Site, job, remove, site_in_memory
 from tests.support.invariants import places, violations
-from tests.support.sampling import sampled
+from tests.support.selection import selected
 from tests.support.strace import Point, points
 
 OLDEST_GO = {"ENABLE_REAL_CLI": "1", "RETENTION_MAX_BYTES": "1"}
@@ -57,7 +57,7 @@ def test_a_collection_may_be_killed_anywhere(record_property: Record) -> None:
         assert site.recover() == []
         found, _ = points(site.copy(), "gc")
         assert len(found) > 5
-        chosen = sampled(found)
+        chosen = selected(found)
         record_property("points", len(chosen))
         wrong = at_once(partial(killed_at, site), chosen)
     assert not wrong, "\n".join(wrong)

@@ -1,7 +1,7 @@
 """Every system call that touches the state fails once, as a full, broken or read-only disk does.
 
 A command then says so, answers nothing, exits with 75 and leaves nothing half done; a runner waits
-and goes on by itself. Tried are some calls of each (`sampling`), those of submit with each error,
+and goes on by itself. Tried are some calls of each (`selection`), those of submit with each error,
 those of others with one error in turn.
 EINTR is retried by Python where the kernel gives it (PEP 475): then all goes well.
 """
@@ -20,7 +20,7 @@ from tests.crash.scenes import ID, Scene
 from tests.crash.test_kill import Record, at_once, points_of, prepared
 from tests.support.crash_programs import Ended, Site, remove
 from tests.support.invariants import places, violations
-from tests.support.sampling import sampled
+from tests.support.selection import selected
 from tests.support.strace import Point, inject_argv
 
 pytestmark = pytest.mark.needs("strace")
@@ -76,7 +76,7 @@ def refused(site: Site, scene: Scene, point: Point, error: str) -> Ended:
 def test_a_submission_that_fails_leaves_nothing(record_property: Record) -> None:
     scene = scenes.SUBMIT_ONE
     with prepared(scene) as site:
-        chosen = sampled(list(failures(points_of(site, scene))))
+        chosen = selected(list(failures(points_of(site, scene))))
         record_property("points", len(chosen))
         wrong = at_once(partial(submission_fails_at, site, scene), chosen)
     assert not wrong, "\n".join(wrong)
@@ -121,7 +121,7 @@ def interrupted_at(prepared: Site, scene: Scene, at: tuple[Point, str]) -> list[
 @pytest.mark.parametrize("scene", scenes.DECISIONS, ids=lambda scene: scene.name)
 def test_a_decision_that_fails_can_be_taken_again(scene: Scene, record_property: Record) -> None:
     with prepared(scene) as site:
-        chosen = sampled(one_each(points_of(site, scene)))
+        chosen = selected(one_each(points_of(site, scene)))
         record_property("points", len(chosen))
         wrong = at_once(partial(decision_fails_at, site, scene), chosen)
     assert not wrong, "\n".join(wrong)
@@ -149,7 +149,7 @@ def decision_fails_at(prepared: Site, scene: Scene, at: tuple[Point, str]) -> li
 )
 def test_a_runner_waits_and_goes_on(scene: Scene, record_property: Record) -> None:
     with prepared(scene) as site:
-        chosen = sampled(one_each(points_of(site, scene)))
+        chosen = selected(one_each(points_of(site, scene)))
         record_property("points", len(chosen))
         wrong = at_once(partial(runner_fails_at, site, scene), chosen)
     assert not wrong, "\n".join(wrong)
@@ -170,7 +170,7 @@ def runner_fails_at(prepared: Site, scene: Scene, at: tuple[Point, str]) -> list
 def test_a_step_that_fails_is_run_by_the_runner(record_property: Record) -> None:
     scene = scenes.STEP
     with prepared(scene) as site:
-        chosen = sampled(one_each(points_of(site, scene)))
+        chosen = selected(one_each(points_of(site, scene)))
         record_property("points", len(chosen))
         wrong = at_once(partial(step_fails_at, site, scene), chosen)
     assert not wrong, "\n".join(wrong)

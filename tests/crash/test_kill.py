@@ -4,7 +4,7 @@ One plain trace gives the points of a program; each point is tried on a copy of 
 the program is killed there, `agentorch-reclaim` and `agentorch-runner --drain` recover, the user
 goes on, and then everything must be right (`scenes`, `invariants`).
 
-Tried are some points of each (`sampling`). strace follows the program itself, not its children:
+Tried are some points of each (`selection`). strace follows the program itself, not its children:
 a step that a runner forked dies of the runner's death, wherever it is just then; its own calls are
 the points of agentorch-step. git's are nobody's.
 """
@@ -24,7 +24,7 @@ from tests.crash import deciding, parking, scenes
 from tests.crash.scenes import Scene
 from tests.support.crash_programs import AT_ONCE, LIB, Site, remove, site_in_memory
 from tests.support.invariants import ended_attempts, places, repeated, violations
-from tests.support.sampling import sampled
+from tests.support.selection import selected
 from tests.support.strace import Point, inject_argv, points
 
 pytestmark = pytest.mark.needs("strace")
@@ -83,7 +83,7 @@ def kill(site: Site, scene: Scene, point: Point) -> tuple[list[str], list[str]]:
     "scene", [*scenes.SCENES, *deciding.SCENES, *parking.SCENES], ids=lambda scene: scene.name
 )
 def test_nothing_is_lost_wherever_it_is_killed(scene: Scene, record_property: Record) -> None:
-    tried, known, wrong = kills(scene, sampled, LIB)
+    tried, known, wrong = kills(scene, selected, LIB)
     record_property("points", f"{tried} of {known}")
     assert not wrong, "\n".join(wrong)
 
@@ -112,7 +112,7 @@ def killed_at(prepared: Site, scene: Scene, point: Point) -> list[str]:
 
 def test_a_redelivery_finishes_what_a_dead_submitter_left(record_property: Record) -> None:
     with prepared(scenes.DELIVER) as site:
-        found = sampled(points_of(site, scenes.DELIVER))
+        found = selected(points_of(site, scenes.DELIVER))
         record_property("points", len(found))
         wrong = at_once(partial(redelivered_at, site), found)
     assert not wrong, "\n".join(wrong)
@@ -140,11 +140,11 @@ def redelivered_at(prepared: Site, point: Point) -> list[str]:
 def test_recovery_may_be_killed_too(scene: Scene, record_property: Record) -> None:
     tried, wrong = 0, []
     with prepared(scene) as site:
-        for point in sampled(points_of(site, scene), FIRST_OF_TWO):
+        for point in selected(points_of(site, scene), FIRST_OF_TWO):
             crashed = site.copy()
             ids, lines = kill(crashed, scene, point)
             for recovery in (scenes.RECLAIM, scenes.RECOVER):
-                second = sampled(points_of(crashed, recovery), SECOND_OF_TWO)
+                second = selected(points_of(crashed, recovery), SECOND_OF_TWO)
                 tried += len(second)
                 again = partial(killed_twice_at, crashed, recovery, scene, ids)
                 lines += at_once(again, second)

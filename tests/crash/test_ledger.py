@@ -17,7 +17,7 @@ from agentorch.ledger.counts import AttemptEnd
 from agentorch.storage import sqlite
 from agentorch.storage.paths import Roots
 from tests.support.ends import attempt, job, roots_in, with_package
-from tests.support.sampling import sampled
+from tests.support.selection import selected
 from tests.support.strace import Point, inject_argv, points_of, trace_argv
 
 pytestmark = pytest.mark.needs("strace")
@@ -32,7 +32,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests.crash.test_ledger import CAPS, NOW, asked, ended
 from tests.support.ends import roots_in
-from agentorch import ledger
+from agentorch.ledger import ledger
 roots = roots_in(Path(sys.argv[1]))
 ledger.admit(roots, asked(1), CAPS, NOW)
 print("reserved", flush=True)
@@ -89,5 +89,5 @@ def test_killed_at_any_call(tmp_path: Path) -> None:
     assert done.stdout == "reserved\nsettled\n", done
     found = list(points_of((tmp_path / "trace").read_text(), str(dry)))
     assert len(found) > 20
-    chosen = sampled(found)
+    chosen = selected(found)
     assert not [line for point in chosen for line in killed(tmp_path, point)]

@@ -18,7 +18,7 @@ from tests.crash.scenes import Scene
 from tests.crash.test_kill import at_once, kills, points_of, prepared, redelivered_at
 from tests.crash.test_power_cut import cuts
 from tests.support.crash_programs import LIB, Site, site_in_memory
-from tests.support.sampling import sampled
+from tests.support.selection import selected
 
 pytestmark = pytest.mark.needs("strace")
 
@@ -165,7 +165,7 @@ MUTANTS = (
 )
 
 
-@pytest.mark.parametrize("mutant", sampled(MUTANTS, 5), ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", selected(MUTANTS, 5), ids=lambda mutant: mutant.name)
 def test_a_mutant_is_caught(mutant: Mutant, tmp_path: Path) -> None:
     if mutant.mounts and (why := missing()):
         pytest.skip(f"not proved here: {why}")

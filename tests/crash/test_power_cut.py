@@ -24,7 +24,7 @@ from tests.crash.scenes import Scene
 from tests.crash.test_kill import KILL, Choose, Record, points_here
 from tests.support.crash_programs import LIB, Site
 from tests.support.invariants import ended_attempts, repeated, violations
-from tests.support.sampling import sampled
+from tests.support.selection import selected
 from tests.support.strace import Point, inject_argv
 from tests.support.warm import Warm, warmed
 
@@ -52,7 +52,7 @@ def no_disk() -> str | None:
 def test_what_was_acknowledged_survives(scene: Scene, most: int, record_property: Record) -> None:
     if no_disk():
         pytest.skip(f"not proved here: {no_disk()}")
-    tried, wrong = cuts(scene, partial(sampled, most=most), LIB)
+    tried, wrong = cuts(scene, partial(selected, most=most), LIB)
     record_property("points", tried)
     assert not wrong, "\n".join(wrong)
 

@@ -11,7 +11,7 @@ import pytest
 from agentorch.core.states import ENDED, State
 from tests.support.crash_programs import AT_ONCE, Ended, Site, remove, site_in_memory
 from tests.support.invariants import places, violations
-from tests.support.sampling import sampled
+from tests.support.selection import selected
 from tests.support.strace import Point, inject_argv, points
 
 pytestmark = pytest.mark.needs("strace")
@@ -81,7 +81,7 @@ def test_killed_at_any_point(site: Site) -> None:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         wrong = [
             line
-            for said in pool.map(lambda point: killed(site, point), sampled(found))
+            for said in pool.map(lambda point: killed(site, point), selected(found))
             for line in said
         ]
     assert wrong == []

@@ -13,7 +13,7 @@ from tests.crash.scenes import ID, Scene
 from tests.crash.test_kill import at_once, kill, points_of, prepared
 from tests.support.crash_programs import Site, job, remove
 from tests.support.invariants import document, places, violations
-from tests.support.sampling import sampled
+from tests.support.selection import selected
 from tests.support.strace import Point
 
 pytestmark = pytest.mark.needs("strace")
@@ -84,7 +84,7 @@ def test_nothing_is_lost_wherever_it_is_killed(scene: Scene) -> None:
     with prepared(scene) as site:
         found = points_of(site, scene)
         assert len(found) > 3
-        wrong = at_once(partial(killed_at, site, scene), sampled(found))
+        wrong = at_once(partial(killed_at, site, scene), selected(found))
     assert not wrong, "\n".join(wrong)
 
 

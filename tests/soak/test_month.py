@@ -21,7 +21,7 @@ from tests.soak.month import Month
 from tests.soak.outside import Remains
 from tests.support.receiver import receiving
 
-pytestmark = [pytest.mark.needs("gcc"), pytest.mark.needs("bwrap")]
+pytestmark = [pytest.mark.exhaustive, pytest.mark.needs("gcc", "bwrap")]
 SHM = Path("/dev/shm")
 SEED = int(os.environ.get("SOAK_SEED", "20280229"))
 DAYS = int(os.environ.get("SOAK_DAYS", "31"))

@@ -13,7 +13,7 @@ import pytest
 from agentorch.systemd.message_ids import Message
 from tests.support.ground import BINDS, INSTALLED, ROOT, SECRET, UID, Ground, step
 from tests.support.machine import RELEASES, booted, missing
-from tests.support.sampling import todays
+from tests.support.selection import one_for
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 
@@ -31,7 +31,7 @@ echo "key=SECRET ghp_""aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dE3fG5" >&2
 """
 
 
-@pytest.fixture(scope="module", params=todays(RELEASES, __name__))
+@pytest.fixture(scope="module", params=one_for(RELEASES, __name__))
 def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
     with booted(BINDS | CATALOG, request.param) as machine:
         yield Ground.on(machine)

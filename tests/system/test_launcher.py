@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.ground import BINDS, PATTERN, SECRET, STATE, UID, Ground, step
 from tests.support.machine import RELEASES, booted, missing
-from tests.support.sampling import todays
+from tests.support.selection import one_for
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not
 LONG = "echo x >> $HOME/runs; : > started; until test -e $HOME/go; do sleep 0.1; done"
 
 
-@pytest.fixture(scope="module", params=todays(RELEASES, __name__))
+@pytest.fixture(scope="module", params=one_for(RELEASES, __name__))
 def place(request: pytest.FixtureRequest) -> Iterator[Ground]:
     with booted(BINDS, request.param) as machine:
         yield Ground.on(machine)

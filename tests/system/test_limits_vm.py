@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tests.support.sampling import todays
 from tests.support.service import STATE, Service, document
 from tests.support.vm import missing, virtual
 
@@ -99,12 +98,10 @@ def a_loss_of_power_loses_nothing_that_was_acknowledged(service: Service) -> Non
 
 
 # minutes each, and the emulation of a processor takes one
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "proved",
-    todays(
-        (limits_hold_and_nobody_else_notices, a_loss_of_power_loses_nothing_that_was_acknowledged),
-        __name__,
-    ),
+    [limits_hold_and_nobody_else_notices, a_loss_of_power_loses_nothing_that_was_acknowledged],
 )
 def test_in_a_virtual_machine(service: Service, proved: Callable[[Service], None]) -> None:
     proved(service)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.machine import RELEASES, booted, missing
-from tests.support.sampling import EVERYTHING, todays
+from tests.support.selection import EVERYTHING, one_for
 from tests.support.service import SOCKET, STATE, TOKEN, Service, document
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
@@ -20,7 +20,7 @@ SHORT = 'echo "$PWD" >file'
 WAITS = "touch began; while [ ! -e go ]; do sleep 0.1; done; echo ended >file"
 
 
-@pytest.fixture(scope="module", params=todays(RELEASES, __name__))
+@pytest.fixture(scope="module", params=one_for(RELEASES, __name__))
 def service(request: pytest.FixtureRequest, deb: Path) -> Iterator[Service]:
     with booted(suite=request.param) as machine:
         yield Service.installed(machine, deb, AGENTORCH_SLOTS="4")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.machine import RELEASES, booted, missing
-from tests.support.sampling import todays
+from tests.support.selection import one_for
 from tests.support.service import STATE, Service, document
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
@@ -47,7 +47,7 @@ for kind in kinds:
 """
 
 
-@pytest.fixture(scope="module", params=todays(RELEASES, __name__))
+@pytest.fixture(scope="module", params=one_for(RELEASES, __name__))
 def service(request: pytest.FixtureRequest, deb: Path) -> Iterator[Service]:
     with booted(suite=request.param) as machine:
         yield Service.installed(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.installing import installed, started
 from tests.support.machine import RELEASES, Machine, missing
-from tests.support.sampling import todays
+from tests.support.selection import one_for
 from tests.support.service import STATE, document
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
@@ -29,7 +29,7 @@ for path in sorted(Path(sys.argv[1]).glob("artifacts/*/job.json")):
 """
 
 
-@pytest.fixture(scope="module", params=todays(RELEASES, __name__))
+@pytest.fixture(scope="module", params=one_for(RELEASES, __name__))
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     with installed(request.param, USUAL) as running:
         started(running)

@@ -11,7 +11,7 @@ import pytest
 
 import agentorch
 from tests.support.machine import RELEASES, Machine, booted, missing
-from tests.support.sampling import todays
+from tests.support.selection import one_for
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 
@@ -81,7 +81,7 @@ class Ground:
         return answer
 
 
-@pytest.fixture(scope="module", params=todays(RELEASES, __name__))
+@pytest.fixture(scope="module", params=one_for(RELEASES, __name__))
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     with booted({Path(agentorch.__file__).parent.parent: LIBRARY}, request.param) as running:
         yield running

@@ -14,7 +14,7 @@ import pytest
 from tests.support.inside import user_variables
 from tests.support.installing import TOP, installed, processes, started, starts
 from tests.support.machine import RELEASES, Machine, missing
-from tests.support.sampling import todays
+from tests.support.selection import one_for
 from tests.support.service import STATE, document
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
@@ -42,7 +42,7 @@ TAKEN_OVER = f"""! find {ENVIRONMENT} -cnewer {GENERATED} | grep -q . &&
 WATCHED_S = 20
 
 
-@pytest.fixture(scope="module", params=todays(RELEASES, __name__))
+@pytest.fixture(scope="module", params=one_for(RELEASES, __name__))
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     with installed(request.param, USUAL.decode()) as running:
         running.shell("mkdir -p /srv/empty")

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.installing import TOP, installed, processes, started, starts
 from tests.support.machine import RELEASES, Machine, missing
-from tests.support.sampling import todays
+from tests.support.selection import one_for
 from tests.support.service import STATE, document, step
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
@@ -37,7 +37,7 @@ install -m 2755 -o root -g dropping /usr/bin/tee /usr/sbin/drop
 """
 
 
-@pytest.fixture(scope="module", params=todays(RELEASES, __name__))
+@pytest.fixture(scope="module", params=one_for(RELEASES, __name__))
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     with installed(request.param, USUAL) as running:
         running.shell("mkdir -p /srv/empty")

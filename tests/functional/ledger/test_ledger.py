@@ -114,7 +114,7 @@ COUNTS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from agentorch import ledger
+from agentorch.ledger import ledger
 from tests.support.ends import attempt, job, roots_in
 roots, who = roots_in(Path(sys.argv[1])), sys.argv[3]
 sys.stdin.read()

@@ -42,7 +42,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests.support.ends import attempt, job, roots_in
-from agentorch import ledger
+from agentorch.ledger import ledger
 ledger.count_job(roots_in(Path(sys.argv[1])), job(1, "job-of-another"))
 print("counted", flush=True)
 sys.stdin.read()
@@ -149,10 +149,10 @@ def test_while_it_is_opened_and_closed_all_the_time(place: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[2])\n"
         "from tests.support.ends import attempt, job, roots_in\n"
-        "from agentorch import database, ledger\n"
+        "from agentorch.ledger import ledger\nfrom agentorch.storage import sqlite\n"
         "for n in range(1, 400):\n"
         "    ledger.count_job(roots_in(Path(sys.argv[1])), job(n), attempt(n))\n"
-        "    database.KEPT.close()\n"
+        "    sqlite.KEPT.close()\n"
     )
     argv = [sys.executable, "-c", code, str(roots.state_db.parent), str(Path(__file__).parents[3])]
     seen = []

@@ -250,11 +250,11 @@ def test_a_broken_ledger_is_said_and_what_is_left_is_written(roots: Roots, tmp_p
 WRITE = """
 import os, sys
 from pathlib import Path
-from agentorch.metrics.exposition import exposition
+from agentorch.metrics import exposition
 from agentorch.core.errors import Misconfigured
 os.setresuid(65534, 65534, 65534)
 try:
-    metrics.write(Path(sys.argv[1]), b"text")
+    exposition.write(Path(sys.argv[1]), b"text")
 except Misconfigured as problem:
     sys.exit(str(problem))
 """

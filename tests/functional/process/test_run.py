@@ -23,6 +23,9 @@ from agentorch.process.run import Limits
 from agentorch.process.watch import Seen, follow_interval_s, look_interval_s, verdict
 from tests.support.cage import Cage
 
+# where programs of a test find the cage
+SUPPORT = Path(__file__).parents[2] / "support"
+
 
 @pytest.fixture
 def cage(tmp_path: Path) -> Iterator[Cage]:
@@ -296,7 +299,7 @@ def test_the_program_dies_with_us(cage: Cage) -> None:
         "cage.run(cage.launch('stalls'), on_line=lambda line: print(line.text, flush=True))"
     )
     argv = [sys.executable, "-c", code, str(cage.directory), cage.mark]
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=Path(__file__).parent) as running:
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=SUPPORT) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == b"working\n"
         agent = _child_of(running.pid)
@@ -374,7 +377,7 @@ def test_lines_come_while_it_runs(cage: Cage) -> None:
 MEASURE = """
 import sys, time
 from pathlib import Path
-from agentorch import process
+from agentorch.process.run import run
 from cage import Cage
 cage = Cage(Path(sys.argv[1]))
 def memory():
@@ -386,7 +389,7 @@ def on_line(line):
     count += 1
     longest = max(longest, len(line.text))
 before, began = memory(), time.monotonic()
-exit_ = process.run(cage.launch(*sys.argv[2:]), cage.limits(timeout_s=60), cage.wish, on_line)
+exit_ = run(cage.launch(*sys.argv[2:]), cage.limits(timeout_s=60), cage.wish, on_line)
 print(exit_.code, count, longest, memory() - before, round(time.monotonic() - began, 2))
 """
 
@@ -397,7 +400,7 @@ def _measured(directory: Path, *argv: str) -> list[str]:
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parent,
+        cwd=SUPPORT,
     )
     return found.stdout.split()
 
@@ -459,7 +462,7 @@ def test_oom_says_so(tmp_path: Path, small_cgroup: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        cwd=Path(__file__).parent,
+        cwd=SUPPORT,
     )
     assert found.stdout.split() == ["signalled", "9", "True"]
 
