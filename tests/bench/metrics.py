@@ -74,7 +74,7 @@ def text(site: Site) -> Callable[[], float]:
 
     def tell() -> None:
         for _ in range(TOLD):
-            exposition.exposition(settings)
+            exposition.metrics_text(settings)
 
     return lambda: seconds(tell) / TOLD
 

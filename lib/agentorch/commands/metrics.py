@@ -21,11 +21,11 @@ def main(context: click.Context, *, to_stdout: bool) -> None:
     broken, and the counters are missing therefore.
     """
     settings = configured()
-    found = exposition.look(settings, datetime.now(UTC))
+    found = exposition.read_metrics(settings, datetime.now(UTC))
     path = settings.metrics_file
     if to_stdout:
         click.echo(found.text, nl=False)
-    elif not exposition.write(path, found.text):
+    elif not exposition.write_textfile(path, found.text):
         say(f"{path.parent} is not there: nothing is written (AGENTORCH_METRICS_FILE)")
     if found.problem is not None:
         say(found.problem)

@@ -111,9 +111,9 @@ class Application:
 
     def _open(self, endpoint: Endpoint) -> Answer:
         if endpoint is Endpoint.METRICS:
-            from agentorch.metrics.exposition import exposition  # noqa: PLC0415  (few ask: others start faster)
+            from agentorch.metrics.exposition import metrics_text  # noqa: PLC0415  (few ask: others start faster)
 
-            return Answer(HTTPStatus.OK, exposition(self._site.settings), PROMETHEUS)
+            return Answer(HTTPStatus.OK, metrics_text(self._site.settings), PROMETHEUS)
         trouble = self._health.problem()
         return document({"ok": True}) if trouble is None else try_again(trouble)
 

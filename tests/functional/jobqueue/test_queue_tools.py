@@ -326,5 +326,5 @@ def test_names_in_other_states_are_not_the_parked_ones(tmp_path: Path) -> None:
     settings = load(environment)
     Queue(settings.roots).prepare()
     (settings.roots.queue.state(State.PARKED) / name).touch()
-    text = exposition.look(settings, OLD + timedelta(hours=1)).text.decode()
+    text = exposition.read_metrics(settings, OLD + timedelta(hours=1)).text.decode()
     assert 'agentorch_queue_oldest_seconds{state="parked"} 3600.0' in text

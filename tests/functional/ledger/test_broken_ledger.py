@@ -85,7 +85,7 @@ def test_a_broken_ledger_is_told_in_words(roots: Roots, damage: Callable[[Path],
 def test_the_metrics_say_that_the_ledger_is_broken(roots: Roots) -> None:
     rubbish(roots.state_db)
     settings = replace(load({"AGENTORCH_ENV_FILE": "/dev/null"}), roots=roots)
-    found = exposition.look(settings, datetime.now(UTC))
+    found = exposition.read_metrics(settings, datetime.now(UTC))
     assert found.problem is not None
     assert b"agentorch_ledger_readable 0.0" in found.text
     assert b"agentorch_slots 1.0" in found.text

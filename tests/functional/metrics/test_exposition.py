@@ -26,7 +26,8 @@ from agentorch.jobqueue.slots import hold
 from agentorch.ledger import ledger, metric_families
 from agentorch.ledger.ledger import Counts
 from agentorch.ledger.metric_families import FAMILIES, Kind
-from agentorch.metrics import exposition
+from agentorch.metrics import exposition, gauges
+from agentorch.metrics.samples import counted_family
 from agentorch.storage import sqlite
 from agentorch.storage.paths import Roots
 from tests.support import prometheus
@@ -49,7 +50,7 @@ def settings_of(roots: Roots) -> Settings:
 
 
 def text_of(roots: Roots) -> str:
-    return exposition.look(settings_of(roots), NOW).text.decode()
+    return exposition.read_metrics(settings_of(roots), NOW).text.decode()
 
 
 def samples(text: str) -> dict[str, float]:
@@ -138,19 +139,19 @@ def test_a_histogram_tells_the_same_with_other_bounds() -> None:
     """What was counted with bounds that are no more is in the next one above."""
     counts: Counts = {("h", ()): {"sum": 9.0, "0.5": 1.0, "2.0": 2.0, "3.0": 4.0, "+Inf": 8.0}}
     family = metric_families.Family("h", Kind.HISTOGRAM, "", (), (1, 3))
-    found = [sample.value for sample in exposition.counted(family, counts).samples]
+    found = [sample.value for sample in counted_family(family, counts).samples]
     assert found == [1, 7, 15, 9, 15]
 
 
 def test_what_is_no_queue_file_is_no_job() -> None:
     name = str(Key(5, NOW, "job-00001"))
-    assert exposition.counted_names([name, ".tmp", "README"]) == exposition.Lying(1, NOW)
-    assert exposition.counted_names(["x~.json"]) == exposition.Lying(1, None)
-    assert exposition.counted_names([]) == exposition.Lying(0, None)
+    assert gauges.count_names([name, ".tmp", "README"]) == gauges.StateCount(1, NOW)
+    assert gauges.count_names(["x~.json"]) == gauges.StateCount(1, None)
+    assert gauges.count_names([]) == gauges.StateCount(0, None)
 
 
 def test_a_job_of_tomorrow_is_not_older_than_now() -> None:
-    assert exposition.Lying(1, NOW + timedelta(days=1)).age_s(NOW) == 0
+    assert gauges.StateCount(1, NOW + timedelta(days=1)).age_s(NOW) == 0
 
 
 # ---- as long as ever --------------------------------------------------------------------------
@@ -250,11 +251,11 @@ def test_a_broken_ledger_is_said_and_what_is_left_is_written(roots: Roots, tmp_p
 WRITE = """
 import os, sys
 from pathlib import Path
-from agentorch.metrics import exposition
+from agentorch.metrics.exposition import write_textfile
 from agentorch.core.errors import Misconfigured
 os.setresuid(65534, 65534, 65534)
 try:
-    exposition.write(Path(sys.argv[1]), b"text")
+    write_textfile(Path(sys.argv[1]), b"text")
 except Misconfigured as problem:
     sys.exit(str(problem))
 """
@@ -277,7 +278,7 @@ def test_a_write_that_fails_leaves_nothing(roots: Roots, tmp_path: Path) -> None
     path = tmp_path / "agentorch.prom"
     path.mkdir()
     with pytest.raises(IsADirectoryError):
-        exposition.write(path, b"text")
+        exposition.write_textfile(path, b"text")
     assert [found.name for found in tmp_path.iterdir()] == ["agentorch.prom"]
 
 
