@@ -157,16 +157,19 @@ class Agent(Protocol):
         """None: this agent can only be simulated here."""
 
     def command(self, request: Request) -> Command:
-        """The command line for a request. Pure."""
+        """Return the command line for a request. Pure."""
 
     def provider(self, model: str | None) -> str | None:
-        """The model provider for this model; None: it needs none. Pure."""
+        """Return the model provider for this model; None: it needs none. Pure."""
 
     def is_end(self, line: Line) -> bool:
-        """Whether the agent says with this line that it is done; it may leave now. Pure."""
+        """Return whether the agent says with this line that it is done; it may leave now. Pure."""
 
     def outcome(self, exit_: Exit, lines: Iterable[Line]) -> Outcome:
-        """What the run came to. `lines` come as they were printed, and may be read once. Pure."""
+        """Return what the run came to.
+
+        `lines` come as they were printed, and may be read once. Pure.
+        """
 
     def simulate(self, request: Request) -> Simulation:
-        """A deterministic stand-in for a run. Pure."""
+        """Return a deterministic stand-in for a run. Pure."""

@@ -23,13 +23,13 @@ _METHODS = ("command", "outcome", "simulate")
 
 
 def declared(group: str) -> tuple[EntryPoint, ...]:
-    """The entry points of a group, by name; none is loaded. An empty group has none."""
+    """Return the entry points of a group, by name; none is loaded. An empty group has none."""
     found = entry_points(group=group) if group else ()
     return tuple(sorted(found, key=lambda one: (one.name, one.value)))
 
 
 def load(point: EntryPoint) -> Agent:
-    """The agent behind an entry point. Raises Misconfigured."""
+    """Return the agent behind an entry point. Raises Misconfigured."""
     place = f"entry point {point.name} = {point.value}"
     agent = _called(place, lambda: _made(point.load()))
     problems = problems_of(agent, point.name)
@@ -47,7 +47,7 @@ def _made(found: object) -> Agent:
 
 
 def problems_of(agent: object, name: str) -> list[str]:
-    """What keeps this object from being the agent of that name. Pure."""
+    """Return what keeps this object from being the agent of that name. Pure."""
     problems = [
         f"has no {method}()" for method in _METHODS if not callable(getattr(agent, method, None))
     ]
@@ -69,7 +69,7 @@ class ForeignAgent:
     capabilities: Capabilities | None
 
     def command(self, request: Request) -> Command:
-        """Raises Misconfigured where the agent's own code fails."""
+        """Raise Misconfigured where the agent's own code fails."""
         return _called(f"agent {self.name}: command()", lambda: self.agent.command(request))
 
     def provider(self, model: str | None) -> str | None:

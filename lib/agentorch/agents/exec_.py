@@ -56,12 +56,12 @@ AGENT = ExecAgent()
 
 
 def exec_argv(script: str) -> tuple[str, ...]:
-    """The command line; a script that fails anywhere or misspells a variable fails."""
+    """Return the command line; a script that fails anywhere or misspells a variable fails."""
     return ("sh", "-eu", script)
 
 
 def exec_environment(request: Request) -> dict[str, str]:
-    """What a script may want to know, as variables."""
+    """Return what a script may want to know, as variables."""
     return {
         "AGENTORCH_JOB": request.job_id,
         "AGENTORCH_STEP": request.step_id,

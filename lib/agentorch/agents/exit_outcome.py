@@ -38,7 +38,8 @@ _NOT_RUN = {126: "can't be executed", 127: "was not found"}
 
 
 def outcome_of_exit(exit_: Exit, program: str = "the command") -> Outcome | None:
-    """What the run came to whatever it printed; None where its exit code or its output decide.
+    """Return what the run came to whatever it printed; None where its exit code or its output
+    decide.
 
     `program` names in words what was run.
     """
@@ -58,12 +59,12 @@ def outcome_of_exit(exit_: Exit, program: str = "the command") -> Outcome | None
 
 
 def left_well(exit_: Exit) -> bool:
-    """Whether the process itself ended as one that has nothing to complain about."""
+    """Return whether the process itself ended as one that has nothing to complain about."""
     return exit_.ending is Ending.LINGERED or (exit_.ending is Ending.EXITED and exit_.code == 0)
 
 
 def details(exit_: Exit) -> dict[str, int | str | None]:
-    """How the process ended, for the result's error."""
+    """Return how the process ended, for the result's error."""
     return {"ending": exit_.ending.value, "exit_code": exit_.code, "signal": exit_.signal}
 
 

@@ -45,7 +45,10 @@ class Rule:
 
 
 def classified(outcome: Outcome, agent: str, rules: Iterable[Rule]) -> Outcome:
-    """An unclassified outcome with the class that its evidence has; any other as it is. Pure."""
+    """Return an unclassified outcome with the class that its evidence has; any other as it is.
+
+    Pure.
+    """
     if outcome.error != UNCLASSIFIED:
         return outcome
     evidence = [str(line) for line in outcome.details.get("evidence", ())]
@@ -72,7 +75,7 @@ def _by(rule: Rule, outcome: Outcome, match: re.Match[str]) -> Outcome:
 
 @cache
 def rules(directory: Path | None = None) -> tuple[Rule, ...]:
-    """The rules of a directory of the administrator's, and ours. Raises Misconfigured."""
+    """Return the rules of a directory of the administrator's, and ours. Raises Misconfigured."""
     own = sorted(directory.glob("*.toml")) if directory is not None else []
     found: list[Rule] = []
     problems: list[str] = []
@@ -87,7 +90,7 @@ def rules(directory: Path | None = None) -> tuple[Rule, ...]:
 
 
 def rules_of(document: Mapping[str, Any], name: str) -> Sequence[Rule]:
-    """The rules that a document holds. Raises Misconfigured with a line a problem. Pure."""
+    """Return the rules that a document holds. Raises Misconfigured with a line a problem. Pure."""
     found: list[Rule] = []
     problems = [f"{name}: {key}: unknown key" for key in document if key != "end"]
     ends = document.get("end", [])

@@ -76,7 +76,7 @@ _STRING = re.compile(r'(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*')
 
 
 def request_bytes(request: Request) -> bytes:
-    """The request as one line of JSON."""
+    """Return the request as one line of JSON."""
     document = {
         "version": VERSION,
         "job_id": request.job_id,
@@ -102,7 +102,7 @@ def request_bytes(request: Request) -> bytes:
 
 
 def outcome(name: str, exit_: Exit, lines: Iterable[Line]) -> Outcome:
-    """What the run came to: how it ended first, then the result that it printed."""
+    """Return what the run came to: how it ended first, then the result that it printed."""
     heard = _Heard()
     for line in lines:
         if line.stream == "stdout":
@@ -186,7 +186,7 @@ class _Heard:
 
 
 def parsed(text: str) -> Any:
-    """The object on this line, None where there is none."""
+    """Return the object on this line, None where there is none."""
     if not text.lstrip().startswith("{"):
         return None
     try:
@@ -196,13 +196,13 @@ def parsed(text: str) -> Any:
 
 
 def unescaped(text: str) -> str:
-    """The beginning of a JSON string, up to its end or the last escape that is whole."""
+    """Return the beginning of a JSON string, up to its end or the last escape that is whole."""
     whole = _STRING.match(text)
     return str(json.loads(f'"{whole[0]}"')) if whole else ""
 
 
 def used(counts: Mapping[str, Any]) -> dict[str, float]:
-    """A usage line's figures. Raises ValueError with the place of what is none."""
+    """Return a usage line's figures. Raises ValueError with the place of what is none."""
     return {
         key: _amount(key, counts[key], whole=key != "cost_usd")
         for key in _AMOUNTS
@@ -220,7 +220,7 @@ def _amount(key: str, value: object, *, whole: bool) -> float:
 
 
 def resulted(result: Mapping[str, Any]) -> Outcome:
-    """A result line's outcome. Raises ValueError with the place of what is malformed."""
+    """Return a result line's outcome. Raises ValueError with the place of what is malformed."""
     status = result.get("status")
     if not isinstance(status, str) or status not in _STATUSES:
         raise ValueError(f"result.status: {str(status)[:40]!r}: expected {' or '.join(_STATUSES)}")

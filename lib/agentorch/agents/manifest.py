@@ -65,12 +65,14 @@ class ManifestAgent:
 
 
 def read(path: Path) -> ManifestAgent:
-    """The agent that a manifest describes. Raises Misconfigured with a line a problem."""
+    """Return the agent that a manifest describes. Raises Misconfigured with a line a problem."""
     return agent_of(toml_tables.read(path), path)
 
 
 def agent_of(document: Mapping[str, object], path: Path) -> ManifestAgent:
-    """The agent that these keys describe; `path` is for messages and the default name. Pure."""
+    """Return the agent that these keys describe; `path` is for messages and the default name.
+    Pure.
+    """
     problems = [f"{path}: {key}: unknown key" for key in document if key not in _KEYS]
     found: dict[str, object] = {"name": path.stem}
     for key, reader in _KEYS.items():

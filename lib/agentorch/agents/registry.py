@@ -45,7 +45,9 @@ class Registry:
         return tuple(sorted({*BUILT_IN, *self._manifests[0], *self._points[0]}))
 
     def abilities(self) -> Mapping[str, Abilities]:
-        """What each agent takes, by name; ALLOWED_MODELS instead of the adapter's own models."""
+        """Return what each agent takes, by name; ALLOWED_MODELS instead of the adapter's own
+        models.
+        """
         return {name: self._abilities(name) for name in self.names()}
 
     def _abilities(self, name: str) -> Abilities:
@@ -57,7 +59,7 @@ class Registry:
         return replace(known, models=listed) if listed and known is not ANYTHING else known
 
     def get(self, name: str) -> Agent:
-        """The agent of this name. Raises Invalid: unknown, or Misconfigured: broken."""
+        """Return the agent of this name. Raises Invalid: unknown, or Misconfigured: broken."""
         if name in BUILT_IN:
             return _built_in(BUILT_IN[name])
         agents, problems = self._manifests
@@ -68,7 +70,7 @@ class Registry:
         raise Invalid([_unknown(name, self.names()), *(one for one in problems if name in one)])
 
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with manifests and entry points; loads them all."""
+        """Return what is wrong with manifests and entry points; loads them all."""
         points, clashes = self._points
         broken: list[str] = []
         for name in points:
@@ -121,7 +123,7 @@ class Registry:
 
 
 def load(settings: Settings) -> Registry:
-    """The registry; nothing is read yet."""
+    """Return the registry; nothing is read yet."""
     return Registry(settings)
 
 

@@ -15,7 +15,9 @@ DIRECTORY = "agentorch-simulated"
 
 
 def simulate(request: Request) -> Simulation:
-    """What the agent of this request would do, as far as that can be told without it. Pure."""
+    """Return what the agent of this request would do, as far as that can be told without it.
+    Pure.
+    """
     path = None if reads_only(request.role) else f"{DIRECTORY}/{request.step_id}.md"
     files = {} if path is None else {path: _note(request).encode("utf-8", "replace")}
     change = "changed nothing" if path is None else f"wrote {path}"

@@ -57,7 +57,7 @@ class _Lying:
 
 
 def export(queue: Queue, word: str, write: Write, *, workspace: bool) -> Exported:
-    """Writes the archive of a job. Raises Refused where somebody works on it, or begins to."""
+    """Write the archive of a job. Raises Refused where somebody works on it, or begins to."""
     first = find(queue, word)
     with deciding(queue.roots.artifacts(first.job.job_id)):
         found = find(queue, first.job.job_id)
@@ -102,7 +102,9 @@ def _walked(queue: Queue, job_id: str, *, workspace: bool) -> Iterator[_Lying]:
 
 
 def _sorted_out(found: Iterator[_Lying]) -> tuple[list[_Lying], list[LeftOut]]:
-    """What goes in, parents first, and what does not; what is ours alone is not mentioned."""
+    """Return what goes in, parents first, and what does not; what is ours alone is not
+    mentioned.
+    """
     goes: list[_Lying] = []
     left_out: list[LeftOut] = []
     for one in sorted(found, key=lambda lying: os.fsencode(lying.path)):
@@ -141,7 +143,7 @@ def _kind(status: os.stat_result) -> Kind | None:
 def _manifest(
     found: Found, lying: list[_Lying], left_out: list[LeftOut]
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest, and where on the disk the content of each file in it is."""
+    """Return the manifest, and where on the disk the content of each file in it is."""
     assert found.state is not None
     sources: dict[str, bytes] = {}
     known: dict[tuple[int, int], str] = {}
@@ -198,7 +200,7 @@ def _write(manifest: Manifest, sources: dict[str, bytes], write: Write) -> None:
 
 
 def _copy(entry: Entry, disk: bytes, write: Write) -> None:
-    """Writes a file's content. Raises Refused where it is not what the manifest says by now."""
+    """Write a file's content. Raises Refused where it is not what the manifest says by now."""
     digest, left = hashlib.sha256(), entry.header.size
     try:
         for piece in _pieces(disk):

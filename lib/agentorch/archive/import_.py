@@ -67,13 +67,13 @@ class _Arriving:
     workspace: WorkspacePaths
 
     def at(self, path: str) -> Path:
-        """Where an entry of the archive belongs."""
+        """Return where an entry of the archive belongs."""
         top, _, rest = path.partition("/")
         root = self.artifacts if top == ARTIFACTS else self.workspace
         return root.directory / rest if rest else root.directory
 
     def remove(self) -> None:
-        """Takes it all away."""
+        """Take it all away."""
         remove(self.artifacts.directory)
         remove(self.workspace.directory)
 
@@ -81,7 +81,7 @@ class _Arriving:
 def bring(
     queue: Queue, file: Readable, problems: Problems, now: datetime, *, floor_bytes: int = 0
 ) -> Brought:
-    """Takes the job of an archive: to done/ or failed/ where it had ended, else to held/.
+    """Take the job of an archive: to done/ or failed/ where it had ended, else to held/.
 
     `problems` are what the server has against a job that may run here. Durable when it returns.
     Raises Invalid where the archive is not as it was written, Duplicate where the id is taken,
@@ -114,7 +114,7 @@ def _refuse_taken(queue: Queue, job_id: str) -> None:
 
 @contextmanager
 def _unpacking(queue: Queue) -> Iterator[tuple[Path, _Arriving]]:
-    """A file in incoming/, locked, and what lies beside it.
+    """Return a file in incoming/, locked, and what lies beside it.
 
     All of it is gone when anything is raised before the id is owned; what is behind that is left to
     recovery.
@@ -172,7 +172,7 @@ def _make(tape: Tape, entry: Entry, arriving: _Arriving) -> None:
 
 
 def _write(tape: Tape, path: Path, mode: int, size: int, *, sync: bool) -> str:
-    """Writes a file and tells its hash; where it holds nothing but zeros, it gets a hole."""
+    """Write a file and tell its hash; where it holds nothing but zeros, it gets a hole."""
     digest = hashlib.sha256()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, mode), "wb") as file:
@@ -197,7 +197,7 @@ def _link(header: Header, arriving: _Arriving) -> None:
 
 
 def _shut(manifest: Manifest, arriving: _Arriving) -> None:
-    """Gives the work tree's entries their permissions, the deepest first."""
+    """Give the work tree's entries their permissions, the deepest first."""
     modes = {
         os.fsencode(entry.header.path): entry.header.mode
         for entry in manifest.entries
@@ -225,7 +225,7 @@ def _place(manifest: Manifest, arriving: _Arriving, now: datetime) -> None:
 
 
 def _replant(directory: Path) -> None:
-    """Gives the objects that came a repository of our making."""
+    """Give the objects that came a repository of our making."""
     if not directory.exists():
         return
     came = directory.with_name("history.came")
@@ -248,7 +248,7 @@ def _restart(path: Path) -> None:
 
 
 def _own(queue: Queue, job_id: str, incoming: Path, arriving: _Arriving) -> None:
-    """Makes it all durable, and takes the id. Raises Duplicate where somebody was quicker."""
+    """Make it all durable, and take the id. Raises Duplicate where somebody was quicker."""
     job = arriving.artifacts.job
     with incoming.open("wb") as file:
         file.write(job.read_bytes())
@@ -267,7 +267,7 @@ def _own(queue: Queue, job_id: str, incoming: Path, arriving: _Arriving) -> None
 
 
 def _complete(queue: Queue, incoming: Path, job_id: str) -> tuple[Job, State]:
-    """What is left to do when the id is owned; it may have been begun. Durable on return."""
+    """Return what is left to do when the id is owned; it may have been begun. Durable on return."""
     atomic.sync_directory(queue.roots.artifacts_root)
     _, came = queue.roots.arriving(incoming.name)
     workspace = queue.roots.workspace(job_id).directory
@@ -284,7 +284,7 @@ def _complete(queue: Queue, incoming: Path, job_id: str) -> tuple[Job, State]:
 
 
 def state_of(artifacts: ArtifactPaths) -> State:
-    """Where a job belongs that was imported."""
+    """Return where a job belongs that was imported."""
     known = JobArtifacts(artifacts).told_state()
     if artifacts.hold.exists() or known is None:
         return State.HELD
@@ -320,7 +320,9 @@ def _recover(queue: Queue, path: Path) -> None:
 
 
 def _owned(queue: Queue, path: Path, found: os.stat_result) -> str | None:
-    """The id that a dead import owns and did not queue; None: it owns none, or has queued it."""
+    """Return the id that a dead import owns and did not queue; None: it owns none, or has queued
+    it.
+    """
     if found.st_nlink != 2:
         return None
     try:

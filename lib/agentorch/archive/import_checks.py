@@ -34,7 +34,7 @@ _ODD = (KeyError, TypeError, ValueError, AttributeError)
 def check(
     manifest: Manifest, artifacts: ArtifactPaths, workspace: WorkspacePaths, problems: Problems
 ) -> None:
-    """Raises Invalid with everything that is wrong with the documents of a job.
+    """Raise Invalid with everything that is wrong with the documents of a job.
 
     `problems` are what the server has against a job that may run here; one that has ended is not
     asked for more than to be a job.
@@ -57,7 +57,7 @@ def _raise(problems: Sequence[str]) -> None:
 
 
 def _read(path: Path) -> Any:
-    """A document of the archive, None where there is none. Raises Invalid."""
+    """Return a document of the archive, None where there is none. Raises Invalid."""
     try:
         document = parse(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -169,5 +169,7 @@ def _objects(record: Record) -> Iterator[object]:
 
 
 def _are_objects(names: Any) -> bool:
-    """Whether these could be names of git's objects, and nothing that git takes for an option."""
+    """Return whether these could be names of git's objects, and nothing that git takes for an
+    option.
+    """
     return all(isinstance(name, str) and _OBJECT.fullmatch(name) for name in names)

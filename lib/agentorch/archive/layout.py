@@ -78,7 +78,7 @@ class Manifest:
         return Header(NAME, Kind.FILE, 0o640, len(self.encoded()))
 
     def encoded(self) -> bytes:
-        """The same for the same job, whoever exports it and when."""
+        """Return the same for the same job, whoever exports it and when."""
         document = {
             "schema_version": _SCHEMA_VERSION,
             "kind": "export",
@@ -104,7 +104,7 @@ def _encoded(entry: Entry) -> dict[str, object]:
 
 
 def manifest_of(content: bytes) -> Manifest:
-    """The manifest, every name in it checked. Raises Invalid with the first problem."""
+    """Return the manifest, every name in it checked. Raises Invalid with the first problem."""
     try:
         document = json.loads(content)
         state = State(document["state"])
@@ -124,7 +124,7 @@ def manifest_of(content: bytes) -> Manifest:
 
 
 def _entry(document: Mapping[str, Any]) -> Entry:
-    """Raises KeyError, TypeError or ValueError."""
+    """Raise KeyError, TypeError or ValueError."""
     kind, path, mode = Kind(document["kind"]), document["path"], document["mode"]
     size, target = document.get("bytes", 0), document.get("target", "")
     sha256 = document.get("sha256", "")
@@ -175,7 +175,7 @@ def _where_not(header: Header, known: Mapping[str, Kind]) -> str | None:
 
 
 def is_plain(path: str) -> bool:
-    """Whether a path is relative, goes down only, and can be a path. Pure."""
+    """Return whether a path is relative, goes down only, and can be a path. Pure."""
     encoded = encoded_name(path)
     return (
         encoded is not None
@@ -186,7 +186,7 @@ def is_plain(path: str) -> bool:
 
 
 def encoded_name(text: str) -> bytes | None:
-    """A name as bytes; None where it can be none: a NUL, half a character. Pure."""
+    """Return a name as bytes; None where it can be none: a NUL, half a character. Pure."""
     try:
         encoded = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -195,7 +195,7 @@ def encoded_name(text: str) -> bytes | None:
 
 
 def may_hold(path: str, kind: Kind) -> bool:
-    """Whether an archive has such an entry. Pure."""
+    """Return whether an archive has such an entry. Pure."""
     top, _, rest = path.partition("/")
     if not rest:
         return kind is Kind.DIRECTORY and top in (ARTIFACTS, WORKSPACE)
@@ -212,13 +212,17 @@ def may_hold(path: str, kind: Kind) -> bool:
 
 
 def tree_of(path: str) -> str:
-    """The tree that an entry belongs to: all artifacts are one, each part of a workspace is."""
+    """Return the tree that an entry belongs to: all artifacts are one, each part of a workspace
+    is.
+    """
     top, *below = path.split("/", 2)
     return top if top == ARTIFACTS else "/".join([top, *below[:1]])
 
 
 def stays(path: str, target: str) -> bool:
-    """Whether a symlink's text, read from where it lies, names something in its tree. Pure."""
+    """Return whether a symlink's text, read from where it lies, names something in its tree.
+    Pure.
+    """
     encoded = encoded_name(target)
     if not encoded or encoded.startswith(b"/") or len(encoded) > MAX_PATH_BYTES:
         return False

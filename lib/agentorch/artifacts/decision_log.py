@@ -34,7 +34,9 @@ from agentorch.storage.paths import ArtifactPaths
 
 @contextlib.contextmanager
 def deciding(paths: ArtifactPaths) -> Iterator[None]:
-    """Nobody else decides on this job meanwhile. The others wait, and then see what was decided.
+    """Return nobody else decides on this job meanwhile.
+
+    The others wait, and then see what was decided.
 
     Raises UnknownJob where its artifacts are gone by now.
     """
@@ -49,7 +51,7 @@ def deciding(paths: ArtifactPaths) -> Iterator[None]:
 def record(
     paths: ArtifactPaths, what: str, now: datetime, by: Mapping[str, Any], **more: Any
 ) -> None:
-    """Appends a decision; durable when it returns."""
+    """Append a decision; durable when it returns."""
     line = {"when": rfc3339(now), "who": dict(by), "what": what, **more}
     atomic.append_line(
         paths.decisions, json.dumps(line, ensure_ascii=False).encode("utf-8", "replace")
@@ -77,7 +79,7 @@ def _is_decision(line: Any) -> bool:
 
 
 def who() -> dict[str, Any]:
-    """Who runs this: the user who became root or the service user, where sudo names one."""
+    """Return who runs this: the user who became root or the service user, where sudo names one."""
     named = os.environ.get("SUDO_UID", "")
     uid = int(named) if named.isascii() and named.isdigit() else os.getuid()
     try:
@@ -88,7 +90,7 @@ def who() -> dict[str, Any]:
 
 
 def name_of(by: Mapping[str, Any]) -> str:
-    """Who that is, for people: a name, or the hash of a token. Pure."""
+    """Return who that is, for people: a name, or the hash of a token. Pure."""
     return str(by.get("name") or by.get("token") or "somebody")
 
 
@@ -109,20 +111,21 @@ _TOLD = {
 
 
 def told(line: Mapping[str, Any]) -> str:
-    """A decision in words: who, what and when. Pure."""
+    """Return a decision in words: who, what and when. Pure."""
     what = str(line["what"])
     return f"{name_of(line['who'])} {_TOLD.get(what, what)} at {line['when']}"
 
 
 def rejection(line: Mapping[str, Any]) -> Finish:
-    """The end of a job that was rejected in this line. Pure."""
+    """Return the end of a job that was rejected in this line. Pure."""
     words = f"rejected by {name_of(line['who'])}"
     comment = one_line(str(line["comment"]))
     return Finish(Status.FAILED, "rejected", f"{words}: {comment}" if comment else words)
 
 
 def shown(paths: ArtifactPaths) -> str:
-    """The SHA-256 (hex) of what there is to be seen of a job: the same until something changes.
+    """Return the SHA-256 (hex) of what there is to be seen of a job: the same until something
+    changes.
 
     That is the job as it is by now, its state, and its result, report and patch.
     """
@@ -134,7 +137,7 @@ def shown(paths: ArtifactPaths) -> str:
 
 
 def hashed(path: Path) -> str:
-    """The SHA-256 (hex) of a file, `-` where there is none."""
+    """Return the SHA-256 (hex) of a file, `-` where there is none."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -160,6 +163,6 @@ def mark(marker: Path, by: Mapping[str, Any] | None, reason: str, now: datetime)
 
 
 def unmark(marker: Path) -> None:
-    """Takes a marker away; durable when it returns."""
+    """Take a marker away; durable when it returns."""
     marker.unlink(missing_ok=True)
     atomic.sync_directory(marker.parent)

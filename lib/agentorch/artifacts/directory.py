@@ -70,7 +70,7 @@ class JobState:
     records: Mapping[str, StepRecord] = field(default_factory=dict)
 
     def record(self, step_id: str, **changes: Any) -> JobState:
-        """The same with some of a step's record changed."""
+        """Return the same with some of a step's record changed."""
         changed = replace(self.records.get(step_id, StepRecord()), **changes)
         return replace(self, records={**self.records, step_id: changed})
 
@@ -82,28 +82,28 @@ class JobArtifacts:
         self.paths = paths
 
     def read_state(self) -> JobState | None:
-        """What state.json says; None where the job was never claimed. Raises Damaged."""
+        """Return what state.json says; None where the job was never claimed. Raises Damaged."""
         document = read_json(self.paths.state)
         return None if document is None else understood(self.paths.state, document, state_of)
 
     def told_state(self) -> Document | None:
-        """The document of `read_state`."""
+        """Return the document of `read_state`."""
         document = read_json(self.paths.state)
         if document is not None:
             understood(self.paths.state, document, state_of)
         return document
 
     def write_state(self, job: Job, state: JobState) -> None:
-        """Replaces state.json; durable when it returns."""
+        """Replace state.json; durable when it returns."""
         atomic.replace_json(self.paths.state, state_document(job, state))
 
     def read_context(self, job: Job) -> tuple[Mapping[str, Any], ...]:
-        """The conversation so far: context.json, or the job's own window at the start."""
+        """Return the conversation so far: context.json, or the job's own window at the start."""
         document = read_json(self.paths.context)
         return job.context_window if document is None else tuple(document["messages"])
 
     def read_base(self) -> str | None:
-        """The commit that the workspace was made from, None before it was made."""
+        """Return the commit that the workspace was made from, None before it was made."""
         document = read_json(self.paths.base)
         return None if document is None else str(document["commit"])
 
@@ -116,27 +116,27 @@ class JobArtifacts:
         return read_json(self.paths.context)
 
     def write_context(self, document: Document) -> None:
-        """Replaces context.json; durable when it returns."""
+        """Replace context.json; durable when it returns."""
         atomic.replace_json(self.paths.context, document)
 
     def next_attempt(self, step_id: str, last: int) -> int:
-        """A number above `last` that no attempt of the step has used."""
+        """Return a number above `last` that no attempt of the step has used."""
         number = last + 1
         while self.paths.step(step_id).attempt(number).directory.exists():
             number += 1
         return number
 
     def attempt_result(self, step_id: str, attempt: int) -> Document | None:
-        """How an attempt ended, None while it has no result."""
+        """Return how an attempt ended, None while it has no result."""
         return read_json(self.paths.step(step_id).attempt(attempt).result)
 
     def attempt_end(self, step_id: str, attempt: int) -> Document | None:
-        """How an attempt's unit ended; None where it had none, or nobody could record it."""
+        """Return how an attempt's unit ended; None where it had none, or nobody could record it."""
         return read_json(self.paths.step(step_id).attempt(attempt).end)
 
     def succeeded(self, job: Job) -> list[Document]:
-        """The results of the steps that succeeded, or that a human took as they are, in the order
-        in which they ended.
+        """Return the results of the steps that succeeded, or that a human took as they are, in the
+        order in which they ended.
         """
         state = self.read_state()
         taken = {} if state is None else {n: s.accepted for n, s in state.progress.steps.items()}
@@ -159,21 +159,21 @@ class JobArtifacts:
         atomic.replace(paths.allowance, atomic.encode(asdict(allowance)), last=False)
 
     def read_allowance(self, step_id: str, attempt: int) -> Allowance:
-        """What an attempt may cost."""
+        """Return what an attempt may cost."""
         document = read_json(self.paths.step(step_id).attempt(attempt).allowance)
         return Allowance() if document is None else Allowance(**document)
 
     def step_results(self, job: Job) -> list[Document]:
-        """The published results of the job's steps, in their order."""
+        """Return the published results of the job's steps, in their order."""
         found = (read_json(self.paths.step(step.step_id).latest.result) for step in job.steps)
         return [result for result in found if result is not None]
 
     def read_patch(self) -> bytes:
-        """The job's patch as an earlier end left it, empty where there was none."""
+        """Return the job's patch as an earlier end left it, empty where there was none."""
         return read_bytes(self.paths.patch)
 
     def publish_step(self, step_id: str, attempt: int) -> None:
-        """Makes an attempt's files the step's, result last; durable when it returns."""
+        """Make an attempt's files the step's, result last; durable when it returns."""
         step = self.paths.step(step_id)
         publish(step.attempt(attempt).directory, step.directory)
 
@@ -205,7 +205,7 @@ class JobArtifacts:
 
 
 def publish(source: Path, directory: Path) -> None:
-    """Makes the files of an attempt those of a directory, result last; durable."""
+    """Make the files of an attempt those of a directory, result last; durable."""
     for name in STEP_FILES:
         if (source / name).exists():
             atomic.link(source / name, directory / name)
@@ -225,7 +225,7 @@ def step_result(
     change_status: str | None = None,
     secrets_check: str | None = None,
 ) -> Document:
-    """A step's result.json (contracts/result.schema.json). Pure."""
+    """Return a step's result.json (contracts/result.schema.json). Pure."""
     directory = f"steps/{step.step_id}"
     error = None
     if outcome.error is not None:
@@ -281,7 +281,7 @@ def job_result(
     summary: str,
     now: str,
 ) -> Document:
-    """The job's result.json (contracts/result.schema.json). Pure."""
+    """Return the job's result.json (contracts/result.schema.json). Pure."""
     changes = {step.get("change_status") for step in steps}
     checks = {step.get("secrets_check") for step in steps}
     return {
@@ -311,7 +311,9 @@ def job_result(
 
 
 def summed(steps: list[Document]) -> Document:
-    """The metrics of several results: of peaks the highest, else the sum of what is known."""
+    """Return the metrics of several results: of peaks the highest, else the sum of what is
+    known.
+    """
     total: Document = {}
     for step in steps:
         for name, value in step.get("metrics", {}).items():
@@ -326,7 +328,7 @@ def _quoted(text: str) -> str:
 
 
 def state_document(job: Job, state: JobState) -> Document:
-    """A job's state as state.json has it. Pure."""
+    """Return a job's state as state.json has it. Pure."""
     return {
         "job_id": state.job_id,
         "status": state.status,
@@ -371,7 +373,7 @@ _PROGRESS = ("attempt", "tries", "visits", "base", "first", "resumes", "parks", 
 
 
 def state_of(document: Document) -> JobState:
-    """What a state.json says. Pure."""
+    """Return what a state.json says. Pure."""
     steps = document["steps"]
     progress = {
         name: StepProgress(_phase(step["status"]), **{part: step[part] for part in _PROGRESS})

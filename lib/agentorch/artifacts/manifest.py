@@ -71,7 +71,7 @@ class Verified:
 
 
 def keep(roots: Roots, result: Mapping[str, Any], ends: int, state: bytes) -> None:
-    """Writes the record of a job that is about to have this result and this state.json.
+    """Write the record of a job that is about to have this result and this state.json.
 
     Its name is not durable until the directory is synced, as it is after state.json. A signature
     that can't be made stops no job: whoever verifies it finds none.
@@ -87,7 +87,7 @@ def keep(roots: Roots, result: Mapping[str, Any], ends: int, state: bytes) -> No
 
 
 def canonical(document: Document) -> bytes:
-    """A record as bytes: sorted, so the same run gives the same. Pure."""
+    """Return a record as bytes: sorted, so the same run gives the same. Pure."""
     return json.dumps(document, ensure_ascii=True, indent=1, sort_keys=True).encode() + b"\n"
 
 
@@ -175,7 +175,7 @@ def _told(path: Path, known: dict[tuple[int, int], Document]) -> Document:
 
 
 def _opened(path: Path) -> int | None:
-    """A descriptor; None where it is a link, a socket, or gone: no file, at any rate."""
+    """Return a descriptor; None where it is a link, a socket, or gone: no file, at any rate."""
     try:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except PermissionError:
@@ -200,7 +200,7 @@ def _entry(content: bytes) -> Document:
 
 
 def is_due(paths: ArtifactPaths) -> bool:
-    """Whether the job has ended, so that there should be a record.
+    """Return whether the job has ended, so that there should be a record.
 
     Only what state.json says plainly is believed to the contrary: it may be what was altered.
     """
@@ -211,7 +211,7 @@ def is_due(paths: ArtifactPaths) -> bool:
 
 
 def verify(paths: ArtifactPaths, allowed: Path | None) -> Verified:
-    """Holds a job that has ended against its record.
+    """Hold a job that has ended against its record.
 
     `allowed` is a file of who may sign: with one, a record that none of them signed is a finding.
     """
@@ -255,7 +255,7 @@ def _with(files: Document, name: str, hash_: str | None) -> Document:
 
 
 def _edits(lines: bytes) -> tuple[str, ...]:
-    """The hashes of the documents that decisions made of a job, oldest first."""
+    """Return the hashes of the documents that decisions made of a job, oldest first."""
     found = []
     for line in map(_json, lines.splitlines()):
         match line:
@@ -268,7 +268,7 @@ def _edits(lines: bytes) -> tuple[str, ...]:
 
 
 def compared(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[Finding]:
-    """What differs, sorted by path. Pure."""
+    """Yield what differs, sorted by path. Pure."""
     for path in sorted(recorded.keys() | found.keys()):
         if path not in found:
             yield Finding(Word.MISSING, path)
@@ -301,7 +301,7 @@ def _signed(
 
 
 def _parsed(content: bytes) -> Document | None:
-    """The record; None where it is none. Only what is looked at is checked."""
+    """Return the record; None where it is none. Only what is looked at is checked."""
     document = _json(content)
     match document:
         case {
@@ -315,7 +315,7 @@ def _parsed(content: bytes) -> Document | None:
 
 
 def _json(content: bytes) -> object:
-    """What somebody else may have written; None where it is no JSON."""
+    """Return what somebody else may have written; None where it is no JSON."""
     try:
         return json.loads(content)
     except (ValueError, RecursionError):

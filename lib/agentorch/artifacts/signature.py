@@ -26,12 +26,12 @@ def sign_argv(key: Path) -> list[str]:
 
 
 def principals_argv(allowed: Path, signature: Path) -> list[str]:
-    """Whose key a signature was made with, of those that are allowed to. Pure."""
+    """Return whose key a signature was made with, of those that are allowed to. Pure."""
     return ["ssh-keygen", "-Y", "find-principals", "-f", str(allowed), "-s", str(signature)]
 
 
 def verify_argv(allowed: Path, signature: Path, name: str) -> list[str]:
-    """Whether standard input was signed by somebody who is allowed to. Pure."""
+    """Return whether standard input was signed by somebody who is allowed to. Pure."""
     return [
         *("ssh-keygen", "-Y", "verify", "-f", str(allowed), "-I", name),
         *("-n", NAMESPACE, "-s", str(signature)),
@@ -39,12 +39,12 @@ def verify_argv(allowed: Path, signature: Path, name: str) -> list[str]:
 
 
 def fits_argv(signature: Path) -> list[str]:
-    """Whether standard input was signed by anybody at all. Pure."""
+    """Return whether standard input was signed by anybody at all. Pure."""
     return ["ssh-keygen", "-Y", "check-novalidate", "-n", NAMESPACE, "-s", str(signature)]
 
 
 def sign(key: Path, content: bytes) -> bytes:
-    """The signature of `content`. Raises NotSigned."""
+    """Return the signature of `content`. Raises NotSigned."""
     signature = _answer(sign_argv(key), content)
     if not signature.startswith(b"-----BEGIN SSH SIGNATURE-----"):
         raise NotSigned(f"{key}: ssh-keygen gave no signature")
@@ -52,7 +52,7 @@ def sign(key: Path, content: bytes) -> bytes:
 
 
 def signer(content: bytes, signature: bytes, allowed: Path | None) -> str:
-    """Who signed `content`, as ssh-keygen names them and the key. Raises NotSigned.
+    """Return who signed `content`, as ssh-keygen names them and the key. Raises NotSigned.
 
     Without `allowed`, a file of who may sign (ssh-keygen(1), ALLOWED SIGNERS), anybody may.
     """
@@ -75,7 +75,7 @@ def _named(answer: bytes) -> str:
 
 
 def _answer(argv: Sequence[str], given: bytes) -> bytes:
-    """What ssh-keygen prints. Raises NotSigned, with what it says, where it fails."""
+    """Return what ssh-keygen prints. Raises NotSigned, with what it says, where it fails."""
     try:
         done = subprocess.run(
             argv,

@@ -23,7 +23,7 @@ from agentorch.preflight.credentials import credential
 
 
 def admit(settings: Settings, agents: Registry, attempt: Attempt, now: datetime) -> Admitted:
-    """Whether an attempt may begin, and what it may cost; that is reserved then, durably.
+    """Return whether an attempt may begin, and what it may cost; that is reserved then, durably.
 
     Raises TryAgain where the disk can't take it now.
     """
@@ -34,7 +34,7 @@ def admit(settings: Settings, agents: Registry, attempt: Attempt, now: datetime)
 
 
 def ask_of(settings: Settings, agents: Registry, attempt: Attempt) -> Ask | None:
-    """What an attempt asks; None where it can't cost anything.
+    """Return what an attempt asks; None where it can't cost anything.
 
     What is wrong with an agent is no matter of money: its attempt says it.
     """
@@ -63,7 +63,7 @@ def ask_of(settings: Settings, agents: Registry, attempt: Attempt) -> Ask | None
 
 
 def _login(settings: Settings, agent: Agent, provider: str, project_id: str | None) -> str | None:
-    """The login that the agent will use, None where it has a key or nobody can tell."""
+    """Return the login that the agent will use, None where it has a key or nobody can tell."""
     if agent.capabilities is None:
         return None
     try:

@@ -70,24 +70,26 @@ class WayOut:
     login: str | None = None
 
     def credential(self, account: Account | None) -> str | None:
-        """What the agent was let in with at its provider's; None where that is not known."""
+        """Return what the agent was let in with at its provider's; None where that is not known."""
         if self.login is not None or account is None or self.endpoint is None:
             return self.login
         return account.providers.get(self.endpoint.provider)
 
     @property
     def pass_fds(self) -> tuple[int, ...]:
-        """What the relay inherits."""
+        """Return what the relay inherits."""
         return () if self.listener is None else (self.listener.fileno(),)
 
     def around(self, argv: Sequence[str]) -> tuple[str, ...]:
-        """The command line that runs `argv` with the relay beside it."""
+        """Return the command line that runs `argv` with the relay beside it."""
         if self.path is None:
             return tuple(argv)
         return relay_argv(BROKER if self.confined else self.path, self.listener, argv)
 
     def account(self) -> Account | None:
-        """What the broker counted for this attempt; None where there is none, or it is gone."""
+        """Return what the broker counted for this attempt; None where there is none, or it is
+        gone.
+        """
         if self.path is None:
             return None
         try:
@@ -97,7 +99,7 @@ class WayOut:
 
 
 def relay_argv(path: Path, listener: socket.socket | None, argv: Sequence[str]) -> tuple[str, ...]:
-    """The relay's command line around another."""
+    """Return the relay's command line around another."""
     where = ("--port", str(PORT))
     if listener is not None:
         where = ("--listen-fd", str(listener.fileno()))
@@ -114,7 +116,8 @@ def relay_argv(path: Path, listener: socket.socket | None, argv: Sequence[str]) 
 
 @functools.cache  # what is made visible in the sandbox is what is run there
 def relay_program() -> Path:
-    """The relay's file as it is run: compiled, where Python has kept that for this very source.
+    """Return the relay's file as it is run: compiled, where Python has kept that for this very
+    source.
 
     Else it is compiled at every start, which takes more than all else that it does there.
     """
@@ -129,13 +132,13 @@ def relay_program() -> Path:
 
 
 def compiled_head(mtime: float, size: int) -> bytes:
-    """How a compiled file of a source of this time and size begins (PEP 552). Pure."""
+    """Return how a compiled file of a source of this time and size begins (PEP 552). Pure."""
     words = (0, int(mtime), size)
     return MAGIC_NUMBER + b"".join((word & 0xFFFFFFFF).to_bytes(4, "little") for word in words)
 
 
 def python() -> str:
-    """This Python, by the name under which the sandbox shows it."""
+    """Return this Python, by the name under which the sandbox shows it."""
     return os.path.realpath(sys.executable)
 
 
@@ -143,7 +146,8 @@ def python() -> str:
 def way_out(
     settings: Settings, attempt: Attempt, agent: Agent, place: Place, home: Path, token: str
 ) -> Iterator[WayOut]:
-    """The way out of an attempt, gone with its grant on return; `token` is then worth nothing.
+    """Return the way out of an attempt, gone with its grant on return; `token` is then worth
+    nothing.
 
     Raises StepEnded without a broker or a credential, and Misconfigured where a file is not as it
     should be.
@@ -181,12 +185,12 @@ def way_out(
 
 
 def model_of(settings: Settings, attempt: Attempt) -> str | None:
-    """The model that a step asks for, else the server's for its agent, else None."""
+    """Return the model that a step asks for, else the server's for its agent, else None."""
     return attempt.step.model or settings.agent_models.get(attempt.step.agent)
 
 
 def _broker(stack: contextlib.ExitStack, settings: Settings, place: Place) -> tuple[Path, Path]:
-    """The broker's socket, and the directory of its grants."""
+    """Return the broker's socket, and the directory of its grants."""
     if settings.broker_socket is not None:
         return _of_server(settings.broker_socket)
     _check_tables(settings)
@@ -221,7 +225,7 @@ def _check_tables(settings: Settings) -> None:
 
 
 def _granted(settings: Settings, grants: Path, grant: Grant, token: str) -> Path:
-    """Writes the grant; with the server's broker, those that killed steps left go."""
+    """Write the grant; with the server's broker, those that killed steps left go."""
     if settings.broker_socket is None:
         return client.write_grant(grants, grant, token)
     try:
@@ -244,7 +248,7 @@ def _listener(stack: contextlib.ExitStack, policy: Effective) -> socket.socket |
 def _grant(
     attempt: Attempt, provider: str | None, hosts: Sequence[tuple[str, int]], allowance: Allowance
 ) -> Grant:
-    """The grant; what limits it is the allowance, which knows the step's own cap as well.
+    """Return the grant; what limits it is the allowance, which knows the step's own cap as well.
 
     An attempt that nobody admitted (a step that is run by hand) has that cap alone.
     """
@@ -271,7 +275,9 @@ def _grant(
 def _credential(
     settings: Settings, attempt: Attempt, agent: Agent, provider: str | None
 ) -> Credential:
-    """What the agent has; one with a key that is hidden is let go on, the broker says the rest."""
+    """Return what the agent has; one with a key that is hidden is let go on, the broker says the
+    rest.
+    """
     capabilities = agent.capabilities
     assert capabilities is not None
     found = credential(settings, agent.name, capabilities, provider, attempt.job.project_id)
@@ -295,7 +301,7 @@ def _seed(settings: Settings, agent: Agent, home: Path) -> None:
 
 
 def forget(agent: Agent, home: Path) -> None:
-    """Takes the login out of HOME again: what is kept of a job holds no credential."""
+    """Take the login out of HOME again: what is kept of a job holds no credential."""
     capabilities = agent.capabilities
     for name in () if capabilities is None else capabilities.login_files:
         try:
@@ -307,7 +313,7 @@ def forget(agent: Agent, home: Path) -> None:
 
 
 def forget_all(agents: Registry, job: Job, paths: WorkspacePaths) -> None:
-    """Removes what attempts that were killed left of their ways out: sockets, grants, logins."""
+    """Remove what attempts that were killed left of their ways out: sockets, grants, logins."""
     remove(paths.brokers)
     for step in job.steps:
         home = paths.home(step.agent) / step.step_id

@@ -82,7 +82,7 @@ class Execution:
         self.paths: AttemptPaths = place.step.attempt(attempt.number)
 
     def run(self, request: Request, logs: Logbook) -> Outcome:
-        """Runs the agent to its end and hears what its adapter makes of it."""
+        """Run the agent to its end and hears what its adapter makes of it."""
         # first: nobody pays for an attempt whose end can't be told
         rules = failure_rules.rules(self.settings.ends_directory)
         command = self.agent.command(request)
@@ -142,7 +142,7 @@ class Execution:
         return () if self.out.path is None else (relay_program(),)
 
     def _ran(self, launch: Launch, on_line: Callable[[Line], None]) -> Exit:
-        """An agent may fill the disk faster than it is looked at, and end by itself then.
+        """Return an agent may fill the disk faster than it is looked at, and end by itself then.
 
         What filled it goes, or nobody could work, not even the next attempt.
         """
@@ -179,7 +179,9 @@ class Execution:
 
     @contextmanager
     def _streams(self, stdin: bytes) -> Iterator[Path]:
-        """The directory of the attempt's live streams: what is in them is not redacted yet."""
+        """Return the directory of the attempt's live streams: what is in them is not redacted
+        yet.
+        """
         shutil.rmtree(self.place.io, ignore_errors=True)
         self.place.io.mkdir(0o700, parents=True)
         try:
@@ -201,7 +203,7 @@ class Execution:
 
 
 def both(first: Callable[[Line], None], second: Callable[[Line], None]) -> Callable[[Line], None]:
-    """Calls one after the other."""
+    """Call one after the other."""
 
     def hear(line: Line) -> None:
         first(line)
@@ -217,7 +219,9 @@ def below(paths: Iterable[str], top: Path) -> tuple[str, ...]:
 
 
 def settled(ended: Exit, program: str, said: Outcome) -> Outcome:
-    """What an adapter made of a run; that it was stopped or killed is not for it to overrule."""
+    """Return what an adapter made of a run; that it was stopped or killed is not for it to
+    overrule.
+    """
     forced = outcome_of_exit(ended, program)
     if forced is None or said.kind is forced.kind:
         return said

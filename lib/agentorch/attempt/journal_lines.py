@@ -46,7 +46,7 @@ class Bucket:
     closed_until_s: float = -math.inf
 
     def taken(self, cost: float, now_s: float) -> Bucket:
-        """What is left when something passed; closed now where it may not. Pure."""
+        """Return what is left when something passed; closed now where it may not. Pure."""
         level = min(self.burst, self.level + (now_s - self.at_s) * self.rate_per_s)
         if level >= min(cost, self.burst):  # what never fits in is paid for afterwards
             return replace(self, level=level - cost, at_s=now_s)
@@ -112,7 +112,7 @@ class AgentLines:
 
 @contextmanager
 def agent_lines(settings: Settings, attempt: Attempt, redactor: Redactor) -> Iterator[AgentLines]:
-    """What tells the journal an attempt's lines while its agent runs."""
+    """Return what tells the journal an attempt's lines while its agent runs."""
     with closing(Journal("agentorch-step", settings)) as journal:
         lines = AgentLines(journal, attempt, redactor)
         try:
@@ -122,7 +122,7 @@ def agent_lines(settings: Settings, attempt: Attempt, redactor: Redactor) -> Ite
 
 
 def fields_of(attempt: Attempt) -> dict[str, Any]:
-    """What an entry about an attempt carries. Pure."""
+    """Return what an entry about an attempt carries. Pure."""
     return {
         "job": attempt.job.job_id,
         "step": attempt.step.step_id,
@@ -133,7 +133,10 @@ def fields_of(attempt: Attempt) -> dict[str, Any]:
 
 
 def shown(agent: str, line: Line, text: str) -> str:
-    """A line as the journal shows it: behind its agent's name, and of a bounded length. Pure."""
+    """Return a line as the journal shows it: behind its agent's name, and of a bounded length.
+
+    Pure.
+    """
     whose = agent if line.stream == "stdout" else f"{agent} (stderr)"
     cut = " [line cut]" if line.cut or len(text) > MOST_CHARS else ""
     return f"{whose}: {text[:MOST_CHARS]}{cut}"

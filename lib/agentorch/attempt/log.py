@@ -47,7 +47,7 @@ class Logbook:
         self._room -= len(text)
 
     def settle(self) -> Counter[str]:
-        """Writes what was kept of the end; the kinds of secrets that were met, and how often."""
+        """Write what was kept of the end; the kinds of secrets that were met, and how often."""
         ends = self._tail.kept()
         ends = replace(ends, head=printable(ends.head), tail=printable(ends.tail))
         self._write(redacted(ends, self._redactor))
@@ -74,7 +74,7 @@ class Tail:
         self._total = 0
 
     def add(self, text: str) -> None:
-        """Adds a line; the first ones go when there are too many."""
+        """Add a line; the first ones go when there are too many."""
         self._total += len(text)
         self._texts.append(text[-self._limit :] if self._limit else "")
         self._chars += len(self._texts[-1])
@@ -82,7 +82,7 @@ class Tail:
             self._chars -= len(self._texts.popleft())
 
     def kept(self) -> Kept:
-        """What is left of it."""
+        """Return what is left of it."""
         text = "".join(self._texts)
         if self._total == self._chars:
             return Kept(text)
@@ -90,7 +90,7 @@ class Tail:
 
 
 def redacted(ends: Kept, redactor: Redactor) -> str:
-    """What is kept of a text, without its secrets, and a line for what is missing.
+    """Return what is kept of a text, without its secrets, and a line for what is missing.
 
     Escapes stay in it unless a secret is hidden behind them.
     """

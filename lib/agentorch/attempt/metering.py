@@ -24,7 +24,7 @@ _TOKENS = ("tokens_in", "tokens_out", "tokens_cached", "tokens_reasoning")
 
 
 def metered(outcome: Outcome, account: Account | None, credential: str | None) -> Outcome:
-    """The outcome with what its account says, and with what it was let in with.
+    """Return the outcome with what its account says, and with what it was let in with.
 
     As it is where there is no account: see `unmetered`.
     """
@@ -37,12 +37,14 @@ def metered(outcome: Outcome, account: Account | None, credential: str | None) -
 
 
 def unmetered(outcome: Outcome) -> Outcome:
-    """The outcome of an attempt whose account is lost: what it has cost, nobody knows."""
+    """Return the outcome of an attempt whose account is lost: what it has cost, nobody knows."""
     return replace(outcome, metrics={**outcome.metrics, counts.UNMETERED: 1})
 
 
 def _reported(outcome: Outcome) -> dict[str, float]:
-    """The metrics without what the agent says that it has cost: that is kept by another name."""
+    """Return the metrics without what the agent says that it has cost: that is kept by another
+    name.
+    """
     metrics = dict(outcome.metrics)
     if "cost_usd" in metrics:
         metrics["reported_cost_usd"] = metrics.pop("cost_usd")
@@ -65,7 +67,7 @@ def _counted(outcome: Outcome, account: Account) -> dict[str, Any]:
 
 
 def _ended(outcome: Outcome, account: Account) -> Outcome:
-    """The class that the broker knows better than who was refused by it."""
+    """Return the class that the broker knows better than who was refused by it."""
     end = account.end
     if end is None or outcome.kind in OWN or outcome.error in ("interrupted", "disk_full"):
         return outcome

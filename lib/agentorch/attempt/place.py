@@ -39,7 +39,7 @@ class Place:
 
 
 def policy_of(settings: Settings, asked: Policy) -> Effective:
-    """What holds for a job here."""
+    """Return what holds for a job here."""
     server = ServerPolicy(
         settings.sandbox,
         settings.network,
@@ -56,7 +56,7 @@ def environment_of(
     passes: Sequence[str] = (),
     given: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """An agent's whole environment here."""
+    """Return an agent's whole environment here."""
     rules = EnvironmentRules(
         settings.env_allowlist, settings.sensitive_env_vars, settings.sandbox_clear_env
     )
@@ -64,7 +64,7 @@ def environment_of(
 
 
 def secret_values(settings: Settings) -> list[str]:
-    """The values that must never appear in what a step leaves."""
+    """Return the values that must never appear in what a step leaves."""
     return [
         settings.environment[name]
         for name in settings.sensitive_env_vars

@@ -84,14 +84,14 @@ def wanted(paths: Sequence[str], limits: Limits) -> tuple[str, ...]:
 
 
 def compose(parts: Parts) -> str:
-    """The prompt. Ends with exactly one newline."""
+    """Return the prompt. Ends with exactly one newline."""
     sections = (parts.task, *_conversation(parts), *_artifacts(parts))
     body = "\n\n".join(section.strip("\n") for section in sections)
     return with_system(parts.system or "", body)
 
 
 def with_system(system: str, body: str) -> str:
-    """A prompt that was composed without a system prompt, with one; a blank one is none.
+    """Return a prompt that was composed without a system prompt, with one; a blank one is none.
 
     Ends with exactly one newline.
     """
@@ -127,7 +127,7 @@ def _artifacts(parts: Parts) -> Iterator[str]:
 
 
 def _body(artifact: Artifact, file_chars: int, left: int) -> tuple[str, str | None]:
-    """What is shown of an artifact, and the marker where that isn't all of it."""
+    """Return what is shown of an artifact, and the marker where that isn't all of it."""
     if artifact.problem is not None:
         return "", f"[{artifact.problem}]"
     text = unforgeable((artifact.text or "")[: file_chars + 1])
@@ -153,5 +153,5 @@ def unforgeable(text: str) -> str:
 
 
 def _printable(word: str) -> str:
-    """A word that stays on its line, control characters spelled out."""
+    """Return a word that stays on its line, control characters spelled out."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in word)

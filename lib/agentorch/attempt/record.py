@@ -32,7 +32,7 @@ def record(
     redactor: Redactor,
     started_at: datetime,
 ) -> Document:
-    """Writes the end of an attempt; its result. Durable when it returns.
+    """Write the end of an attempt; its result. Durable when it returns.
 
     A secret anywhere fails the step. One in the patch keeps the patch back: without the secret it
     would not apply, and with it, it may not be written.
@@ -70,19 +70,19 @@ def record(
 
 
 def kinds(redactor: Redactor, text: str) -> Counter[str]:
-    """The kinds of secrets in a text, and how often each."""
+    """Return the kinds of secrets in a text, and how often each."""
     return Counter(f.kind for f in redactor.find(text) if f.kind != WORTHLESS)
 
 
 def change_status(change: Change | None) -> str | None:
-    """The word of the contract for what became of the work tree."""
+    """Return the word of the contract for what became of the work tree."""
     if change is None:
         return None
     return "changed" if change.changed else "no_changes"
 
 
 def with_secrets(outcome: Outcome, found: Counter[str], *, withheld: bool) -> Outcome:
-    """The outcome of a step that left secrets. Pure."""
+    """Return the outcome of a step that left secrets. Pure."""
     listed = ", ".join(f"{kind} ({count})" for kind, count in sorted(found.items()))
     words = f"secrets in what the step left: {listed}"
     return replace(
@@ -95,6 +95,6 @@ def with_secrets(outcome: Outcome, found: Counter[str], *, withheld: bool) -> Ou
 
 
 def report(step_id: str, outcome: Outcome) -> str:
-    """The step's report. Pure."""
+    """Return the step's report. Pure."""
     title = f"# {step_id}: {outcome.kind}\n\n{outcome.summary}\n"
     return f"{title}\n{outcome.report}" if outcome.report else title

@@ -63,7 +63,7 @@ class _NoStops:
 
 
 def works(settings: Settings, agent: Agent, stops: Stops) -> tuple[str, ...]:
-    """What is wrong with the agent in this sandbox, in words; empty where nothing is.
+    """Return what is wrong with the agent in this sandbox, in words; empty where nothing is.
 
     What was found to work before is not tried again. Raises StepEnded where the test was ended
     before it showed anything.
@@ -80,7 +80,7 @@ def works(settings: Settings, agent: Agent, stops: Stops) -> tuple[str, ...]:
 
 
 def tried(settings: Settings, agent: Agent, stops: Stops | None = None) -> tuple[str, ...]:
-    """Runs the agent once with the scripted model; what is wrong with it, in words.
+    """Run the agent once with the scripted model; what is wrong with it, in words.
 
     Raises StepEnded where it was ended before it showed anything.
     """
@@ -107,8 +107,8 @@ def _proof(work: Path) -> bytes | None:
 
 
 def cut_short(name: str, exit_: Exit) -> Outcome | None:
-    """What a run comes to that says nothing of the agent: it was stopped, or the machine was too
-    slow or too full, which may be better the next time; None for any other. Pure.
+    """Return what a run comes to that says nothing of the agent: it was stopped, or the machine was
+    too slow or too full, which may be better the next time; None for any other. Pure.
     """
     what = f"the self-test of {name}"
     if exit_.ending in (Ending.CANCELLED, Ending.INTERRUPTED):
@@ -121,7 +121,7 @@ def cut_short(name: str, exit_: Exit) -> Outcome | None:
 
 
 def judged(name: str, outcome: Outcome, exit_: Exit, proof: bytes | None) -> tuple[str, ...]:
-    """What a run with the scripted model shows. Pure."""
+    """Return what a run with the scripted model shows. Pure."""
     if proof == WORD.encode() and outcome.kind is OutcomeClass.SUCCESS:
         return ()
     said = f"it ended as {outcome.kind} ({outcome.summary})"
@@ -215,7 +215,7 @@ def _confinement(
 
 @contextlib.contextmanager
 def _scratch(settings: Settings) -> Iterator[Path]:
-    """Where workspaces are, so that the test is of the filesystem that steps have."""
+    """Return where workspaces are, so that the test is of the filesystem that steps have."""
     root = settings.roots.workspaces_root
     root.mkdir(0o750, parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
@@ -230,7 +230,7 @@ def _scratch(settings: Settings) -> Iterator[Path]:
 
 
 def _remove_dead(path: Path) -> None:
-    """Removes what a test left that was killed: nobody has its lock any more."""
+    """Remove what a test left that was killed: nobody has its lock any more."""
     with contextlib.ExitStack() as held, contextlib.suppress(OSError, TryAgain):
         if lock(_descriptor(held, path), wait=False):
             vacate(path / "work")
@@ -244,7 +244,9 @@ def _descriptor(stack: contextlib.ExitStack, directory: Path) -> int:
 
 
 def _mark(settings: Settings, agent: Agent) -> Path | None:
-    """The file that says that this program works in this sandbox; None where it is not found."""
+    """Return the file that says that this program works in this sandbox; None where it is not
+    found.
+    """
     capabilities = agent.capabilities
     if capabilities is None:
         return None

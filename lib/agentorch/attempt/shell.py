@@ -41,7 +41,10 @@ MENDED = "its work tree was gone, or from before a reboot: put back as it was re
 
 @contextlib.contextmanager
 def entered(queue: Queue, word: str) -> Iterator[Found]:
-    """The job in a slot of ours. Raises Refused where it has another owner, or none can be had."""
+    """Return the job in a slot of ours.
+
+    Raises Refused where it has another owner, or none can be had.
+    """
     found = find(queue, word)
     if found.state is None or found.key is None or found.state is State.RUNNING:
         owner = f" in slot {found.slot!r}" if found.slot else ""
@@ -74,7 +77,7 @@ def _free_slot(queue: Queue) -> Iterator[Slot]:
 
 
 def _target(queue: Queue, found: Found, lay: Path) -> Path:
-    """Where the job goes: what was decided meanwhile was left to its owner, so to us."""
+    """Return where the job goes: what was decided meanwhile was left to its owner, so to us."""
     assert found.key is not None and found.state is not None  # noqa: PT018
     paths = queue.roots.artifacts(found.job.job_id)
     if paths.cancel.exists() and found.state not in ENDED:
@@ -88,7 +91,7 @@ def _target(queue: Queue, found: Found, lay: Path) -> Path:
 
 
 def prepared(settings: Settings, agents: Registry, found: Found) -> str:
-    """Makes the workspace where it is not there; says so, or nothing. Raises Refused."""
+    """Make the workspace where it is not there; say so, or nothing. Raises Refused."""
     artifacts = JobArtifacts(settings.roots.artifacts(found.job.job_id))
     workspace = Workspace(settings.roots.workspace(found.job.job_id))
     try:
@@ -105,7 +108,7 @@ def prepared(settings: Settings, agents: Registry, found: Found) -> str:
 
 
 def run(settings: Settings, agents: Registry, found: Found, step: Step, argv: Sequence[str]) -> int:
-    """Runs a command in the workspace, confined as the step's agent is; its exit code.
+    """Run a command in the workspace, confined as the step's agent is; its exit code.
 
     Without the network whatever the policy says, with no key, and with a HOME that is empty before
     and gone afterwards.
@@ -139,7 +142,7 @@ def confinement_of(
     step: Step,
     argv: Sequence[str],
 ) -> Confinement:
-    """What of a job may be seen; the agents' HOMEs, too, to be read."""
+    """Return what of a job may be seen; the agents' HOMEs, too, to be read."""
     paths = settings.roots.workspace(found.job.job_id)
     artifacts = settings.roots.artifacts(found.job.job_id).directory
     shown = () if capabilities is None else capabilities.read_only
@@ -161,7 +164,7 @@ def confinement_of(
 def variables(
     found: Found, step: Step, paths: WorkspacePaths, artifacts: Path, ours: Mapping[str, str]
 ) -> dict[str, str]:
-    """What a visitor may want to know, as variables."""
+    """Return what a visitor may want to know, as variables."""
     known = {
         "AGENTORCH_JOB": found.job.job_id,
         "AGENTORCH_STEP": step.step_id,

@@ -42,7 +42,7 @@ def run_queued(
     alive_fd: int,
     unit: Unit = NO_UNIT,
 ) -> Document | None:
-    """Runs an attempt of a queued job; None where it was started before."""
+    """Run an attempt of a queued job; None where it was started before."""
     roots = settings.roots
     artifacts = JobArtifacts(roots.artifacts(attempt.job.job_id))
     paths = roots.workspace(attempt.job.job_id)
@@ -88,7 +88,7 @@ def run_alone(
     workdir: Path,
     output: Path,
 ) -> Document | None:
-    """Runs a step in `workdir` itself, with no queue.
+    """Run a step in `workdir` itself, with no queue.
 
     `output` is like a job's artifact directory: steps that share it read each other's files. The
     files of the step that ran last are in it by their plain names, too.
@@ -128,14 +128,14 @@ def run_alone(
 
 
 def exit_code(result: Document) -> Exit:
-    """What agentorch-step exits with."""
+    """Return what agentorch-step exits with."""
     if (result["error"] or {}).get("code") == "interrupted":
         return Exit.INTERRUPTED
     return CODES.get(Status(result["status"]), Exit.NEGATIVE)
 
 
 def is_git(settings: Settings, job: Job) -> bool:
-    """Whether what the job's workspace is made of is a git repository."""
+    """Return whether what the job's workspace is made of is a git repository."""
     try:
         return source(settings, job).kind == "git"
     except WorkspaceTrouble:  # it is gone; making the workspace says so, where it must be made
@@ -143,12 +143,12 @@ def is_git(settings: Settings, job: Job) -> bool:
 
 
 def source(settings: Settings, job: Job) -> Source:
-    """Where the job's workspace comes from. Raises WorkspaceTrouble."""
+    """Return where the job's workspace comes from. Raises WorkspaceTrouble."""
     return source_of(job, settings.project_aliases, Path.cwd())
 
 
 def make_workspace(settings: Settings, artifacts: JobArtifacts, job: Job) -> None:
-    """Makes the job's workspace where it is not there.
+    """Make the job's workspace where it is not there.
 
     One that was lost is made again from its base and from what the steps that succeeded did.
     """
@@ -170,7 +170,7 @@ def make_workspace(settings: Settings, artifacts: JobArtifacts, job: Job) -> Non
 
 
 def excluded(settings: Settings) -> tuple[Path, ...]:
-    """What is never copied into a workspace: the state itself."""
+    """Return what is never copied into a workspace: the state itself."""
     roots = settings.roots
     return (
         settings.state_directory,
@@ -181,14 +181,14 @@ def excluded(settings: Settings) -> tuple[Path, ...]:
 
 
 def latest_success(artifacts: JobArtifacts, job: Job, step: Step) -> str | None:
-    """The other step that succeeded last, None where none did."""
+    """Return the other step that succeeded last, None where none did."""
     ended = [str(result["step_id"]) for result in artifacts.succeeded(job)]
     others = [step_id for step_id in ended if step_id != step.step_id]
     return others[-1] if others else None
 
 
 def job_patch(settings: Settings, agents: Registry, job: Job) -> bytes:
-    """The whole change of a job against its base; empty where there is no workspace.
+    """Return the whole change of a job against its base; empty where there is no workspace.
 
     A change that holds a secret is withheld: the step that made it says so. Nothing of the job
     runs any more, so what killed attempts left of their ways out goes, too.

@@ -103,7 +103,7 @@ class StepRun:
         self.program: Mapping[str, Any] | None = None
 
     def run(self) -> Document | None:
-        """Runs the attempt; its result, durable. None where this attempt was started before."""
+        """Run the attempt; its result, durable. None where this attempt was started before."""
         with atomic.disk_trouble(self.paths.directory):
             if not self._claimed():
                 return None
@@ -221,7 +221,7 @@ class StepRun:
 
     @property
     def speaks(self) -> bool:
-        """Whether the agent has a model behind it, which is told its role."""
+        """Return whether the agent has a model behind it, which is told its role."""
         return self.agent.capabilities is not None and (
             self.agent.provider(self.step.model) is not None
         )
@@ -239,7 +239,7 @@ class StepRun:
         return workspace.begin(self.step.step_id, self.attempt.base)
 
     def _step_before(self) -> Snapshot | None:
-        """What the step itself started from, where an attempt of it was parked meanwhile.
+        """Return what the step itself started from, where an attempt of it was parked meanwhile.
 
         None, too, where the workspace was lost since, and with it what that attempt did.
         """
@@ -299,7 +299,7 @@ class StepRun:
         return prompt.Artifact(path, content.decode("utf-8", "replace"))
 
     def _system(self) -> str:
-        """What an agent with a model is told before all else; nothing for others."""
+        """Return what an agent with a model is told before all else; nothing for others."""
         if not self.speaks:
             return ""
         return system_prompt(self.settings.prompts_directory, self.step.agent, self.step.role)
@@ -334,7 +334,7 @@ class StepRun:
         )
 
     def _resumable(self) -> Resumed | None:
-        """The attempt to go on with, None where there is none.
+        """Return the attempt to go on with, None where there is none.
 
         Only within a visit: what an earlier one left in the workspace stays there. One that was
         parked, or asked, is gone on with wherever the agent can.
@@ -352,7 +352,7 @@ class StepRun:
         return Resumed(session if able else None, roles.continued_notice(why))
 
     def _session(self, number: int) -> tuple[str | None, str]:
-        """The session of an attempt, None where there is none, and how it ended in words."""
+        """Return the session of an attempt, None where there is none, and how it ended in words."""
         result = read_json(self.place.step.attempt(number).result) or {}
         # what is told as a session's name becomes an argument: none that would be an option
         session = str(result.get("session_id") or "")
@@ -381,5 +381,5 @@ class StepRun:
 
 
 def failure(kind: OutcomeClass, code: str, words: str) -> Outcome:
-    """An outcome of ours, not the agent's."""
+    """Return an outcome of ours, not the agent's."""
     return Outcome(kind, words, error=code)

@@ -66,24 +66,24 @@ class Account:
     end: End | None = None
 
     def refused(self, what: str, why: str) -> None:
-        """Notes what was refused; of what comes again and again, the first."""
+        """Note what was refused; of what comes again and again, the first."""
         one = {"what": what[:_MOST_CHARS], "why": why[:_MOST_CHARS]}
         if len(self.refusals) < MOST_REFUSED and one not in self.refusals:
             self.refusals.append(one)
 
     def connected(self, host: str) -> None:
-        """Notes that `NAME:PORT` was connected to."""
+        """Note that `NAME:PORT` was connected to."""
         if len(self.connections) < MOST_CONNECTIONS and host not in self.connections:
             self.connections.append(host)
 
     def limits(self, headers: Mapping[str, str]) -> None:
-        """Keeps the provider's newest rate-limit headers."""
+        """Keep the provider's newest rate-limit headers."""
         for name, value in headers.items():
             if name in self.rate_limits or len(self.rate_limits) < MOST_RATE_LIMITS:
                 self.rate_limits[name] = value[:_MOST_CHARS]
 
     def model(self, name: str) -> ModelAccount:
-        """The part of a model; of too many models the last are one."""
+        """Return the part of a model; of too many models the last are one."""
         if name not in self.models and len(self.models) >= MOST_MODELS:
             name = "other"
         return self.models.setdefault(name, ModelAccount())
@@ -98,7 +98,9 @@ class Accounts:
         self._accounts: dict[str, Account] = {}
 
     def of(self, grant: Grant) -> Account:
-        """The account of a grant; with a new one those of grants that are gone are closed."""
+        """Return the account of a grant; with a new one those of grants that are gone are
+        closed.
+        """
         if grant.digest not in self._accounts:
             living = self._grants.forget_gone()
             self._accounts = {one: kept for one, kept in self._accounts.items() if one in living}
@@ -107,7 +109,7 @@ class Accounts:
 
 
 def document(account: Account) -> dict[str, Any]:
-    """An account as it is sent. Pure."""
+    """Return an account as it is sent. Pure."""
     found = asdict(account)
     found["refused"] = found.pop("refusals")
     if found["end"] is not None:
@@ -116,7 +118,7 @@ def document(account: Account) -> dict[str, Any]:
 
 
 def account_of(found: Mapping[str, Any]) -> Account:
-    """An account as it came. Raises ValueError where it is none. Pure."""
+    """Return an account as it came. Raises ValueError where it is none. Pure."""
     known = dict(found)
     try:
         known["refusals"] = known.pop("refused")

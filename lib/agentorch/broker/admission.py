@@ -48,7 +48,7 @@ class Call:
 
     @property
     def is_paid(self) -> bool:
-        """Whether its answer costs money."""
+        """Return whether its answer costs money."""
         return self.rest in wire_formats.PAID
 
 
@@ -68,7 +68,7 @@ class Judge:
         return grant
 
     def judged(self, request: web.BaseRequest, grant: Grant, name: str, rest: str) -> Call:
-        """The call, where it may be made at all. Raises Refusal."""
+        """Return the call, where it may be made at all. Raises Refusal."""
         provider = self.providers.get(name)
         if provider is None or name not in grant.providers:
             raise Refusal("policy", f"{one_line(name, 40)!r} is no provider of this step")

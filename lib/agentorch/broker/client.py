@@ -57,12 +57,12 @@ _PASSED = frozenset(
 
 
 def socket_path(directory: Path) -> Path:
-    """The socket of a step's own broker."""
+    """Return the socket of a step's own broker."""
     return directory / "socket"
 
 
 def grants_directory(directory: Path) -> Path:
-    """The grants of a step's own broker."""
+    """Return the grants of a step's own broker."""
     return directory / "grants"
 
 
@@ -70,7 +70,7 @@ def grants_directory(directory: Path) -> Path:
 
 
 def listen(path: Path) -> socket.socket:
-    """A listening Unix socket that nobody but its owner can connect to."""
+    """Return a listening Unix socket that nobody but its owner can connect to."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         # bind(2) gives the name the mode that the socket has, so there is no moment without it.
@@ -85,7 +85,7 @@ def listen(path: Path) -> socket.socket:
 
 
 def connect(path: Path, timeout_s: float = _ANSWER_S) -> socket.socket:
-    """A connection to a Unix socket. Raises OSError."""
+    """Return a connection to a Unix socket. Raises OSError."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         connection.settimeout(timeout_s)
@@ -107,7 +107,7 @@ def _reachable(path: Path) -> Iterator[str]:
 
 
 def account(path: Path, token: str, timeout_s: float = _ANSWER_S) -> Account:
-    """What a grant was used for, asked of the broker at this socket. Raises TryAgain."""
+    """Return what a grant was used for, asked of the broker at this socket. Raises TryAgain."""
     try:
         status, body = get(path, "/agentorch/account", token, timeout_s)
         if status != 200:
@@ -118,7 +118,7 @@ def account(path: Path, token: str, timeout_s: float = _ANSWER_S) -> Account:
 
 
 def get(path: Path, what: str, token: str, timeout_s: float = _ANSWER_S) -> tuple[int, str]:
-    """What the broker at this socket answers to a GET: status and body. Raises OSError.
+    """Return what the broker at this socket answers to a GET: status and body. Raises OSError.
 
     Spoken by hand: every step asks, and http.client brings TLS and mail with it.
     """
@@ -144,7 +144,7 @@ def answered(answer: bytes) -> tuple[int, str]:
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """What of the settings' environment a broker needs: keys, base URLs, where files are.
+    """Return what of the settings' environment a broker needs: keys, base URLs, where files are.
 
     Raises Misconfigured where the table of providers is wrong.
     """
@@ -160,7 +160,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 
 def broker_argv(grants: Path, parent: int) -> tuple[str, ...]:
-    """The command line of a broker whose listening socket is its standard input. Pure."""
+    """Return the command line of a broker whose listening socket is its standard input. Pure."""
     start = "from agentorch.commands.broker import main; main(prog_name='agentorch-broker')"
     return (
         # the shell becomes the broker, so its own number is the one that LISTEN_PID has to have
@@ -173,7 +173,7 @@ def broker_argv(grants: Path, parent: int) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def running(directory: Path, environment: Mapping[str, str]) -> Iterator[Path]:
-    """A broker below `directory` while the context lasts; its socket, which listens at once.
+    """Return a broker below `directory` while the context lasts; its socket, which listens at once.
 
     What is asked of it waits until it has started. It dies with this process, however that ends.
     """

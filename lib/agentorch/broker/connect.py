@@ -63,7 +63,7 @@ class Asked:
 
 
 def asked(head: bytes) -> Asked:
-    """The question in a header block, without its last empty line. Raises Refused."""
+    """Return the question in a header block, without its last empty line. Raises Refused."""
     first, *lines = head.split(b"\r\n")
     request = _REQUEST.fullmatch(first)
     fields = [_FIELD.fullmatch(line) for line in lines]
@@ -76,7 +76,7 @@ def asked(head: bytes) -> Asked:
 
 
 def _token(credentials: bytes) -> str | None:
-    """The password of Basic credentials (RFC 7617); None where there is none."""
+    """Return the password of Basic credentials (RFC 7617); None where there is none."""
     match = _CREDENTIALS.fullmatch(credentials)
     if match is None:
         return None
@@ -88,7 +88,7 @@ def _token(credentials: bytes) -> str | None:
 
 
 def target(text: str, grant: Grant) -> tuple[str, int]:
-    """The name and the port, where the grant has them. Raises Refused. Pure."""
+    """Return the name and the port, where the grant has them. Raises Refused. Pure."""
     name, _, port = text.lower().rpartition(":")
     name = name.removesuffix(".")
     host = f"{name}:{port}"
@@ -103,7 +103,7 @@ def target(text: str, grant: Grant) -> tuple[str, int]:
 
 
 def answer(refused: Refused) -> bytes:
-    """A refusal as it is sent; the connection ends with it. Pure."""
+    """Return a refusal as it is sent; the connection ends with it. Pure."""
     words = f"agentorch: {refused.kind}: {refused.words}"
     line = "".join(char if " " <= char <= "~" else "?" for char in words)
     body = f"{line}\n"
@@ -140,16 +140,16 @@ class Tunnels:
     _uses: dict[str, Use] = field(default_factory=dict)
 
     def protocol(self) -> asyncio.Protocol:
-        """What a connection that starts with CONNECT is handed to."""
+        """Return what a connection that starts with CONNECT is handed to."""
         return Connect(self)
 
     def cut(self, why: str) -> None:
-        """Ends them all at once."""
+        """End them all at once."""
         for tunnel in tuple(self.open):
             tunnel.cut(why)
 
     def grant(self, question: Asked) -> Grant:
-        """The grant of a token. Raises Refused."""
+        """Return the grant of a token. Raises Refused."""
         if question.token is None:
             raise Refused(407, "policy", "the step's token is missing (Proxy-Authorization: Basic)")
         grant = self.grants.find(question.token)
@@ -158,7 +158,7 @@ class Tunnels:
         return grant
 
     def take(self, grant: Grant) -> Use:
-        """Counts one more tunnel of a grant. Raises Refused."""
+        """Count one more tunnel of a grant. Raises Refused."""
         use = self._uses.setdefault(grant.digest, Use())
         if use.tunnels >= MOST_TUNNELS:
             raise Refused(503, "policy", f"this step has {MOST_TUNNELS} connections already")
@@ -166,14 +166,14 @@ class Tunnels:
         return use
 
     def give_back(self, grant: Grant) -> None:
-        """Counts one less."""
+        """Count one less."""
         use = self._uses[grant.digest]
         use.tunnels -= 1
         if not use.tunnels:
             del self._uses[grant.digest]
 
     async def way(self, place: tuple[str, int], use: Use) -> socket.socket:
-        """A connection to a host that is allowed. Raises Refused."""
+        """Return a connection to a host that is allowed. Raises Refused."""
         name, port = place
         try:
             async with asyncio.timeout(self.limits.opening_s):
@@ -187,7 +187,7 @@ class Tunnels:
             raise Refused(502, "infra", words) from problem
 
     def tunnel(self, grant: Grant, token: str, host: str) -> Tunnel:
-        """A tunnel to be joined; it ends with the grant."""
+        """Return a tunnel to be joined; it ends with the grant."""
 
         def ended(sent_bytes: int, received_bytes: int, why: str) -> None:
             self.open.discard(tunnel)
@@ -221,7 +221,7 @@ class Connect(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Reads the header block; what comes after it is the host's."""
+        """Read the header block; what comes after it is the host's."""
         assert self._transport is not None
         self._received += data
         if self._opening is not None:

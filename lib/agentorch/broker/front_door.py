@@ -30,13 +30,13 @@ class FrontDoor(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Waits for the first word."""
+        """Wait for the first word."""
         self._transport = cast(asyncio.Transport, transport)
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(FIRST_WORD_S, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """Steps aside as soon as it can be told which it is."""
+        """Step aside as soon as it can be told which it is."""
         self._received += data
         if len(self._received) < len(METHOD) and METHOD.startswith(self._received):
             return

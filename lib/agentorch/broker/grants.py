@@ -53,27 +53,27 @@ class Grant:
 
 
 def new_token() -> str:
-    """A token that nobody guesses."""
+    """Return a token that nobody guesses."""
     return secrets.token_urlsafe(32)
 
 
 def digest(token: str) -> str:
-    """What a token is known by on disk."""
+    """Return what a token is known by on disk."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def grant_path(directory: Path, token: str) -> Path:
-    """The file of a token's grant."""
+    """Return the file of a token's grant."""
     return directory / f"{digest(token)}.json"
 
 
 def document(grant: Grant) -> dict[str, Any]:
-    """A grant as it is written. Pure."""
+    """Return a grant as it is written. Pure."""
     return {name: value for name, value in asdict(grant).items() if name != "digest"}
 
 
 def grant_of(found: Mapping[str, Any], name: str) -> Grant:
-    """A grant as it was read. Raises ValueError where it is none. Pure."""
+    """Return a grant as it was read. Raises ValueError where it is none. Pure."""
     try:
         known = {
             **found,
@@ -88,7 +88,7 @@ def grant_of(found: Mapping[str, Any], name: str) -> Grant:
 
 
 def whose(grant: Grant | None) -> dict[str, Any]:
-    """The fields of an entry about a grant; none where there is none. Pure."""
+    """Return the fields of an entry about a grant; none where there is none. Pure."""
     if grant is None:
         return {}
     return {
@@ -101,7 +101,7 @@ def whose(grant: Grant | None) -> dict[str, Any]:
 
 
 def write_grant(directory: Path, grant: Grant, token: str) -> Path:
-    """Makes a grant valid, until the file is removed or it expires. Raises TryAgain.
+    """Make a grant valid, until the file is removed or it expires. Raises TryAgain.
 
     The broker's group can read it. It need not outlive a power cut: its step does not.
     """
@@ -112,7 +112,7 @@ def write_grant(directory: Path, grant: Grant, token: str) -> Path:
 
 
 def remove_expired(directory: Path, now: float) -> None:
-    """Removes the grants that are over: of steps that were killed. Raises OSError."""
+    """Remove the grants that are over: of steps that were killed. Raises OSError."""
     for path in directory.glob("*.json"):
         try:
             over = float(json.loads(path.read_bytes())["expires_at"]) <= now
@@ -131,7 +131,7 @@ class Grants:
         self._read: dict[str, tuple[tuple[int, int, int], Grant]] = {}
 
     def find(self, token: str) -> Grant | None:
-        """The grant of a token; None where there is none, or where it has expired."""
+        """Return the grant of a token; None where there is none, or where it has expired."""
         if not token or len(token) > _MOST_TOKEN_CHARS:
             return None
         name = digest(token)
@@ -141,7 +141,7 @@ class Grants:
         return grant if self._now() < grant.expires_at else None
 
     def living(self) -> frozenset[str]:
-        """The digests of all grants whose files are there."""
+        """Return the digests of all grants whose files are there."""
         names = (path.stem for path in self._directory.glob("*.json"))
         return frozenset(name for name in names if _DIGEST.fullmatch(name))
 
@@ -169,7 +169,7 @@ class Grants:
         return None
 
     def forget_gone(self) -> frozenset[str]:
-        """Drops what is kept of grants whose files are gone; the digests of the others."""
+        """Drop what is kept of grants whose files are gone; the digests of the others."""
         living = self.living()
         for name in self._read.keys() - living:
             del self._read[name]

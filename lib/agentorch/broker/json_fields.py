@@ -34,7 +34,7 @@ class Fields:
         self._is_key = False
 
     def feed(self, chunk: bytes) -> None:
-        """Reads on."""
+        """Read on."""
         place = 0
         while place < len(chunk):
             place = self._next(chunk, place)

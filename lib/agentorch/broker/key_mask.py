@@ -15,7 +15,7 @@ class Mask:
         self._held = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """What may go out now."""
+        """Return what may go out now."""
         if not self._key:
             return chunk
         seen = (self._held + chunk).replace(self._key, self._stars)
@@ -24,12 +24,12 @@ class Mask:
         return seen[:begun]
 
     def close(self) -> bytes:
-        """What was held back: it was no key."""
+        """Return what was held back: it was no key."""
         held, self._held = self._held, b""
         return held
 
     def text(self, text: str) -> str:
-        """A header's value without the key."""
+        """Return a header's value without the key."""
         return (
             text.replace(self._key.decode("utf-8", "surrogateescape"), "*") if self._key else text
         )

@@ -28,7 +28,7 @@ _QUALIFIER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 def names(variable: str, agent: str, project_id: str | None) -> tuple[str, ...]:
-    """The names that a key may have, the most specific first. Pure."""
+    """Return the names that a key may have, the most specific first. Pure."""
     agents = [f".{agent}"] if _QUALIFIER.fullmatch(agent) else []
     projects = [f"@{project_id}"] if project_id and _QUALIFIER.fullmatch(project_id) else []
     both = [one + other for one in agents for other in projects]
@@ -66,7 +66,9 @@ class KeysFile:
     _found: dict[str, str] = field(default_factory=dict, repr=False)
 
     def read(self) -> Mapping[str, str]:
-        """The keys; none without a file. Raises Misconfigured, where others may read it too."""
+        """Return the keys; none without a file. Raises Misconfigured, where others may read it
+        too.
+        """
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
@@ -111,12 +113,12 @@ class Keys:
         return cls(Path(directory) if directory else None, settings.keys_file, environment)
 
     def find(self, variable: str, agent: str, project_id: str | None) -> str | None:
-        """The key; None where there is none. Raises Misconfigured."""
+        """Return the key; None where there is none. Raises Misconfigured."""
         found = self.named(variable, agent, project_id)
         return None if found is None else found[1]
 
     def named(self, variable: str, agent: str, project_id: str | None) -> tuple[str, str] | None:
-        """The name by which the key is there, and the key. As above."""
+        """Return the name by which the key is there, and the key. As above."""
         tables = [file.read() for file in self._files]
         for name in names(variable, agent, project_id):
             for key in (self._credential(name), *(table.get(name) for table in tables)):
@@ -127,7 +129,7 @@ class Keys:
         return None
 
     def check(self) -> None:
-        """Reads the files once. Raises Misconfigured."""
+        """Read the files once. Raises Misconfigured."""
         for file in self._files:
             file.read()
 

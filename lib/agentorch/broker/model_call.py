@@ -58,7 +58,7 @@ class Calls:
     _warned: set[str] = field(default_factory=set)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """What the HTTP server calls."""
+        """Return what the HTTP server calls."""
         grant = self.grants.find(provider_request.token(request.headers))
         provider, _, rest = request.rel_url.raw_path.lstrip("/").partition("/")
         call: Call | None = None
@@ -72,7 +72,7 @@ class Calls:
             return self._refused(request, refusal, grant, call)
 
     def _key(self, call: Call) -> str:
-        """The provider's key, whose name is noted. Raises Refusal."""
+        """Return the provider's key, whose name is noted. Raises Refusal."""
         variable = call.provider.key_variable
         if not variable:
             call.credential = call.provider.keyless
@@ -201,7 +201,7 @@ class Calls:
         return response
 
     def _book(self, call: Call, meter: Meter, answer: aiohttp.ClientResponse) -> None:
-        """Raises Refusal where a stream has used up what the grant has."""
+        """Raise Refusal where a stream has used up what the grant has."""
         if call.bill is None or meter.usage is None or meter.usage == call.bill.usage:
             return
         call.bill.note(meter.usage)
@@ -258,7 +258,7 @@ def _asked(body: bytes, wire: Wire) -> provider_request.Asked:
 
 
 async def _beginning(answer: aiohttp.ClientResponse) -> bytes:
-    """What is there of an error's body within a time; nothing of an answer that is none."""
+    """Return what is there of an error's body within a time; nothing of an answer that is none."""
     body = b""
     if answer.status not in provider_errors.TELLING:
         return body
@@ -280,7 +280,9 @@ async def _behind(beginning: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterat
 
 
 async def _while_there(request: web.BaseRequest, talk: Any) -> web.StreamResponse | None:
-    """The answer; None as soon as the client is gone: then the provider's is given up, too."""
+    """Return the answer; None as soon as the client is gone: then the provider's is given up,
+    too.
+    """
     gone = cast("Any", request.protocol).gone
     talking = asyncio.ensure_future(talk)
     try:
@@ -298,7 +300,7 @@ async def _while_there(request: web.BaseRequest, talk: Any) -> web.StreamRespons
 
 
 def _broken(request: web.BaseRequest, response: web.StreamResponse) -> web.StreamResponse:
-    """Ends the connection without the answer's end, so that nobody takes it for whole."""
+    """End the connection without the answer's end, so that nobody takes it for whole."""
     if request.transport is not None:
         request.transport.close()
     return response

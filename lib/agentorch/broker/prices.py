@@ -45,7 +45,7 @@ class Prices:
     prices: tuple[Price, ...]
 
     def has(self, model: str) -> bool:
-        """Whether the model has a price here."""
+        """Return whether the model has a price here."""
         return self.cost(Usage(model=model)) is not None
 
     def cost(self, usage: Usage) -> float | None:
@@ -70,12 +70,18 @@ def _cost(usage: Usage, rates: Rates) -> float:
 
 
 def load(own: Path) -> Prices:
-    """The administrator's prices, where that file is there, before ours. Raises Misconfigured."""
+    """Return the administrator's prices, where that file is there, before ours.
+
+    Raises Misconfigured.
+    """
     return Prices((*entries(own, optional=True), *entries(BUILT_IN)))
 
 
 def entries(path: Path, *, optional: bool = False) -> list[Price]:
-    """The entries of one file, none where an optional one is not there. Raises Misconfigured."""
+    """Return the entries of one file, none where an optional one is not there.
+
+    Raises Misconfigured.
+    """
     document = read(path, optional=optional)
     problems = [f"{path}: {key}: unknown key" for key in document if key != "price"]
     found = []
@@ -91,7 +97,7 @@ def entries(path: Path, *, optional: bool = False) -> list[Price]:
 
 
 def price_of(entry: object) -> Price:
-    """An entry of the table. Raises ValueError. Pure."""
+    """Return an entry of the table. Raises ValueError. Pure."""
     if not isinstance(entry, dict):
         raise ValueError("expected a table")  # noqa: TRY004  (of a document, not of ours)
     unknown_keys(entry, _RATES | {"models", "long"})

@@ -38,7 +38,7 @@ _REFUSED = ("infra", "provider_error", "request refused")
 
 
 def hopeless(status: int, body: bytes, provider: str, now: float) -> End | None:
-    """The end that an error's body tells by itself; None where asking again may help."""
+    """Return the end that an error's body tells by itself; None where asking again may help."""
     error = _error(body)
     kinds = {str(error.get(key, "")) for key in ("type", "code")}
     if kinds & set(_CREDIT) or "credit balance" in str(error.get("message", "")).lower():
@@ -55,7 +55,7 @@ def hopeless(status: int, body: bytes, provider: str, now: float) -> End | None:
 
 
 def given_up(status: int, count: int, provider: str) -> End | None:
-    """The end that so many failures in a row come to; None: it may be tried again.
+    """Return the end that so many failures in a row come to; None: it may be tried again.
 
     Status 0: there was no answer.
     """

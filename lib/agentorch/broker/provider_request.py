@@ -41,7 +41,7 @@ class Asked:
 
 
 def token(headers: Mapping[str, str]) -> str:
-    """The token that came where a key would; empty where there is none."""
+    """Return the token that came where a key would; empty where there is none."""
     kind, _, given = headers.get("Authorization", "").partition(" ")
     if kind.lower() == "bearer" and given.strip():
         return given.strip()
@@ -52,7 +52,9 @@ def token(headers: Mapping[str, str]) -> str:
 def to_provider(
     headers: Mapping[str, str], credentials: Mapping[str, str], length: int | None
 ) -> dict[str, str]:
-    """The headers for the provider: the key for the token, and nothing of this connection."""
+    """Return the headers for the provider: the key for the token, and nothing of this
+    connection.
+    """
     named = {one.strip().lower() for one in headers.get("Connection", "").split(",")}
     dropped = _HOP | _OURS | named
     kept = {name: value for name, value in headers.items() if name.lower() not in dropped}
@@ -62,7 +64,10 @@ def to_provider(
 
 
 def to_client(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers for the agent. The length is left out where the body was unpacked on the way."""
+    """Return the headers for the agent.
+
+    The length is left out where the body was unpacked on the way.
+    """
     named = {one.strip().lower() for one in headers.get("Connection", "").split(",")}
     dropped = (_HOP - {"content-length"}) | _FROM_PROVIDER | named
     if headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -71,7 +76,8 @@ def to_client(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def asked(body: bytes, wire: Wire) -> Asked:
-    """What a request asks for; a stream of the chat protocol is made to say its usage at its end.
+    """Return what a request asks for; a stream of the chat protocol is made to say its usage at its
+    end.
 
     Raises ValueError where such a request is no JSON object.
     """

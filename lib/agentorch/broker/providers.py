@@ -40,11 +40,11 @@ class Provider:
 
     @property
     def keyless(self) -> str:
-        """What stands where the name of a key would, of one that wants none."""
+        """Return what stands where the name of a key would, of one that wants none."""
         return f"provider:{self.name}"
 
     def credentials(self, key: str) -> dict[str, str]:
-        """The header that has the key."""
+        """Return the header that has the key."""
         if not key:
             return {}
         return (
@@ -53,7 +53,7 @@ class Provider:
 
 
 def load(own: Path, environment: Mapping[str, str]) -> dict[str, Provider]:
-    """The providers by name; the administrator's file says more, or otherwise, than ours.
+    """Return the providers by name; the administrator's file says more, or otherwise, than ours.
 
     Raises Misconfigured with a line a problem.
     """
@@ -71,7 +71,7 @@ def load(own: Path, environment: Mapping[str, str]) -> dict[str, Provider]:
 
 
 def url_variables(own: Path) -> frozenset[str]:
-    """The names of variables that may name a base URL. Raises Misconfigured."""
+    """Return the names of variables that may name a base URL. Raises Misconfigured."""
     tables = {**_tables(read(BUILT_IN), BUILT_IN), **_tables(read(own, optional=True), own)}
     named = (
         table.get("base_url_variable") for table, _ in tables.values() if isinstance(table, dict)
@@ -84,7 +84,10 @@ def _tables(document: Mapping[str, Any], path: Path) -> dict[str, tuple[object, 
 
 
 def provider_of(name: str, table: object, environment: Mapping[str, str]) -> Provider:
-    """A provider as a table has it, at the base URL that its variable names. Raises ValueError."""
+    """Return a provider as a table has it, at the base URL that its variable names.
+
+    Raises ValueError.
+    """
     if not _NAME.fullmatch(name) or name == OURS:
         raise ValueError("expected a name in small letters, and not ours")
     if not isinstance(table, dict):

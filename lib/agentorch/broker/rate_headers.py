@@ -25,12 +25,12 @@ _EPOCH_MS = 1e12
 
 
 def kept(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers about limits, with their names in small letters."""
+    """Return the headers about limits, with their names in small letters."""
     return {name.lower(): value for name, value in headers.items() if _KEPT.fullmatch(name)}
 
 
 def free_at(headers: Mapping[str, str], now: float) -> float | None:
-    """When (seconds since 1970) a call that was answered with 429 may be tried again.
+    """Return when (seconds since 1970) a call that was answered with 429 may be tried again.
 
     Retry-After decides; without one the limits that are used up do. None where nobody says.
     """
@@ -50,7 +50,9 @@ def free_at(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def moment(text: str, now: float) -> float | None:
-    """A header's value as seconds since 1970: seconds, `1h2m3.5s`, a date, or a moment already."""
+    """Return a header's value as seconds since 1970: seconds, `1h2m3.5s`, a date, or a moment
+    already.
+    """
     if _NUMBER.fullmatch(text):
         number = float(text)
         if number >= _EPOCH_MS:

@@ -46,13 +46,13 @@ class Trouble(Exception):
 def relay_argv(
     python: str, relay: str, socket: str, port: int, command: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """What to run instead of `command`, with the paths as they are inside."""
+    """Return what to run instead of `command`, with the paths as they are inside."""
     options = ("--socket", socket, "--port", str(port))
     return (python, "-I", "-S", relay, *options, "--", *command)
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the command; the exit code to leave with."""
+    """Run the command; the exit code to leave with."""
     try:
         options, command = parsed(arguments)
         address = address_of(options["--socket"])
@@ -87,7 +87,7 @@ def complain(words: str, code: int) -> int:
 
 
 def parsed(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
-    """The options, and the command. Raises Trouble."""
+    """Return the options, and the command. Raises Trouble."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     words, command = arguments[:end], arguments[end + 1 :]
     options = dict(zip(words[::2], words[1::2], strict=False))
@@ -102,7 +102,9 @@ def parsed(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def environment() -> dict[str, str]:
-    """The variables as we got them: Python adds LC_CTYPE where there is no locale (PEP 538)."""
+    """Return the variables as we got them: Python adds LC_CTYPE where there is no locale (PEP
+    538).
+    """
     variables = dict(os.environ)
     try:
         with open("/proc/self/environ", "rb") as given:
@@ -131,7 +133,9 @@ def pass_signals_on(child_fd: int) -> None:
 
 
 def address_of(path: str) -> str:
-    """The path of a Unix socket as connect(2) takes it, however long it is. Raises Trouble."""
+    """Return the path of a Unix socket as connect(2) takes it, however long it is. Raises
+    Trouble.
+    """
     if len(os.fsencode(path)) <= MAX_PATH_BYTES:
         return path
     directory, name = os.path.split(path)
@@ -146,7 +150,7 @@ def address_of(path: str) -> str:
 
 
 def listening(options: dict[str, str]) -> _socket.socket:
-    """The socket that agents connect to. Raises Trouble."""
+    """Return the socket that agents connect to. Raises Trouble."""
     try:
         if "--listen-fd" in options:
             listener = _socket.socket(fileno=int(options["--listen-fd"]))
@@ -163,7 +167,7 @@ def listening(options: dict[str, str]) -> _socket.socket:
 
 
 def bound(port: int) -> _socket.socket:
-    """A socket on the loopback port, whose interface is up. Raises OSError and Trouble."""
+    """Return a socket on the loopback port, whose interface is up. Raises OSError and Trouble."""
     listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
     listener.bind((HOST, port))
@@ -185,7 +189,7 @@ def raise_loopback(socket_fd: int) -> None:
 
 
 def connected(address: str) -> _socket.socket:
-    """A connection to the broker. Raises OSError."""
+    """Return a connection to the broker. Raises OSError."""
     kind = _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
     broker = _socket.socket(_socket.AF_UNIX, kind)
     try:
@@ -212,12 +216,14 @@ class Side:
         self.armed = 0
 
     def wants(self) -> int:
-        """What to wait for here. Nothing more is read before the other side took what was."""
+        """Return what to wait for here. Nothing more is read before the other side took what
+        was.
+        """
         reads = not self.ended and not self.other.waiting
         return (select.EPOLLIN if reads else 0) | (select.EPOLLOUT if self.waiting else 0)
 
     def read(self) -> None:
-        """Takes a piece from here to the other side, or the end. Raises OSError: it is broken."""
+        """Take a piece from here to the other side, or the end. Raises OSError: it is broken."""
         try:
             piece = self.socket.recv(PIECE_BYTES)
         except BlockingIOError:
@@ -230,7 +236,7 @@ class Side:
             self.other.socket.shutdown(_socket.SHUT_WR)
 
     def write(self) -> None:
-        """Writes what can be written now. Raises OSError: it is broken."""
+        """Write what can be written now. Raises OSError: it is broken."""
         try:
             sent = self.socket.send(self.waiting)
         except BlockingIOError:

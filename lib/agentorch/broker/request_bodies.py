@@ -30,7 +30,9 @@ class Bodies:
 
     @asynccontextmanager
     async def read(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
-        """The body of a request, counted until it is done with. Raises TooLarge, Incomplete."""
+        """Return the body of a request, counted until it is done with. Raises TooLarge,
+        Incomplete.
+        """
         if (request.content_length or 0) > self._most:
             raise TooLarge(f"the request is larger than {self._most >> 20} MiB")
         body = bytearray()

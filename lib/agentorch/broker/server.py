@@ -48,7 +48,7 @@ class Tables:
 
 
 def tables(settings: Settings) -> Tables:
-    """Reads and checks all files. Raises Misconfigured."""
+    """Read and check all files. Raises Misconfigured."""
     environment = settings.environment
     keys = Keys.of(settings, environment)
     keys.check()
@@ -147,7 +147,7 @@ async def serve(
 
 
 async def _within(limit_s: float | None, told: asyncio.Event) -> bool:
-    """Whether it happened before the time was over; None waits as long as it takes."""
+    """Return whether it happened before the time was over; None waits as long as it takes."""
     try:
         await asyncio.wait_for(told.wait(), limit_s)
     except TimeoutError:
@@ -174,7 +174,7 @@ def _credential(provider: Provider, grant: Grant, found: Tables) -> str | None:
 
 
 def passed_socket() -> socket.socket:
-    """The listening socket that we were started with. Raises Misconfigured."""
+    """Return the listening socket that we were started with. Raises Misconfigured."""
     try:
         (listening,) = sockets.passed_sockets()
     except ValueError as problem:

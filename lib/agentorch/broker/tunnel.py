@@ -37,7 +37,7 @@ class Side(asyncio.Protocol):
         self.other.transport.write(data)
 
     def eof_received(self) -> bool:
-        """Passes the end on; True: this side can still be written to."""
+        """Pass the end on; True: this side can still be written to."""
         self._moved()
         self.ended = True
         if self.other.transport is not None:
@@ -110,7 +110,7 @@ class Tunnel:
         near.resume_reading()
 
     def cut(self, why: str) -> None:
-        """Ends both sides at once."""
+        """End both sides at once."""
         self._why = self._why or why
         for side in (self.near, self.far):
             if side.transport is not None:

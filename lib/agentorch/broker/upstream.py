@@ -60,12 +60,12 @@ class Upstream:
         )
 
     async def close(self) -> None:
-        """Drops all connections."""
+        """Drop all connections."""
         await self._client.close()
 
     @asynccontextmanager
     async def ask(self, asking: Asking) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer, when its headers are there. Raises Unanswered."""
+        """Return the answer, when its headers are there. Raises Unanswered."""
         first = self._patience.first_byte_s if asking.stream else self._patience.whole_answer_s
         try:
             async with asyncio.timeout(self._left(asking, first)):
@@ -84,7 +84,10 @@ class Upstream:
             answer.close()  # it was read to its end, or nobody wants the rest
 
     async def chunks(self, asking: Asking, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """The answer's body as it comes. Raises Unanswered where it breaks off or stands still."""
+        """Return the answer's body as it comes.
+
+        Raises Unanswered where it breaks off or stands still.
+        """
         while True:
             try:
                 async with asyncio.timeout(self._left(asking, self._patience.idle_s)):
@@ -103,7 +106,7 @@ class Upstream:
 
 
 def _words(host: str, problem: Exception) -> str:
-    """What went wrong before an answer came, in words of ours."""
+    """Return what went wrong before an answer came, in words of ours."""
     match problem:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
             return f"{host} is unreachable: its certificate is not trusted, or TLS failed"

@@ -82,7 +82,7 @@ class Meter:
         self._fields = Fields(self._names)
 
     def feed(self, chunk: bytes) -> None:
-        """Reads on; `usage` has what the complete events until here said."""
+        """Read on; `usage` has what the complete events until here said."""
         if self._events is None:
             self._fields.feed(chunk)
             self._take(self._fields)
@@ -98,7 +98,7 @@ class Meter:
 
     @property
     def usage(self) -> Usage | None:
-        """What was used as far as it was said; None while nothing was."""
+        """Return what was used as far as it was said; None while nothing was."""
         if not self._counts:
             return None
         counts = dict(self._counts)
@@ -126,7 +126,7 @@ class _Events:
         self._fields: Fields | None = None
 
     def feed(self, chunk: bytes) -> list[Fields]:
-        """What the events had that were completed by this."""
+        """Return what the events had that were completed by this."""
         found: list[Fields] = []
         place = 0
         while (end := chunk.find(b"\n", place)) >= 0:

@@ -29,7 +29,7 @@ PAID = frozenset({"v1/messages", "v1/responses", "v1/chat/completions"})
 
 
 def wire_of(method: str, rest: str, wires: tuple[Wire, ...]) -> Wire | None:
-    """The provider's protocol that has this path; None: it may not be asked."""
+    """Return the provider's protocol that has this path; None: it may not be asked."""
     one = _ONE_MODEL.fullmatch(rest)
     having = _PATHS.get((method, one[1] if one else rest), frozenset())
     return next((wire for wire in wires if wire in having), None)
@@ -43,7 +43,7 @@ def without_numbers(words: str) -> str:
 
 
 def refusal(wire: Wire, status: int, message: str) -> bytes:
-    """The body of an answer of ours, in the form of the protocol's own errors."""
+    """Return the body of an answer of ours, in the form of the protocol's own errors."""
     kind = "permission_error" if status == 403 else "api_error"
     if wire is Wire.MESSAGES:
         document = {"type": "error", "error": {"type": kind, "message": message}}
@@ -54,7 +54,7 @@ def refusal(wire: Wire, status: int, message: str) -> bytes:
 
 
 def upstream_url(base_url: str, rest: str, wire: Wire) -> str:
-    """Where a path is at the provider. `base_url` as its own clients take it.
+    """Return where a path is at the provider. `base_url` as its own clients take it.
 
     Clients of OpenAI's protocols are given a URL that ends with the version (`…/v1`, `…/v4`),
     clients of Anthropic's one without it; a URL without any path is the same to all.

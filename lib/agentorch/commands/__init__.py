@@ -50,7 +50,7 @@ COMMANDS = {
 
 
 def module_of(name: str) -> str:
-    """The module of a command; Python has no `import` but its own."""
+    """Return the module of a command; Python has no `import` but its own."""
     return f"{name}_" if iskeyword(name) else name
 
 

@@ -20,7 +20,7 @@ from agentorch.systemd.journal import Journal
 @program()
 @click.option("--dry-run", is_flag=True, help="Print what would be told to whom, as JSON lines.")
 def main(*, dry_run: bool) -> None:
-    """Runs every program in notify.d once for each time a job begins to wait for a human.
+    """Run every program in notify.d once for each time a job begins to wait for a human.
 
     What a program does not take is told again for a day, more and more seldom.
     """

@@ -31,7 +31,7 @@ class Program(click.Command):
     """A click command with our exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command; exits with the code of what went wrong."""
+        """Run the command; exits with the code of what went wrong."""
         open_standard_streams()
         try:
             result = super().invoke(ctx)
@@ -68,7 +68,8 @@ def _unexpected(problem: Exception) -> Exit:
 
 
 def _another_owner(path: object) -> str | None:
-    """Whose this is, or the nearest directory above it that can be seen; None where it is ours.
+    """Return whose this is, or the nearest directory above it that can be seen; None where it is
+    ours.
 
     Its group may read the system's state, and anybody may name a state that is somebody else's.
     """
@@ -97,7 +98,7 @@ def open_standard_streams() -> None:
 
 
 def program(**settings: Any) -> Callable[[Callable[..., Any]], Program]:
-    """Makes a function the command of an executable; its docstring is the help."""
+    """Make a function the command of an executable; its docstring is the help."""
 
     def make(function: Callable[..., Any]) -> Program:
         help_names = {"help_option_names": ["-h", "--help"]}
@@ -113,7 +114,7 @@ def say(line: str) -> None:
 
 
 def program_name() -> str:
-    """What this program is called in what it says."""
+    """Return what this program is called in what it says."""
     context = click.get_current_context(silent=True)
     return "agentorch" if context is None else context.command_path.replace(" ", "-")
 
@@ -157,14 +158,14 @@ def answer(document: Any) -> None:
 
 
 def configured() -> Settings:
-    """The settings, after root has become the service user where one is installed."""
+    """Return the settings, after root has become the service user where one is installed."""
     settings = load()
     become_service_user(settings)
     return settings
 
 
 def opened() -> Queue:
-    """The queue of this configuration. Makes nothing."""
+    """Return the queue of this configuration. Makes nothing."""
     return Queue(configured().roots)
 
 
@@ -186,7 +187,7 @@ def become_service_user(settings: Settings) -> None:
 
 
 def with_ids(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command `words`: ids from arguments, `--job`, or one a line from stdin."""
+    """Give a command `words`: ids from arguments, `--job`, or one a line from stdin."""
     function = click.option("--job", "jobs", metavar="ID", multiple=True, help="The same as ID.")(
         function
     )
@@ -194,7 +195,7 @@ def with_ids(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def ids(words: Sequence[str], jobs: Sequence[str]) -> list[str]:
-    """The ids that a command was given; from stdin where it was given none."""
+    """Return the ids that a command was given; from stdin where it was given none."""
     given = [*words, *jobs]
     if given:
         return given
@@ -253,7 +254,7 @@ HASH = click.option(
 
 
 def without_secrets(text: str, settings: Settings) -> str:
-    """What somebody wrote, without the values that are secret here."""
+    """Return what somebody wrote, without the values that are secret here."""
     if not text.strip():
         return text
     from agentorch.attempt.place import secret_values  # noqa: PLC0415  (most decisions say nothing)
@@ -263,6 +264,6 @@ def without_secrets(text: str, settings: Settings) -> str:
 
 
 def told_by() -> dict[str, Any]:
-    """Who runs this, as an entry carries it."""
+    """Return who runs this, as an entry carries it."""
     user = who()
     return {"who": user["name"], "uid": user["uid"]}

@@ -34,7 +34,7 @@ HEADINGS = ("", "NAME", "SPENT", "RESERVED", "LEFT", "CAP", "CALLS", "UNPRICED")
 def main(
     *, day: str | None, as_json: bool, check: bool, clear: str | None, file: Path | None
 ) -> None:
-    """Prints what was spent, is reserved and is left, of the day, by project and by agent.
+    """Print what was spent, is reserved and is left, of the day, by project and by agent.
 
     Beside that, the credentials that are not used now, because a limit of their provider's is
     reached. What is reserved is of attempts that run; it counts until they have ended.

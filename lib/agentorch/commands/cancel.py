@@ -19,7 +19,7 @@ from agentorch.jobqueue.jobqueue import Queue
 @with_ids
 @RECORDED
 def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str) -> None:
-    """Cancels pending, running, held, parked and waiting jobs.
+    """Cancel pending, running, held, parked and waiting jobs.
 
     A running step is ended by its runner.
     """

@@ -9,7 +9,7 @@ from agentorch.retention.collect import delete
 @program()
 @with_ids
 def main(words: tuple[str, ...], jobs: tuple[str, ...]) -> None:
-    """Removes jobs in done/ and failed/ at once: artifacts, workspace, place in the queue.
+    """Remove jobs in done/ and failed/ at once: artifacts, workspace, place in the queue.
 
     A job that has not ended is refused, and so is one that is pinned (agentorch-hold --keep). The
     journal says who did it; of the job nothing is left that could.

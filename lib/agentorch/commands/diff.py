@@ -18,7 +18,7 @@ COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 @with_ids
 @click.option("--step", "step_id", metavar="STEP", help="The patch of this step alone.")
 def main(words: tuple[str, ...], jobs: tuple[str, ...], step_id: str | None) -> None:
-    """Prints a patch that `git apply` takes: as it is in a pipe, coloured on a terminal."""
+    """Print a patch that `git apply` takes: as it is in a pipe, coloured on a terminal."""
     queue = opened()
     for word in ids(words, jobs):
         found = find(queue, word)

@@ -25,7 +25,7 @@ COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 @click.option("--json", "as_json", is_flag=True, help="One object a line.")
 @click.argument("names", metavar="[AGENT]...", nargs=-1)
 def main(names: tuple[str, ...], *, agents: bool, probe: bool, as_json: bool) -> None:
-    """Prints a line for each check; exits with 1 when there is a problem, not for a warning.
+    """Print a line for each check; exits with 1 when there is a problem, not for a warning.
 
     With --agents, a line for each agent: its program and version, its key or login, whether it
     starts in the sandbox, and what a step may ask of it. With --probe, each agent that is there, or

@@ -18,7 +18,7 @@ class Span(click.ParamType):  # type: ignore[type-arg]  # no class of Debian's c
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """The seconds. Fails, as click does, where the text is no length of time."""
+        """Return the seconds. Fails, as click does, where the text is no length of time."""
         if isinstance(value, int | float):
             return value
         match = _SPAN.fullmatch(str(value))

@@ -42,7 +42,7 @@ class Before:
     state: State | None
 
     def text(self) -> bytes:
-        """What may be edited of it."""
+        """Return what may be edited of it."""
         return atomic.encode(editing.remaining(self.document, self.over))
 
 
@@ -51,7 +51,7 @@ class Before:
 @click.option("--file", "path", metavar="FILE", help="Read from this file what it is to be.")
 @HASH
 def main(word: str, path: str | None, shown: str | None) -> None:
-    """Changes the remaining steps of a waiting job, and what the job may cost.
+    """Change the remaining steps of a waiting job, and what the job may cost.
 
     Opens them in $VISUAL or $EDITOR; without a terminal they are read from standard input. They
     are checked as those of a new job are. job.json stays what was submitted.
@@ -79,7 +79,7 @@ def main(word: str, path: str | None, shown: str | None) -> None:
 
 
 def _before(queue: Queue, word: str) -> Before:
-    """The job as it is; what changes after the hash was made is found out."""
+    """Return the job as it is; what changes after the hash was made is found out."""
     paths = queue.roots.artifacts(find(queue, word).job.job_id)
     seen = decision_log.shown(paths)
     found, state = find(queue, paths.directory.name), JobArtifacts(paths).read_state()
@@ -93,7 +93,9 @@ def _door(settings: Settings) -> Door:
 
 
 def _given(before: Before, path: str | None) -> tuple[Path | None, bytes]:
-    """What the job is to be; and the file of the user's own work, where an editor was opened."""
+    """Return what the job is to be; and the file of the user's own work, where an editor was
+    opened.
+    """
     if path is not None:
         try:
             return None, Path(path).read_bytes()

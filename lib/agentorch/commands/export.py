@@ -25,7 +25,7 @@ MOST_LINES = 20
 def main(
     words: tuple[str, ...], jobs: tuple[str, ...], output: str | None, *, workspace: bool
 ) -> None:
-    """Writes a job on which nobody works as a tar, to standard output: what lies among its
+    """Write a job on which nobody works as a tar, to standard output: what lies among its
     artifacts, and where it was in the queue.
 
     The first entry, EXPORT.json, has the SHA-256 of every file. agentorch-import takes it in again,
@@ -47,5 +47,5 @@ def main(
 
 
 def _opened(output: str | None) -> AbstractContextManager[BinaryIO]:
-    """Where the archive goes. Raises Refused."""
+    """Return where the archive goes. Raises Refused."""
     return nullcontext(sys.stdout.buffer) if output in (None, "-") else output_file(output)

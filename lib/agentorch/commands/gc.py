@@ -20,7 +20,7 @@ from agentorch.systemd.message_ids import Message
 @click.option("--dry-run", is_flag=True, help="Say what would go, and why; remove nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One object a line.")
 def main(*, dry_run: bool, as_json: bool) -> None:
-    """Removes ended jobs after ARTIFACTS_TTL_SEC, their workspaces after WORKSPACES_TTL_SEC.
+    """Remove ended jobs after ARTIFACTS_TTL_SEC, their workspaces after WORKSPACES_TTL_SEC.
 
     And the oldest of them where they take more than RETENTION_MAX_BYTES, or less than
     RETENTION_MIN_FREE_BYTES are free: workspaces first. A job that has not ended stays, whatever
@@ -57,7 +57,7 @@ def _show(plan: Plan, *, as_json: bool) -> None:
 
 
 def rules_of(settings: Settings) -> Rules:
-    """The server's rules."""
+    """Return the server's rules."""
     return Rules(
         settings.artifacts_ttl_s,
         settings.workspaces_ttl_s,

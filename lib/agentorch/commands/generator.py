@@ -94,12 +94,12 @@ def user_units(given: Given) -> dict[str, str]:
 
 
 def drop_in(unit: str) -> str:
-    """The name of our drop-in for a unit. Pure."""
+    """Return the name of our drop-in for a unit. Pure."""
     return f"{unit}.d/{DROP_IN}"
 
 
 def _service(name: str) -> str:
-    """The drop-in of a service of ours: of a template where the name ends in @."""
+    """Return the drop-in of a service of ours: of a template where the name ends in @."""
     return drop_in(f"agentorch-{name}.service")
 
 
@@ -110,7 +110,7 @@ def _slots(given: Given) -> str:
 
 
 def _of_warm(given: Given) -> Iterator[tuple[str, str]]:
-    """An enabled slot does not leave when it is idle, and comes back when it was told to."""
+    """Yield an enabled slot does not leave when it is idle, and comes back when it was told to."""
     for slot in given.warm:
         command = f"ExecStart=/usr/bin/agentorch-runner --slot={slot}"
         lines = ("ExecStart=", command, "Restart=always")
@@ -189,7 +189,7 @@ class Places:
         )
 
     def writable(self) -> list[PurePosixPath]:
-        """The directories that our services write to, none below another.
+        """Return the directories that our services write to, none below another.
 
         Queue and artifacts are below one of them: each is a mount, and between two of them nothing
         can be linked or renamed.
@@ -210,7 +210,7 @@ def _of_queue(given: Given) -> Iterator[tuple[str, str]]:
 
 
 def _of_announcing(given: Given) -> Iterator[tuple[str, str]]:
-    """Where jobs wait for a human, and where the programs are that hear of it.
+    """Yield where jobs wait for a human, and where the programs are that hear of it.
 
     An empty condition takes all of a unit's away: what is known comes again, for the rest of them
     the program looks itself.
@@ -256,7 +256,7 @@ def _escaped(path: PurePosixPath) -> str:
 
 
 def _optional(path: PurePosixPath) -> str:
-    """A path of a list: in quotes, and no failure where it is not there."""
+    """Return a path of a list: in quotes, and no failure where it is not there."""
     text = _escaped(path).replace("\\", "\\\\").replace('"', '\\"')
     return f'"-{text}"'
 
@@ -269,7 +269,7 @@ def _text(section: str, *lines: str) -> str:
 
 
 def checked(found: Mapping[str, str], problems: tuple[str, ...] = ()) -> Given:
-    """The variables that can be read, and what is wrong with the others. Pure."""
+    """Return the variables that can be read, and what is wrong with the others. Pure."""
     good, wrong = {}, []
     for name, read in READERS.items():
         if not (value := found.get(name, "").strip()):
@@ -287,7 +287,7 @@ def checked(found: Mapping[str, str], problems: tuple[str, ...] = ()) -> Given:
 
 
 def uid_of(passwd: str, name: str = USER) -> int | None:
-    """A user's number in the text of /etc/passwd; None where it is not there. Pure."""
+    """Return a user's number in the text of /etc/passwd; None where it is not there. Pure."""
     for line in passwd.splitlines():
         fields = line.split(":")
         if fields[0] == name and len(fields) > 2 and fields[2].isdecimal():
@@ -296,14 +296,14 @@ def uid_of(passwd: str, name: str = USER) -> int | None:
 
 
 def warm_slots(directory: Path) -> tuple[str, ...]:
-    """The slots whose services `systemctl enable` has linked, of a directory of units."""
+    """Return the slots whose services `systemctl enable` has linked, of a directory of units."""
     start, end = "agentorch-runner@", ".service"
     links = directory.glob(f"agentorch.target.wants/{start}*{end}")
     return tuple(sorted(link.name.removeprefix(start).removesuffix(end) for link in links))
 
 
 def given_to(scope: str, environ: Mapping[str, str]) -> Given:
-    """What a manager's generator goes by. `scope` is `system` or `user`."""
+    """Return what a manager's generator goes by. `scope` is `system` or `user`."""
     if scope == "user":
         configuration = _users_configuration(environ)
         path, own = configuration / "agentorch/agentorch.env", configuration / "systemd/user"
@@ -346,7 +346,7 @@ def _read(path: Path) -> Given:
 
 
 def main() -> None:
-    """Writes the drop-ins below the directory that is the first argument."""
+    """Write the drop-ins below the directory that is the first argument."""
     directory = Path(sys.argv[1])
     scope = os.environ.get("SYSTEMD_SCOPE", "system")
     given = given_to(scope, os.environ)

@@ -25,7 +25,7 @@ from agentorch.jobqueue.jobqueue import Queue
 @click.option("--keep", "pins", is_flag=True, help="Only keep them from agentorch-gc.")
 @RECORDED
 def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str, *, pins: bool) -> None:
-    """Holds pending, parked and running jobs back: none is run before agentorch-release.
+    """Hold pending, parked and running jobs back: none is run before agentorch-release.
 
     A running one is held when its step has ended. With --keep a job goes on as it does, and what
     it left is not removed before it is released with --keep; it may have ended.

@@ -26,7 +26,7 @@ from agentorch.systemd.message_ids import Message
 )
 @click.option("--json", "as_json", is_flag=True, help="Answer with one object.")
 def main(name: str, *, as_json: bool) -> None:
-    """Takes in the job of FILE, or of standard input: whole, or nothing of it.
+    """Take in the job of FILE, or of standard input: whole, or nothing of it.
 
     Every hash is checked before anything is to be seen. A job that had ended is put to done/ or
     failed/; any other is held back until agentorch-release. Its id must be free here.
@@ -58,7 +58,7 @@ def main(name: str, *, as_json: bool) -> None:
 
 
 def _opened(name: str, held: ExitStack) -> BinaryIO:
-    """The archive, opened by whoever runs this: the service user may not be able to."""
+    """Return the archive, opened by whoever runs this: the service user may not be able to."""
     if name == "-":
         if sys.stdin.isatty():
             raise click.UsageError("give a FILE, or a tar on standard input")

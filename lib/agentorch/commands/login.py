@@ -17,7 +17,7 @@ from agentorch.preflight import logins
 @click.argument("arguments", metavar="[-- ARGUMENT...]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--remove", is_flag=True, help="Remove the agent's login instead.")
 def main(agent: str, arguments: tuple[str, ...], *, remove: bool) -> None:
-    """Runs the login of AGENT's own program on this terminal; ARGUMENTs replace its usual options.
+    """Run the login of AGENT's own program on this terminal; ARGUMENTs replace its usual options.
 
     The login is kept in a HOME of its own, below the state directory, and is used by steps for
     whose model there is no key. As root it is made for the service user, where there is one.

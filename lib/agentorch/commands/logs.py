@@ -36,7 +36,7 @@ def main(
     follow: bool,
     journal: bool,
 ) -> None:
-    """Prints the logs of jobs, step by step, redacted; of each step its latest attempt.
+    """Print the logs of jobs, step by step, redacted; of each step its latest attempt.
 
     With --journal it becomes journalctl(1), which goes on until it is interrupted when it follows.
     """
@@ -61,7 +61,7 @@ def _wanted(queue: Queue, word: str, step_id: str | None) -> Found:
 
 
 def journal_argv(jobs: Sequence[str], step_id: str | None, *, follow: bool) -> tuple[str, ...]:
-    """The command line that shows the journal's entries of jobs. Pure.
+    """Return the command line that shows the journal's entries of jobs. Pure.
 
     Matches of one field are alternatives, of two fields both must hold (journalctl(1)).
     """
@@ -83,7 +83,7 @@ def _become(argv: tuple[str, ...]) -> NoReturn:
 
 
 def _attempts(queue: Queue, found: Found, step_id: str | None) -> Iterator[Path]:
-    """The log of the latest attempt of each step that has one, in the order of the steps."""
+    """Yield the log of the latest attempt of each step that has one, in the order of the steps."""
     paths = queue.roots.artifacts(found.job.job_id)
     state = JobArtifacts(paths).read_state()
     for step in found.job.steps:
@@ -103,7 +103,7 @@ class Follower:
         self._shown: dict[Path, int] = {}
 
     def run(self) -> None:
-        """Waits for events only: a log that grows, a step that starts, a job that ends."""
+        """Wait for events only: a log that grows, a step that starts, a job that ends."""
         artifacts = self._queue.roots.artifacts(self._found.job.job_id)
         with Inotify() as events:
             events.watch(artifacts.directory, Mask.MOVED_TO | Mask.CREATE)

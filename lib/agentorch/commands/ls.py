@@ -103,7 +103,7 @@ def main(
     newer_s: float | None,
     **flags: bool,
 ) -> None:
-    """Lists jobs in claim order: a table on a terminal, else one id a line.
+    """List jobs in claim order: a table on a terminal, else one id a line.
 
     Options of different kinds must all be true of a job; of one kind, one of them.
     """

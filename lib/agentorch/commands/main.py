@@ -16,11 +16,11 @@ class Commands(click.Group):
     """A group that imports a command's module when it is called, and none to list them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the table."""
+        """Return the names, in the order of the table."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of a name; None where the table has no such name."""
+        """Return the command of a name; None where the table has no such name."""
         name = ALIASES.get(cmd_name, cmd_name)
         if name not in COMMANDS:
             return None
@@ -29,7 +29,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that the arguments name; says what is near where there is none."""
+        """Return the command that the arguments name; says what is near where there is none."""
         near = difflib.get_close_matches(args[0], [*COMMANDS, *ALIASES], 1)
         if near and near[0] != args[0]:
             ctx.fail(f"No such command {args[0]!r} (did you mean {near[0]!r}?).")

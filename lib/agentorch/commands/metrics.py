@@ -15,7 +15,7 @@ from agentorch.metrics import exposition
 @click.option("--stdout", "to_stdout", is_flag=True, help="Print them instead.")
 @click.pass_context
 def main(context: click.Context, *, to_stdout: bool) -> None:
-    """Writes AGENTORCH_METRICS_FILE for node_exporter's textfile collector, in one rename.
+    """Write AGENTORCH_METRICS_FILE for node_exporter's textfile collector, in one rename.
 
     Where its directory is not there, it says so, and that is all. Exits with 1 where the ledger is
     broken, and the counters are missing therefore.

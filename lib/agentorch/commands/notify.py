@@ -21,7 +21,7 @@ from agentorch.systemd.journal import Journal
 @click.option("--list", "listing", is_flag=True, help="Print what was not told yet, as JSON lines.")
 @click.option("--again", is_flag=True, help="Send what was given up for the jobs ID once more.")
 def main(words: tuple[str, ...], *, listing: bool, again: bool) -> None:
-    """Sends the callbacks that are due: a POST of the job's result to its callback_url.
+    """Send the callbacks that are due: a POST of the job's result to its callback_url.
 
     What nobody takes is sent again for a day, more and more seldom, and then given up.
     """

@@ -14,7 +14,7 @@ from agentorch.storage import atomic
 
 @contextmanager
 def output_file(name: str) -> Iterator[BinaryIO]:
-    """A file that has its name when it is whole; what is there and is no file is written to.
+    """Return a file that has its name when it is whole; what is there and is no file is written to.
 
     A device or a FIFO is not replaced: root's rename would take /dev/null from everybody. A
     symbolic link stays one. Raises Refused where the file can't be made.
@@ -39,5 +39,5 @@ def _is_special(path: Path) -> bool:
 
 
 def _is_of(named: Path, path: Path) -> bool:
-    """Whether a problem is one of this file, or of the one that is to get its name."""
+    """Return whether a problem is one of this file, or of the one that is to get its name."""
     return named.parent == path.parent

@@ -12,6 +12,6 @@ from agentorch.decisions.decide import reprioritise
 @click.argument("priority", metavar="PRIORITY", type=click.IntRange(0, 9))
 @with_ids
 def main(priority: int, words: tuple[str, ...], jobs: tuple[str, ...]) -> None:
-    """Gives pending, held, parked and awaiting jobs this PRIORITY (0-9): 0 is claimed first."""
+    """Give pending, held, parked and awaiting jobs this PRIORITY (0-9): 0 is claimed first."""
     queue = opened()
     decide(queue, "priority", ids(words, jobs), lambda word: reprioritise(queue, word, priority))

@@ -23,7 +23,7 @@ from agentorch.systemd.message_ids import Message
     help="Leave alone what was claimed less than so long ago; default RUNNER_RECLAIM_AFTER_SEC.",
 )
 def main(least_age_s: float | None) -> None:
-    """Puts dead owners' jobs to the front of pending/, and finishes half-done submissions.
+    """Put dead owners' jobs to the front of pending/, and finishes half-done submissions.
 
     Parked jobs whose time has come go back there, too; jobs for which no human has decided in the
     time that their policy gives are rejected or cancelled.

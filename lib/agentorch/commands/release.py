@@ -23,7 +23,7 @@ from agentorch.jobqueue.jobqueue import Queue
 @click.option("--keep", "unpins", is_flag=True, help="Only let agentorch-gc have them again.")
 @COMMENT
 def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str, *, unpins: bool) -> None:
-    """Puts held jobs back into the queue, and parked ones before their time.
+    """Put held jobs back into the queue, and parked ones before their time.
 
     A running job that was to be held when its step has ended goes on.
     """

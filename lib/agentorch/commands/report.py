@@ -37,7 +37,7 @@ def main(
     *,
     is_index: bool,
 ) -> None:
-    """Prints one HTML page that needs no other file: no script, no request.
+    """Print one HTML page that needs no other file: no script, no request.
 
     Of a job: steps and attempts over time, cost and resources, the patch, reports, the ends of
     logs, decisions.
@@ -55,7 +55,7 @@ def main(
 
 
 def _put(page: bytes, output: str | None) -> None:
-    """Writes the page. Raises Refused where the file can't be made."""
+    """Write the page. Raises Refused where the file can't be made."""
     if output is None:
         sys.stdout.buffer.write(page)
         return

@@ -67,14 +67,14 @@ def main(slot: str, *, drain: bool, once: bool, idle_s: float | None) -> None:
 
 
 def step_program() -> tuple[str, ...]:
-    """The agentorch-step that belongs to this program, with its interpreter."""
+    """Return the agentorch-step that belongs to this program, with its interpreter."""
     beside = Path(sys.argv[0]).resolve().with_name("agentorch-step")
     path = str(beside) if beside.exists() else shutil.which("agentorch-step")
     return (sys.executable, path or "agentorch-step")
 
 
 def _warm(settings: Settings, agents: Registry) -> None:
-    """Loads and compiles now what every forked attempt would have to, and inherits this way."""
+    """Load and compile now what every forked attempt would have to, and inherits this way."""
     for name in BUILT_IN:
         agents.get(name)
     if settings.real_cli and Wrapper(settings.sandbox_wrapper).kind == "bwrap":

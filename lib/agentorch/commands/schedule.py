@@ -41,7 +41,7 @@ class Asked:
     as_json: bool
 
     def only(self, most: int) -> tuple[str, ...]:
-        """The words, where there are no more than that. Raises UsageError."""
+        """Return the words, where there are no more than that. Raises UsageError."""
         if len(self.words) > most:
             raise click.UsageError(f"one word too many: {self.words[most]}")
         return self.words
@@ -63,7 +63,7 @@ class Asked:
 @click.option("--due", is_flag=True, help="run: for the time that it is due, and that once.")
 @click.option("--json", "as_json", is_flag=True, help="list, next, run: one object a line.")
 def main(verb: str, words: tuple[str, ...], times: int, *, due: bool, as_json: bool) -> None:
-    """Submits jobs at times of their own: those of the schedules in schedules/*.json.
+    """Submit jobs at times of their own: those of the schedules in schedules/*.json.
 
     \b
     list             the schedules, when each runs next, and its last job
@@ -76,7 +76,7 @@ def main(verb: str, words: tuple[str, ...], times: int, *, due: bool, as_json: b
 
 
 def _told(settings: Settings) -> Folder:
-    """The schedules; what is wrong with others is said."""
+    """Return the schedules; what is wrong with others is said."""
     folder = files.read(settings.schedules_directory)
     for problem in folder.problems:
         say(problem)
@@ -84,7 +84,10 @@ def _told(settings: Settings) -> Folder:
 
 
 def _named(settings: Settings, name: str) -> Schedule:
-    """The schedule of an id. Raises Invalid, with what is wrong with files where there is none."""
+    """Return the schedule of an id.
+
+    Raises Invalid, with what is wrong with files where there is none.
+    """
     folder = files.read(settings.schedules_directory)
     for one in folder.schedules:
         if one.schedule_id == name:
@@ -124,7 +127,7 @@ def _row(settings: Settings, schedule: Schedule) -> dict[str, Any]:
 
 
 def _status(queue: Queue, job_id: str) -> str | None:
-    """How a job does; None: it was removed since."""
+    """Return how a job does; None: it was removed since."""
     artifacts = queue.roots.artifacts(job_id)
     try:
         place = queue.find(read_job(artifacts.job))
@@ -180,7 +183,7 @@ def _with_id(schedule: Schedule, now: datetime, most: int) -> Iterator[tuple[dat
 
 
 def _times(schedule: Schedule, now: datetime, most: int) -> Iterator[datetime]:
-    """The next times, no more than that; of a calendar event, as systemd tells them."""
+    """Yield the next times, no more than that; of a calendar event, as systemd tells them."""
     if schedule.cron is None:
         yield from _events(schedule, most)
         return
@@ -215,7 +218,7 @@ def _check(settings: Settings, asked: Asked) -> None:
 
 
 def _problems(schedule: Schedule, door: Door) -> Iterator[str]:
-    """What is wrong beyond the file: with the event as systemd sees it, with the job."""
+    """Yield what is wrong beyond the file: with the event as systemd sees it, with the job."""
     try:
         if schedule.cron is None and on_calendar.next_times(schedule.expression) == []:
             yield f"{schedule.schedule_id}: .on_calendar: never runs again"
@@ -260,7 +263,7 @@ def _run(settings: Settings, asked: Asked) -> None:
 
 
 def due_time(schedule: Schedule, now: datetime, elapsed: datetime | None) -> datetime:
-    """The time that a run at this moment is due for. Pure.
+    """Return the time that a run at this moment is due for. Pure.
 
     Of a calendar event it is when its timer elapsed; where nobody knows, the minute.
     """

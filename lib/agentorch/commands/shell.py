@@ -26,7 +26,7 @@ SHELL = "/bin/sh"
 @click.argument("command", metavar="[-- COMMAND...]", nargs=-1, type=click.UNPROCESSED)
 @click.option("--step", "step_id", metavar="STEP", help="In the sandbox of this step's agent.")
 def main(job_id: str, command: tuple[str, ...], step_id: str | None) -> None:
-    """Runs $SHELL, or COMMAND, in a job's workspace, confined as an agent of its is.
+    """Run $SHELL, or COMMAND, in a job's workspace, confined as an agent of its is.
 
     There is no network, no key, and an empty HOME. Not while the job runs; nobody else has it
     meanwhile. Exits with what the command exits with.
@@ -46,7 +46,7 @@ def main(job_id: str, command: tuple[str, ...], step_id: str | None) -> None:
 
 
 def _step(queue: Queue, found: Found, step_id: str | None) -> Step:
-    """The step that is asked for, else the one at which the job is."""
+    """Return the step that is asked for, else the one at which the job is."""
     state = JobArtifacts(queue.roots.artifacts(found.job.job_id)).read_state()
     current = found.job.steps[0].step_id if state is None else state.progress.current
     try:
@@ -57,7 +57,9 @@ def _step(queue: Queue, found: Found, step_id: str | None) -> Step:
 
 
 def _shell() -> str:
-    """The user's own, where it can be run in a sandbox: it is seen there below /usr alone."""
+    """Return the user's own, where it can be run in a sandbox: it is seen there below /usr
+    alone.
+    """
     named = os.environ.get("SHELL", "")
     is_there = named.startswith(("/bin/", "/usr/bin/")) and os.access(named, os.X_OK)
     return named if is_there else SHELL

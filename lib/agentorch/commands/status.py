@@ -13,7 +13,7 @@ from agentorch.jobqueue.lookup import find, status
 @program()
 @with_ids
 def main(words: tuple[str, ...], jobs: tuple[str, ...]) -> None:
-    """Prints a JSON object for each job: where it is, its state and its result."""
+    """Print a JSON object for each job: where it is, its state and its result."""
     queue = opened()
     for word in ids(words, jobs):
         click.echo(json.dumps(status(queue, find(queue, word)), ensure_ascii=False, indent=2))

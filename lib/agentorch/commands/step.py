@@ -61,7 +61,7 @@ def main(
     first: int,
     resumes: int,
 ) -> None:
-    """Runs STEP of the JOB in the queue (not while a runner has it), in the job's workspace.
+    """Run STEP of the JOB in the queue (not while a runner has it), in the job's workspace.
 
     Or, with no queue: --job FILE --step STEP --workdir DIR --output DIR.
 
@@ -166,7 +166,7 @@ def _alone(
 
 @contextlib.contextmanager
 def _held(output: Path) -> Iterator[None]:
-    """Nobody else's step has its HOME and its broker there meanwhile. Raises Refused."""
+    """Return nobody else's step has its HOME and its broker there meanwhile. Raises Refused."""
     descriptor = os.open(output, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if not lock(descriptor, wait=False):

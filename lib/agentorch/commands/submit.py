@@ -170,7 +170,7 @@ def _check_workdir(job: Job) -> None:
 
 
 def _from_here(document: Document) -> Document:
-    """A relative workdir is the submitter's: the runner works somewhere else."""
+    """Return a relative workdir is the submitter's: the runner works somewhere else."""
     workdir = document.get("workdir", ".")
     if not isinstance(workdir, str) or not workdir or "\0" in workdir:
         return document

@@ -9,7 +9,7 @@ from agentorch.decisions.decide import unlock
 @program()
 @with_ids
 def main(words: tuple[str, ...], jobs: tuple[str, ...]) -> None:
-    """Moves running jobs of dead owners to failed/; a live owner's job is refused (cancel it).
+    """Move running jobs of dead owners to failed/; a live owner's job is refused (cancel it).
 
     agentorch-reclaim puts such jobs back into the queue instead.
     """

@@ -18,7 +18,7 @@ from agentorch.commands.wait_loop import wait_for
     help="Then exit 124.",
 )
 def main(words: tuple[str, ...], jobs: tuple[str, ...], timeout_s: float | None) -> None:
-    """Waits until each job has ended or needs a human.
+    """Wait until each job has ended or needs a human.
 
     Exits with 0 when all succeeded, else as the first that did not: 1 failed or cancelled, 3 needs
     a human, 124 timed out. A job that is held back or parked is waited for: a line on stderr says

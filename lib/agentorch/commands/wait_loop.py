@@ -33,7 +33,7 @@ RESTING = (State.HELD, State.PARKED)
 
 
 def wait_for(queue: Queue, ids: Sequence[str], timeout_s: float | None = None) -> Exit:
-    """Waits until every job has ended or needs a human; the worst of their exit codes.
+    """Wait until every job has ended or needs a human; the worst of their exit codes.
 
     TIMED_OUT after `timeout_s`. On a terminal, a line on stderr shows where each is; anywhere, one
     says that a job is held back or parked, and is waited for all the same.
@@ -48,7 +48,7 @@ def wait_for(queue: Queue, ids: Sequence[str], timeout_s: float | None = None) -
 
 
 def _is_left_alone(queue: Queue, word: str, until: float | None, said: set[str]) -> bool:
-    """Whether nobody takes up a job: a slot that sleeps has some time to wake."""
+    """Return whether nobody takes up a job: a slot that sleeps has some time to wake."""
     if live(queue) or find(queue, word).state in (*SETTLED, *RESTING):
         return False
     soon = time.monotonic() + WAKES_S
@@ -83,7 +83,7 @@ def _wait_for_one(queue: Queue, word: str, until: float | None, said: set[str]) 
 
 
 def rest(row: Row | None) -> str:
-    """That a job rests, why, and what ends that; empty where it does not any more. Pure."""
+    """Return that a job rests, why, and what ends that; empty where it does not any more. Pure."""
     if row is None:
         return ""
     why = f": {printable(row.reason)}" if row.reason else ""

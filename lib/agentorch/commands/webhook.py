@@ -33,7 +33,7 @@ USUAL_IDLE_S = 60.0
     help="Leave when nobody was connected for so long; only on sockets that it was passed.",
 )
 def main(binds: tuple[str, ...], idle_s: float) -> None:
-    """Takes jobs by HTTP, and tells how they do.
+    """Take jobs by HTTP, and tell how they do.
 
     TERM or INT ends it, when what was asked by then is answered.
     """

@@ -12,7 +12,7 @@ SYSTEM_ENV_FILE = Path("/etc/agentorch/agentorch.env")
 
 
 def read(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment file as systemd.exec(5) reads an EnvironmentFile=.
+    """Return the environment file as systemd.exec(5) reads an EnvironmentFile=.
 
     A file that AGENTORCH_ENV_FILE names must be there; the system's may be missing or unreadable
     for this user. Raises Misconfigured.

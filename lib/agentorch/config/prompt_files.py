@@ -23,7 +23,7 @@ BUILT_IN = Path(__file__).parent / "prompts"
 
 
 def system_prompt(directory: Path, agent: str, role: str) -> str:
-    """The system prompt of an agent in a role; `directory` is the administrator's.
+    """Return the system prompt of an agent in a role; `directory` is the administrator's.
 
     Raises Misconfigured where a file is there and can't be read.
     """

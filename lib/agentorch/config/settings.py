@@ -93,7 +93,7 @@ class Settings:
 
     @property
     def waiting(self) -> Waiting:
-        """How long a job waits for a human that says nothing of it itself, and what then."""
+        """Return how long a job waits for a human that says nothing of it itself, and what then."""
         return Waiting(self.waiting_policy, self.waiting_max_s)
 
     @property
@@ -138,12 +138,12 @@ class Settings:
 
     @property
     def schedules(self) -> SchedulePaths:
-        """What is known of their runs."""
+        """Return what is known of their runs."""
         return SchedulePaths(self.state_directory / "schedules")
 
     @property
     def versions(self) -> Path:
-        """What the agents' programs said of their versions, and when."""
+        """Return what the agents' programs said of their versions, and when."""
         return self.state_directory / "versions.json"
 
     @property
@@ -246,7 +246,7 @@ SECRET = frozenset(
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of this process; nothing is written.
+    """Return the settings of this process; nothing is written.
 
     Raises Misconfigured with a line a problem: `VARIABLE: 'value': what was expected`.
     """
@@ -343,7 +343,7 @@ def _signing_key(environment: Mapping[str, str]) -> Path | None:
 
 
 def default_state(environment: Mapping[str, str]) -> Path:
-    """The state directory where no variable names one.
+    """Return the state directory where no variable names one.
 
     It is the system's for root, the service, and who may look at it: the members of its group.
     """

@@ -11,7 +11,7 @@ from agentorch.core.errors import Misconfigured
 
 
 def read(path: Path, *, optional: bool = False) -> dict[str, Any]:
-    """A TOML document; {} where an optional one is not there. Raises Misconfigured."""
+    """Return a TOML document; {} where an optional one is not there. Raises Misconfigured."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError as problem:
@@ -25,13 +25,13 @@ def read(path: Path, *, optional: bool = False) -> dict[str, Any]:
 
 
 def unknown_keys(found: Mapping[str, Any], known: frozenset[str]) -> None:
-    """Raises ValueError where a table has a key that nobody reads."""
+    """Raise ValueError where a table has a key that nobody reads."""
     if unknown := sorted(found.keys() - known):
         raise ValueError(f"{', '.join(unknown)}: unknown key")
 
 
 def amount(found: Mapping[str, Any], key: str, default: float | None = None) -> float:
-    """A number, 0 or more. Raises ValueError."""
+    """Return a number, 0 or more. Raises ValueError."""
     value = found.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
         raise ValueError(f"{key}: expected a number, 0 or more")
@@ -39,7 +39,7 @@ def amount(found: Mapping[str, Any], key: str, default: float | None = None) -> 
 
 
 def text(found: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    """A string. Raises ValueError."""
+    """Return a string. Raises ValueError."""
     value = found.get(key, default)
     if not isinstance(value, str):
         raise ValueError(f"{key}: expected a string")  # noqa: TRY004  (of a document, not of ours)
@@ -47,7 +47,7 @@ def text(found: Mapping[str, Any], key: str, default: str | None = None) -> str:
 
 
 def words(found: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """A list of strings, one at least. Raises ValueError."""
+    """Return a list of strings, one at least. Raises ValueError."""
     value = found.get(key)
     if not isinstance(value, list) or not value or not all(isinstance(one, str) for one in value):
         raise ValueError(f"{key}: expected a list of strings")

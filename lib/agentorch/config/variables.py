@@ -24,7 +24,7 @@ def text(text: str) -> str:
 
 
 def size_bytes(text: str) -> int:
-    """A size as systemd spells one: a number with K, M, G or T (powers of 1024), or none."""
+    """Return a size as systemd spells one: a number with K, M, G or T (powers of 1024), or none."""
     match = re.fullmatch(r"(\d{1,15})([KMGT]?)", text.strip(), re.ASCII)
     if match is None:
         raise ValueError("expected a number of bytes, or one with K, M, G or T")
@@ -227,7 +227,7 @@ LEAST_SECRET_BYTES = 24
 
 
 def secret_of(text: str) -> bytes:
-    """The bytes of `whsec_BASE64`. Raises ValueError."""
+    """Return the bytes of `whsec_BASE64`. Raises ValueError."""
     try:
         secret = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
     except ValueError as problem:

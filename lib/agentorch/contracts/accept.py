@@ -33,7 +33,7 @@ class Door:
 
 
 def accept(document: Any, door: Door, now: datetime) -> tuple[Job, Document]:
-    """The job that a document asks for, and its normalised form for the disk.
+    """Return the job that a document asks for, and its normalised form for the disk.
 
     Raises Invalid with every problem. `now` becomes the time of submission.
     """

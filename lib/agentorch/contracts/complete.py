@@ -13,7 +13,7 @@ Document = dict[str, Any]
 
 
 def completed(document: Document, source_type: str, handoff: Handoff, now: datetime) -> Document:
-    """The document with what the minimal form leaves out; what is there stays as it is."""
+    """Return the document with what the minimal form leaves out; what is there stays as it is."""
     goal = document.get("goal")
     defaults: Document = {
         "schema_version": SCHEMA_VERSION,
@@ -55,7 +55,7 @@ _PLAN, _IMPLEMENT, _REVIEW = "01_plan", "02_implement", "03_review"
 
 
 def default_steps(goal: str) -> list[Document]:
-    """The default pipeline: plan, implement, review."""
+    """Return the default pipeline: plan, implement, review."""
     plan = f"steps/{_PLAN}/report.md"
     work = f"steps/{_IMPLEMENT}"
     return [
@@ -89,7 +89,9 @@ def default_steps(goal: str) -> list[Document]:
 
 
 def new_id(now: datetime) -> str:
-    """A UUIDv7 (RFC 9562, section 5.7) of this time as 32 hex digits: ids sort by their time."""
+    """Return a UUIDv7 (RFC 9562, section 5.7) of this time as 32 hex digits: ids sort by their
+    time.
+    """
     milliseconds = int(now.timestamp() * 1000) & (1 << 48) - 1
     chance = int.from_bytes(os.urandom(10), "big")
     below_version = (now.microsecond % 1000) << 2 | chance >> 78

@@ -59,7 +59,9 @@ class _Compiler:
         return _PLAIN[name](asked) if name in _PLAIN else _never
 
     def _reference(self, reference: str) -> Check:
-        """The check of another place in the schema; made when it is needed: it may hold itself."""
+        """Return the check of another place in the schema; made when it is needed: it may hold
+        itself.
+        """
 
         def check(value: Any) -> bool:
             if reference not in self._made:

@@ -18,7 +18,7 @@ _URI = re.compile(r"https?://[^\s/?#@\\]+([/?#][^\s\\]*)?", re.ASCII | re.IGNORE
 
 @cache
 def pattern(expression: str) -> re.Pattern[str]:
-    """A contract's pattern, to be searched for.
+    """Return a contract's pattern, to be searched for.
 
     `$` of re also matches before a last newline; a name with one is not that name.
     """
@@ -27,7 +27,9 @@ def pattern(expression: str) -> re.Pattern[str]:
 
 
 def is_moment(value: object) -> bool:
-    """Whether it is an RFC 3339 date-time that there is; what is no text is another's to judge."""
+    """Return whether it is an RFC 3339 date-time that there is; what is no text is another's to
+    judge.
+    """
     if not isinstance(value, str):
         return True
     if not _MOMENT.fullmatch(value):
@@ -40,7 +42,7 @@ def is_moment(value: object) -> bool:
 
 
 def is_uri(value: object) -> bool:
-    """Whether it is an http(s) URI; what is no text is another's to judge."""
+    """Return whether it is an http(s) URI; what is no text is another's to judge."""
     if not isinstance(value, str):
         return True
     if not (value.isascii() and value.isprintable() and _URI.fullmatch(value)):

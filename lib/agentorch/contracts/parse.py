@@ -16,7 +16,7 @@ Document = dict[str, Any]
 
 
 def parse(content: bytes | str) -> Any:
-    """A JSON document, strictly: UTF-8, no duplicate keys, no NaN, bounded size and depth.
+    """Return a JSON document, strictly: UTF-8, no duplicate keys, no NaN, bounded size and depth.
 
     Raises Invalid with the line and column of what is wrong.
     """

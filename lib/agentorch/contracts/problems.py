@@ -8,7 +8,7 @@ from typing import Any
 
 
 def kind(value: Any) -> str:
-    """What a JSON value is, in words."""
+    """Return what a JSON value is, in words."""
     names = {
         dict: "an object",
         list: "an array",
@@ -20,13 +20,15 @@ def kind(value: Any) -> str:
 
 
 def short(value: Any) -> str:
-    """A value as it can be shown in a line."""
+    """Return a value as it can be shown in a line."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def suggestion(word: str, known: Iterable[str], page: str = "") -> str:
-    """A hint in brackets: the known word that is near, and the page to see; empty where none."""
+    """Return a hint in brackets: the known word that is near, and the page to see; empty where
+    none.
+    """
     # what is longer than any name of ours is not compared: that takes its time
     near = difflib.get_close_matches(word, list(known), 1) if len(word) <= 128 else []
     hints = [f"did you mean {near[0]!r}?"] if near else []

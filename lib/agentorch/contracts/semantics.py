@@ -71,7 +71,7 @@ def _step_problems(
 
 
 def _asked_problems(step: Any, agent: str, takes: Abilities) -> Iterator[str]:
-    """What the step asks of its agent that this one does not take."""
+    """Yield what the step asks of its agent that this one does not take."""
     model = _text(step, "model")
     if model and not takes.takes_model(model):
         known = ", ".join(takes.models or ())
@@ -100,7 +100,7 @@ def _patch_problems(place: int, path: str, ids: Collection[str]) -> Iterator[str
 
 
 def host_problems(document: Document, listed: Collection[str]) -> list[str]:
-    """What of policy.allow_hosts is no host, or none of the server's list."""
+    """Return what of policy.allow_hosts is no host, or none of the server's list."""
     return [
         f".policy.allow_hosts[{place}]: {problem}"
         for place, host in enumerate(_texts(document.get("policy"), "allow_hosts"))
@@ -133,6 +133,6 @@ def _texts(container: Any, name: str) -> list[str]:
 
 
 def artifact_path_is_safe(path: str) -> bool:
-    """Whether a relative path names something below the directory it is relative to."""
+    """Return whether a relative path names something below the directory it is relative to."""
     parts = path.split("/")
     return path.isprintable() and "" not in parts and ".." not in parts

@@ -23,7 +23,7 @@ Document = dict[str, Any]
 
 
 def job_of(document: Document) -> Job:
-    """The value of a complete, checked document."""
+    """Return the value of a complete, checked document."""
     policy = document["policy"]
     return Job(
         job_id=document["job_id"],
@@ -55,7 +55,7 @@ def job_of(document: Document) -> Job:
 
 
 def waiting_of(document: Document | None) -> Waiting:
-    """How long a job waits for a human, as its policy says; None: it says nothing."""
+    """Return how long a job waits for a human, as its policy says; None: it says nothing."""
     if document is None:
         return Waiting()
     return Waiting(Expiry(document["then"]), document.get("after_sec", WAITING_S))

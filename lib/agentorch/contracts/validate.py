@@ -29,7 +29,8 @@ def problems_of(document: Any, contract: str) -> list[str]:
 
 
 def is_valid(document: Any, contract: str) -> bool:
-    """Whether nothing is wrong, without a word about what is: that needs much of the outside.
+    """Return whether nothing is wrong, without a word about what is: that needs much of the
+    outside.
 
     For contracts all of whose keywords `quick` knows.
     """

@@ -14,7 +14,7 @@ class Choice:
     words: tuple[str, ...]
 
     def problem(self, value: object) -> str | None:
-        """What is wrong with a value, in words; None where nothing is."""
+        """Return what is wrong with a value, in words; None where nothing is."""
         return None if value in self.words else f"expected one of {', '.join(self.words)}"
 
 
@@ -27,7 +27,7 @@ class Number:
     whole: bool = True
 
     def problem(self, value: object) -> str | None:
-        """What is wrong with a value, in words; None where nothing is."""
+        """Return what is wrong with a value, in words; None where nothing is."""
         kinds = (int,) if self.whole else (int, float)
         # JSON's true is an int to Python
         right = isinstance(value, kinds) and not isinstance(value, bool)
@@ -42,7 +42,7 @@ class Flag:
     """An option that is true or false."""
 
     def problem(self, value: object) -> str | None:
-        """What is wrong with a value, in words; None where nothing is."""
+        """Return what is wrong with a value, in words; None where nothing is."""
         return None if isinstance(value, bool) else "expected true or false"
 
 
@@ -67,7 +67,7 @@ class Abilities:
     options: Mapping[str, Option] = field(default_factory=dict)
 
     def takes_model(self, model: str) -> bool:
-        """Whether a model's name is one that this agent knows what to do with."""
+        """Return whether a model's name is one that this agent knows what to do with."""
         return self.models is None or any(fnmatchcase(model, one) for one in self.models)
 
 

@@ -26,12 +26,12 @@ class Attempt:
 
     @property
     def name(self) -> str:
-        """What a launcher calls it; neither a job's nor a step's id has a colon in it."""
+        """Return what a launcher calls it; neither a job's nor a step's id has a colon in it."""
         return f"{PREFIX}{self.job.job_id}:{self.step.step_id}:a{self.number}"
 
 
 def identity(name: str) -> tuple[str, str, int]:
-    """The job's id, the step's id and the number that an attempt's name is made of. Pure."""
+    """Return the job's id, the step's id and the number that an attempt's name is made of. Pure."""
     job_id, step_id, number = name.removeprefix(PREFIX).split(":")
     return job_id, step_id, int(number.removeprefix("a"))
 

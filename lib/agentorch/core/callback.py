@@ -20,14 +20,14 @@ GONE = 410
 
 
 def webhook_id(job_id: str, end: int, status: str) -> str:
-    """The id of what is told: the same whenever it is told again."""
+    """Return the id of what is told: the same whenever it is told again."""
     return f"msg_{hashlib.sha256(f'{job_id}:{end}:{status}'.encode()).hexdigest()[:32]}"
 
 
 def headers(
     secrets: Iterable[bytes], message_id: str, timestamp_s: int, body: bytes
 ) -> dict[str, str]:
-    """The scheme's headers; without a secret there is no signature."""
+    """Return the scheme's headers; without a secret there is no signature."""
     signed = f"{message_id}.{timestamp_s}.".encode() + body
     signatures = (hmac.new(secret, signed, hashlib.sha256).digest() for secret in secrets)
     signature = " ".join(f"v1,{base64.b64encode(one).decode()}" for one in signatures)
@@ -68,7 +68,7 @@ class GivenUp:
 
 
 def after(answer: Answer, tries: int, age_s: float) -> Delivered | Again | GivenUp:
-    """What follows from the answer to the try of this number (1 is the first)."""
+    """Return what follows from the answer to the try of this number (1 is the first)."""
     if answer.status is not None and 200 <= answer.status < 300:
         return Delivered()
     reason = answer.words if answer.status is None else f"answered {answer.status}"

@@ -27,7 +27,9 @@ _FOLD = re.compile(r"Earlier conversation \(messages: ([1-9][0-9]{0,11})\):")
 
 
 def start(window: Iterable[Message]) -> Messages:
-    """The conversation that a job brings along: roles cut, messages without content dropped."""
+    """Return the conversation that a job brings along: roles cut, messages without content
+    dropped.
+    """
     return tuple(_tidy(message) for message in window if _content(message))
 
 
@@ -42,7 +44,7 @@ def after_step(
     status: str,
     summary: str,
 ) -> Messages:
-    """The conversation after a step ended, as its strategy keeps it."""
+    """Return the conversation after a step ended, as its strategy keeps it."""
     line = f"step {step_id}, agent {agent}, role {role}: {status}"
     said = f"{line}: {_one_line(summary)}" if _one_line(summary) else line
     added = start([{"role": "user", "content": prompt}, {"role": "assistant", "content": said}])
@@ -52,7 +54,7 @@ def after_step(
 def commented(
     messages: Sequence[Message], strategy: ContextStrategy, what: str, comment: str
 ) -> Messages:
-    """The conversation after a human decided; said twice in a row it stands there once."""
+    """Return the conversation after a human decided; said twice in a row it stands there once."""
     said = f"A human decided ({what}) and says: {comment}"
     return _with(messages, strategy, {"role": "user", "content": said})
 
@@ -60,7 +62,7 @@ def commented(
 def answered(
     messages: Sequence[Message], strategy: ContextStrategy, question: str, answer: str
 ) -> Messages:
-    """The conversation after a human answered an agent's question; the same for twice."""
+    """Return the conversation after a human answered an agent's question; the same for twice."""
     said = f"A human answers the question: {question}\n\nThe answer: {answer}"
     return _with(messages, strategy, {"role": "user", "content": said})
 
@@ -71,7 +73,7 @@ def _with(messages: Sequence[Message], strategy: ContextStrategy, last: Message)
 
 
 def kept(messages: Messages, strategy: ContextStrategy) -> Messages:
-    """What a strategy keeps of a conversation; keeping it again changes nothing."""
+    """Return what a strategy keeps of a conversation; keeping it again changes nothing."""
     match strategy:
         case ContextStrategy.FULL:
             return messages
@@ -84,7 +86,7 @@ def kept(messages: Messages, strategy: ContextStrategy) -> Messages:
 def document(
     strategy: ContextStrategy, messages: Sequence[Message], updated_at: str
 ) -> dict[str, Any]:
-    """What context.json says. `updated_at` is RFC 3339."""
+    """Return what context.json says. `updated_at` is RFC 3339."""
     return {
         "strategy": strategy.value,
         "messages": [dict(message) for message in messages],
@@ -107,7 +109,7 @@ def _is_whole_fold(old: Messages) -> bool:
 
 
 def _fold_count(message: Message) -> int:
-    """How many messages a fold stands for; 0 where the message is none."""
+    """Return how many messages a fold stands for; 0 where the message is none."""
     first_line = _content(message).partition("\n")[0]
     found = _FOLD.fullmatch(first_line) if message.get("role") == "system" else None
     return int(found[1]) if found else 0
@@ -120,7 +122,7 @@ def _items(message: Message) -> list[str]:
 
 
 def _latest(items: Sequence[str], limit: int) -> list[str]:
-    """The last items whose lines fit into `limit` characters, newlines counted."""
+    """Return the last items whose lines fit into `limit` characters, newlines counted."""
     size = 0
     for number, item in enumerate(reversed(items)):
         size += len(item) + 1

@@ -18,24 +18,24 @@ _HOST = re.compile(rf"(?P<name>(?:{_LABEL}\.)+(?!\d+(?:$|:)){_LABEL})(?::(?P<por
 
 
 def is_host(entry: str) -> bool:
-    """Whether this is `NAME` or `NAME:PORT`."""
+    """Return whether this is `NAME` or `NAME:PORT`."""
     match = _HOST.fullmatch(entry)
     return match is not None and len(match["name"]) <= 253 and 0 < int(match["port"] or 443) < 65536
 
 
 def is_listed_host(entry: str) -> bool:
-    """Whether this may stand in a server's list: `*.NAME` too."""
+    """Return whether this may stand in a server's list: `*.NAME` too."""
     return is_host(entry.removeprefix("*."))
 
 
 def parted(entry: str) -> tuple[str, int]:
-    """The name in lower case, and the port."""
+    """Return the name in lower case, and the port."""
     name, _, port = entry.partition(":")
     return name.lower(), int(port or DEFAULT_PORT)
 
 
 def is_listed(entry: str, listed: Collection[str]) -> bool:
-    """Whether a list has this host with this port, by itself or below a `*.NAME`."""
+    """Return whether a list has this host with this port, by itself or below a `*.NAME`."""
     name, port = parted(entry)
     for one in listed:
         known, known_port = parted(one)

@@ -128,14 +128,14 @@ class Job:
         return Key(self.priority, self.submitted_at, self.job_id)
 
     def step(self, step_id: str) -> Step:
-        """The step of this id; KeyError where there is none."""
+        """Return the step of this id; KeyError where there is none."""
         for step in self.steps:
             if step.step_id == step_id:
                 return step
         raise KeyError(step_id)
 
     def index(self, step_id: str) -> int:
-        """The place of the step of this id; KeyError where there is none."""
+        """Return the place of the step of this id; KeyError where there is none."""
         return self.steps.index(self.step(step_id))
 
 
@@ -161,7 +161,7 @@ class Key:
 
     @classmethod
     def parse(cls, name: str) -> Key | None:
-        """The key that this file name spells, None where it spells none."""
+        """Return the key that this file name spells, None where it spells none."""
         match = _KEY.fullmatch(name)
         if match is None:
             return None

@@ -17,7 +17,7 @@ LONGEST_S = 32 * 86400.0
 
 
 def until(details: Mapping[str, Any], parks: int, now: datetime) -> datetime:
-    """When to go on, in whole seconds: when the limit is over, as `details` of the error say
+    """Return when to go on, in whole seconds: when the limit is over, as `details` of the error say
     (`resets_at`, RFC 3339 or seconds since 1970; `retry_after_s`), else later with each of the
     `parks` in a row.
     """
@@ -32,7 +32,7 @@ def until(details: Mapping[str, Any], parks: int, now: datetime) -> datetime:
 
 
 def _until_s(told: object, now: datetime) -> float:
-    """How long until a moment, in seconds; 0 or less where it is none that is to come."""
+    """Return how long until a moment, in seconds; 0 or less where it is none that is to come."""
     if not isinstance(told, str):
         return _number(told) - now.timestamp()
     try:

@@ -60,11 +60,11 @@ class Progress:
     steps: Mapping[str, StepProgress] = field(default_factory=dict)
 
     def of(self, step_id: str) -> StepProgress:
-        """The progress of a step; that of one nobody came to yet is the default."""
+        """Return the progress of a step; that of one nobody came to yet is the default."""
         return self.steps.get(step_id, StepProgress())
 
     def put(self, step_id: str, progress: StepProgress) -> Progress:
-        """The same with one step's progress replaced."""
+        """Return the same with one step's progress replaced."""
         return replace(self, steps={**self.steps, step_id: progress})
 
 
@@ -107,24 +107,28 @@ Decision = RunStep | AskHuman | Park | Finish
 
 
 def begin(job: Job) -> Progress:
-    """The progress of a job that nobody worked on yet."""
+    """Return the progress of a job that nobody worked on yet."""
     return _come_to(Progress(job.steps[0].step_id), job.steps[0].step_id)
 
 
 def started(progress: Progress, attempt: int) -> Progress:
-    """An attempt of the current step is about to run; `attempt` is a number not used before."""
+    """Return an attempt of the current step is about to run; `attempt` is a number not used
+    before.
+    """
     step = progress.of(progress.current)
     return progress.put(progress.current, replace(step, status=Phase.RUNNING, attempt=attempt))
 
 
 def interrupted(progress: Progress) -> Progress:
-    """The running attempt was interrupted: the step is to be run again, no try is used up."""
+    """Return the running attempt was interrupted: the step is to be run again, no try is used
+    up.
+    """
     step = progress.of(progress.current)
     return progress.put(progress.current, replace(step, status=Phase.PENDING))
 
 
 def decided(job: Job, progress: Progress, step_id: str | None = None) -> Progress:
-    """A human lets the job go on, at the current step or at another: all limits begin anew.
+    """Return a human lets the job go on, at the current step or at another: all limits begin anew.
 
     Steps from there on are to be run again; those before keep what they have. The step itself
     starts from the workspace that its last visit started from, whatever was parked in it. KeyError
@@ -147,18 +151,18 @@ def decided(job: Job, progress: Progress, step_id: str | None = None) -> Progres
 
 
 def accepted(progress: Progress) -> Progress:
-    """A human takes the current step as it is: the job goes on behind it, see `behind`."""
+    """Return a human takes the current step as it is: the job goes on behind it, see `behind`."""
     step = replace(progress.of(progress.current), status=Status.SUCCESS, accepted=True)
     return progress.put(progress.current, step)
 
 
 def behind(job: Job, progress: Progress) -> tuple[Progress, Decision]:
-    """What to do behind a step that was accepted."""
+    """Return what to do behind a step that was accepted."""
     return _advance(job, progress)
 
 
 def continued(progress: Progress) -> Progress:
-    """The current step is to go on where its last attempt stopped: what that did is kept."""
+    """Return the current step is to go on where its last attempt stopped: what that did is kept."""
     step = progress.of(progress.current)
     going_on = replace(
         step,
@@ -178,7 +182,7 @@ def after(
     max_attempts: int,
     code: str | None = None,
 ) -> tuple[Progress, Decision]:
-    """What to do now that the current step's attempt ended so.
+    """Return what to do now that the current step's attempt ended so.
 
     `max_attempts` is the server's RUNNER_MAX_ATTEMPTS_PER_STEP: tries a visit. `code` is the error
     code of its result.
@@ -213,7 +217,7 @@ def _behind(
 
 
 def backoff_s(step: Step, tries: int) -> float:
-    """The delay before the next try: base·2^(tries-1), 30 s at most."""
+    """Return the delay before the next try: base·2^(tries-1), 30 s at most."""
     return min(step.retry_backoff_s * 2.0 ** (tries - 1), MAX_BACKOFF_S)
 
 
@@ -255,7 +259,8 @@ def _come_to(progress: Progress, step_id: str) -> Progress:
 
 
 def handoff(job: Job, step: Step, latest_success: str | None) -> tuple[list[str], list[str]]:
-    """What a step reads and which patches are applied before it: artifact paths, patch paths.
+    """Return what a step reads and which patches are applied before it: artifact paths, patch
+    paths.
 
     `latest_success` is the step that succeeded last before this one, None where none did.
     """
@@ -271,5 +276,5 @@ def handoff(job: Job, step: Step, latest_success: str | None) -> tuple[list[str]
 
 
 def patch_of(step_id: str) -> str:
-    """The path of a step's patch below the job's artifacts."""
+    """Return the path of a step's patch below the job's artifacts."""
     return f"steps/{step_id}/patch.diff"

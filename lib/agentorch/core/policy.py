@@ -46,7 +46,9 @@ class Effective:
 
 
 def effective(server: ServerPolicy, job: Policy) -> Effective:
-    """The stricter of the two in every respect; a job's empty list of binaries asks for nothing."""
+    """Return the stricter of the two in every respect; a job's empty list of binaries asks for
+    nothing.
+    """
     return Effective(
         sandbox=server.sandbox or job.sandbox,
         network=_stricter(server.network, job.network),
@@ -91,7 +93,7 @@ def environment_for(
     passes: Iterable[str] = (),
     given: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """An agent's whole environment.
+    """Return an agent's whole environment.
 
     `passes` are the sensitive names that this agent may have, where the allowlist has them too;
     `given` is set as it is, over everything. HOME is always the private one.

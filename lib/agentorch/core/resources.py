@@ -26,7 +26,9 @@ UNLIMITED = Resources()
 
 
 def tightened(server: Resources, job: Resources) -> Resources:
-    """The lower of the two in every respect: a job takes less than the server gives, never more."""
+    """Return the lower of the two in every respect: a job takes less than the server gives, never
+    more.
+    """
     return Resources(
         **{
             one.name: _lower(getattr(server, one.name), getattr(job, one.name))

@@ -19,12 +19,12 @@ _NOT_AGENT = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def reads_only(role: str) -> bool:
-    """Whether this role only looks at the workspace: planners and reviewers do."""
+    """Return whether this role only looks at the workspace: planners and reviewers do."""
     return kind_of(role) in (PLANNER, REVIEWER)
 
 
 def reviews(role: str) -> bool:
-    """Whether this role is asked for a verdict."""
+    """Return whether this role is asked for a verdict."""
     return kind_of(role) == REVIEWER
 
 
@@ -38,24 +38,31 @@ def kind_of(role: str) -> str:
 
 
 def role_file(role: str) -> str:
-    """A role as part of a file's name: `Senior Reviewer` is `senior-reviewer`; may be empty."""
+    """Return a role as part of a file's name: `Senior Reviewer` is `senior-reviewer`; may be
+    empty.
+    """
     return _NOT_ROLE.sub("-", role.lower())[:MAX_FILE_CHARS].strip("-")
 
 
 def agent_file(agent: str) -> str:
-    """An agent's name as part of a file's name; the same but for what no file should be called."""
+    """Return an agent's name as part of a file's name; the same but for what no file should be
+    called.
+    """
     return _NOT_AGENT.sub("-", agent)[:MAX_FILE_CHARS].lstrip(".-")
 
 
 def prompt_files(agent: str, role: str) -> tuple[str, ...]:
-    """The files that may have the system prompt of an agent in a role, the most special first."""
+    """Return the files that may have the system prompt of an agent in a role, the most special
+    first.
+    """
     by_agent, by_role = agent_file(agent), role_file(role)
     both = f"{by_agent}-{by_role}" if by_agent and by_role else ""
     return tuple(f"{stem}.md" for stem in (both, by_role, by_agent) if stem)
 
 
 def continued_notice(why: str) -> str:
-    """What an agent is told whose last attempt was stopped in the middle and is to be gone on with.
+    """Return what an agent is told whose last attempt was stopped in the middle and is to be gone
+    on with.
 
     `why` says in words what stopped it.
     """
@@ -68,7 +75,7 @@ def continued_notice(why: str) -> str:
 
 
 def resumed_notice(attempt: int, why: str) -> str:
-    """What an agent is told that goes on with its session of an earlier attempt.
+    """Return what an agent is told that goes on with its session of an earlier attempt.
 
     `attempt` is the one that begins now, `why` says in words how the last one ended.
     """

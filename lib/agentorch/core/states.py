@@ -158,7 +158,7 @@ CAP_OF_OTHERS = "budget_exceeded"
 
 
 def reaction(kind: OutcomeClass, code: str | None) -> Reaction:
-    """What the pipeline does about an outcome of this class, with this error code. Pure."""
+    """Return what the pipeline does about an outcome of this class, with this error code. Pure."""
     if kind is OutcomeClass.BUDGET and code != CAP_OF_OTHERS:
         return Reaction.FINAL
     return REACTIONS[kind]

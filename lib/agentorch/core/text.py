@@ -52,7 +52,7 @@ def demoted(markdown: str, levels: int) -> str:
 
 
 def fenced(text: str) -> str:
-    """A Markdown code block that nothing in `text` can end."""
+    """Return a Markdown code block that nothing in `text` can end."""
     longest = max((len(run) for run in _BACKTICKS.findall(text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}\n{printable(text).rstrip()}\n{fence}\n"

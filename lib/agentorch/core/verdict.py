@@ -51,7 +51,7 @@ class Block:
 
 
 def verdict_request() -> str:
-    """What a reviewer is asked for, whatever its system prompt says."""
+    """Return what a reviewer is asked for, whatever its system prompt says."""
     return (
         "End the answer with your verdict, as the very last thing, in exactly this form: a line "
         f"`VERDICT: {APPROVE}` or a line `VERDICT: {CHANGES}`, then a line `REASONS:`, then one "
@@ -66,7 +66,7 @@ def verdict_request() -> str:
 
 
 def parse(text: str) -> Verdict | None:
-    """The verdict that an answer ends with; None where it ends with none."""
+    """Return the verdict that an answer ends with; None where it ends with none."""
     block = last_block(text, "VERDICT", any_case=True)
     if block is None:
         return None
@@ -76,7 +76,7 @@ def parse(text: str) -> Verdict | None:
 
 
 def question(text: str) -> str | None:
-    """The question that an answer ends with; None where it ends with none."""
+    """Return the question that an answer ends with; None where it ends with none."""
     block = last_block(text, "QUESTION")
     if block is None:
         return None
@@ -87,7 +87,9 @@ def question(text: str) -> str | None:
 
 
 def last_block(text: str, label: str, *, any_case: bool = False) -> Block | None:
-    """The last line with this label, and what is after it; no line where there is no label."""
+    """Return the last line with this label, and what is after it; no line where there is no
+    label.
+    """
     tail = printable(text[-MAX_BLOCK_CHARS:])
     lines = _without_end([line.rstrip() for line in tail.split("\n")])
     for place in range(len(lines) - 1, -1, -1):
@@ -112,7 +114,7 @@ def _without_end(lines: list[str]) -> list[str]:
 
 
 def _reasons(lines: Sequence[str]) -> tuple[str, ...] | None:
-    """The reasons of a block; None where other text comes after the verdict."""
+    """Return the reasons of a block; None where other text comes after the verdict."""
     filled = [(before, line) for before, line in pairwise(("VERDICT", *lines)) if line]
     if not filled:
         return ()
@@ -140,17 +142,21 @@ def _told(reasons: Sequence[str]) -> list[str]:
 
 
 def _is_apart(before: str, line: str) -> bool:
-    """Whether a line begins something else: after an empty line, no list and not indented."""
+    """Return whether a line begins something else: after an empty line, no list and not
+    indented.
+    """
     return bool(line) and not before and not line.startswith((" ", "\t")) and not is_bullet(line)
 
 
 def is_bullet(line: str) -> bool:
-    """Whether a line is an item of a list."""
+    """Return whether a line is an item of a list."""
     return _BULLET.fullmatch(line) is not None
 
 
 def _word(value: str) -> str:
-    """A verdict's word without the marks around it, a dot at its end, and odd spaces in it."""
+    """Return a verdict's word without the marks around it, a dot at its end, and odd spaces in
+    it.
+    """
     bare = value.strip(" \t*_`").rstrip(".!")
     return " ".join(re.split(r"[\s_-]+", bare.lower()))
 
@@ -159,7 +165,9 @@ def _word(value: str) -> str:
 
 
 def judged(outcome: Outcome, role: str) -> Outcome:
-    """What an agent's success comes to after its own last words; every other end as it is."""
+    """Return what an agent's success comes to after its own last words; every other end as it
+    is.
+    """
     if outcome.kind is not OutcomeClass.SUCCESS:
         return outcome
     asked = question(outcome.report)

@@ -72,7 +72,7 @@ class Case:
         return JobArtifacts(self.paths)
 
     def expect(self, what: str, states: Collection[State], comment: str = "") -> None:
-        """Raises Refused where the job is in none of these, was shown another way, or what is said
+        """Raise Refused where the job is in none of these, was shown another way, or what is said
         about it is too much or no text.
         """
         if self.found.state not in states:
@@ -95,21 +95,21 @@ class Case:
         return Refused(f"can't {what} job {self.job.job_id}: it is {place}{why}")
 
     def last(self, before: str) -> str:
-        """Who decided last, and when; empty where nobody has."""
+        """Return who decided last, and when; empty where nobody has."""
         lines = decision_log.decisions(self.paths)
         return f"{before}{decision_log.told(lines[-1])}" if lines else ""
 
     def record(self, what: str, comment: str = "", **more: Any) -> None:
-        """Appends the decision, without secrets; durable when it returns."""
+        """Append the decision, without secrets; durable when it returns."""
         line = {"comment": comment, "shown": self.shown, **more}
         decision_log.record(self.paths, what, now(), self.by, **without_secrets(line, Redactor()))
 
     def clean(self, text: str) -> str:
-        """The text without secrets."""
+        """Return the text without secrets."""
         return Redactor().redact(text)
 
     def at(self, place: tuple[State, Key, str | None]) -> Case:
-        """The same where the job lies somewhere else by now."""
+        """Return the same where the job lies somewhere else by now."""
         state, key, slot = place
         return replace(self, found=replace(self.found, state=state, key=key, slot=slot))
 
@@ -120,7 +120,7 @@ class Case:
             self.tell(conversation.commented(known, strategy, what, comment))
 
     def tell(self, messages: Messages) -> None:
-        """Replaces the conversation; durable when it returns."""
+        """Replace the conversation; durable when it returns."""
         known = self.artifacts.context_document() or {}
         document = conversation.document(self.job.context_strategy, messages, rfc3339(now()))
         clean = without_secrets(document, Redactor())
@@ -128,7 +128,7 @@ class Case:
 
     @contextmanager
     def taken(self) -> Iterator[tuple[Slot, Key]]:
-        """The job in the commands' slot. Raises Refused when it was moved meanwhile."""
+        """Return the job in the commands' slot. Raises Refused when it was moved meanwhile."""
         with ExitStack() as held:
             slot = held.enter_context(hold(self.queue, COMMANDS, wait=True))
             key, state = self.found.key, self.found.state
@@ -140,19 +140,19 @@ class Case:
             yield slot, key
 
     def fresh(self) -> JobState:
-        """What state.json would say of a job that nobody worked on yet."""
+        """Return what state.json would say of a job that nobody worked on yet."""
         return JobState(self.job.job_id, PENDING, begin(self.job))
 
     def goes_on(
         self, slot: Slot, key: Key, known: JobState, progress: Progress, *, anew: bool = False
     ) -> None:
-        """Gives the job back to go on with this progress; `anew`: as if it had lost no owner."""
+        """Give the job back to go on with this progress; `anew`: as if it had lost no owner."""
         as_ = replace(key, taken=0) if anew else None
         give_back(slot, key, self.job, replace(known, progress=progress), as_=as_)
 
 
 def _is_utf8(text: str) -> bool:
-    """Whether a file can hold it: what was no text on the command line is not."""
+    """Return whether a file can hold it: what was no text on the command line is not."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -162,7 +162,7 @@ def _is_utf8(text: str) -> bool:
 
 @contextmanager
 def case(queue: Queue, word: str, by: By | None = None, shown: str | None = None) -> Iterator[Case]:
-    """The job that a word means, while nobody else decides on it. Raises UnknownJob."""
+    """Return the job that a word means, while nobody else decides on it. Raises UnknownJob."""
     paths = queue.roots.artifacts(find(queue, word).job.job_id)
     with atomic.disk_trouble(paths.directory), decision_log.deciding(paths):
         found = find(queue, paths.directory.name)
@@ -170,5 +170,5 @@ def case(queue: Queue, word: str, by: By | None = None, shown: str | None = None
 
 
 def now() -> datetime:
-    """The time of a decision."""
+    """Return the time of a decision."""
     return datetime.now(UTC)

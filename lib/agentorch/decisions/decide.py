@@ -81,7 +81,7 @@ def approve(
 
 
 def approved(job: Job, progress: Progress, *, accept: bool) -> Progress:
-    """How a job goes on that was approved. Pure."""
+    """Return how a job goes on that was approved. Pure."""
     if accept or progress.of(progress.current).status is Status.SUCCESS:
         return accepted(progress)
     return decided(job, progress)
@@ -98,7 +98,7 @@ def _first(it: Case, slot: Slot, key: Key) -> None:
 def reject(
     queue: Queue, word: str, *, comment: str = "", shown: str | None = None, by: By | None = None
 ) -> Job:
-    """Ends a waiting job as failed, with the error `rejected`."""
+    """End a waiting job as failed, with the error `rejected`."""
     with case(queue, word, by, shown) as it:
         it.expect("reject", REJECTABLE, comment)
         with it.taken() as (slot, key):
@@ -126,7 +126,7 @@ def answer(
 
 
 def answered(progress: Progress) -> Progress:
-    """How a job goes on whose question was answered: the limits begin anew. Pure."""
+    """Return how a job goes on whose question was answered: the limits begin anew. Pure."""
     going_on = continued(progress)
     step = going_on.of(going_on.current)
     return going_on.put(going_on.current, replace(step, tries=0, parks=0))
@@ -151,7 +151,7 @@ def retry(
     comment: str = "",
     by: By | None = None,
 ) -> Job:
-    """Puts a job that ended or waits back to pending/: at `step_id`, else at the step where it
+    """Put a job that ended or wait back to pending/: at `step_id`, else at the step where it
     stopped; one that succeeded, at its first. What steps before that did is kept.
     """
     with case(queue, word, by) as it:
@@ -182,7 +182,7 @@ def cancel(
     by: By | None = None,
     states: Collection[State] = CANCELLABLE,
 ) -> Job:
-    """Ends a job: at once where nobody works on it, else by its owner; only in these `states`."""
+    """End a job: at once where nobody works on it, else by its owner; only in these `states`."""
     with case(queue, word, by, shown) as it:
         it.expect("cancel", states, comment)
         it.record("cancel", comment)
@@ -193,7 +193,7 @@ def cancel(
 
 
 def _end_cancelled(it: Case) -> None:
-    """Ends a marked job that no runner has; a runner that is quicker meets the marker itself.
+    """End a marked job that no runner has; a runner that is quicker meets the marker itself.
 
     So does the one that adopts a step which runs without an owner: it has that ended first.
     """
@@ -209,7 +209,7 @@ def _end_cancelled(it: Case) -> None:
 
 
 def unlock(queue: Queue, word: str) -> Job:
-    """Moves a dead owner's job to failed/. Refused where the owner lives."""
+    """Move a dead owner's job to failed/. Refused where the owner lives."""
     with case(queue, word) as it:
         found = it.found
         if found.state is not State.RUNNING or found.slot is None or found.key is None:
@@ -232,7 +232,7 @@ def unlock(queue: Queue, word: str) -> Job:
 
 
 def _step_runs(it: Case) -> bool:
-    """Whether a step of the job runs on, in a unit of its own."""
+    """Return whether a step of the job runs on, in a unit of its own."""
     state = it.artifacts.read_state()
     return state is not None and outlives(it.queue.roots, state)
 

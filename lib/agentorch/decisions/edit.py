@@ -40,7 +40,7 @@ def edit(
     seen: State | None = None,
     by: By | None = None,
 ) -> Job:
-    """Replaces the document of a waiting job by this one, whole; the job as it is then.
+    """Replace the document of a waiting job by this one, whole; the job as it is then.
 
     Only its remaining steps and policy.max_cost_usd may differ. Raises Invalid with every problem.
     `seen` is the state in which the editor saw it: what was approved since is not to be changed.
@@ -62,13 +62,13 @@ def edit(
 
 
 def remaining(document: Document, over: int) -> Document:
-    """What may be edited of a job of which so many steps are over. Pure."""
+    """Return what may be edited of a job of which so many steps are over. Pure."""
     cap = {"max_cost_usd": document["policy"].get("max_cost_usd")}
     return {"steps": document["steps"][over:], "policy": cap}
 
 
 def merged(document: Document, over: int, part: Any) -> Document:
-    """The job's document with its remaining part replaced. Raises Invalid. Pure."""
+    """Return the job's document with its remaining part replaced. Raises Invalid. Pure."""
     if not isinstance(part, dict):
         raise Invalid([f".: expected an object, found {kind(part)}"])
     policy = part.get("policy", {})
@@ -95,7 +95,7 @@ _STEP = re.compile(r"^\.steps\[([0-9]+)\]")
 
 
 def checked(document: Any, before: Document, progress: Progress | None, door: Door) -> Document:
-    """The document as it goes to disk. Raises Invalid. Pure."""
+    """Return the document as it goes to disk. Raises Invalid. Pure."""
     _, complete = accept(document, door, moment_of(before["submitted_at"]))
     after = {**complete, "submitted_at": before["submitted_at"]}
     problems = list(_fixed(before, after))
@@ -107,12 +107,12 @@ def checked(document: Any, before: Document, progress: Progress | None, door: Do
 
 
 def place_of(document: Document, step_id: str) -> int:
-    """The place of a step. Pure."""
+    """Return the place of a step. Pure."""
     return [step["step_id"] for step in document["steps"]].index(step_id)
 
 
 def _fixed(before: Document, after: Document) -> Iterator[str]:
-    """What no edit changes."""
+    """Yield what no edit changes."""
     for name in sorted({*before, *after} - {"steps", "policy"}):
         if before.get(name) != after.get(name):
             hint = ": see agentorch-priority(1)" if name == "priority" else ""
@@ -123,7 +123,7 @@ def _fixed(before: Document, after: Document) -> Iterator[str]:
 
 
 def _ended(before: Document, after: Document, current: str) -> Iterator[str]:
-    """The steps before the current one stay as they are, and that one where it is."""
+    """Yield the steps before the current one stay as they are, and that one where it is."""
     old, new, place = before["steps"], after["steps"], place_of(before, current)
     for number, step in enumerate(old[:place]):
         if new[number : number + 1] != [step]:
@@ -133,7 +133,7 @@ def _ended(before: Document, after: Document, current: str) -> Iterator[str]:
 
 
 def reprioritise(queue: Queue, word: str, priority: int, *, by: By | None = None) -> Job:
-    """Gives a waiting job another priority (0 is claimed first); the job as it is then.
+    """Give a waiting job another priority (0 is claimed first); the job as it is then.
 
     The document first, then one rename: who finds the job between the two lists for it.
     """
@@ -151,7 +151,7 @@ def reprioritise(queue: Queue, word: str, priority: int, *, by: By | None = None
 
 
 def _renamed(it: Case, priority: int) -> bool:
-    """Gives the queue file its new name where it lies; False: it was claimed."""
+    """Give the queue file its new name where it lies; False: it was claimed."""
     while (place := it.queue.find(it.job)) is not None and place[0] in EDITABLE:
         state, key, _ = place
         source = it.queue.file_of(state, key)
@@ -162,7 +162,9 @@ def _renamed(it: Case, priority: int) -> bool:
 
 
 def _named(name: str, key: Key) -> str:
-    """The name of a queue file with another key: what comes before it, of a parked one, stays."""
+    """Return the name of a queue file with another key: what comes before it, of a parked one,
+    stays.
+    """
     parked = parked_key(name)
     return str(key) if parked is None else name.removesuffix(str(parked[1])) + str(key)
 

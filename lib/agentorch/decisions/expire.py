@@ -36,7 +36,7 @@ class Over:
 
 
 def over(queue: Queue, server: Waiting, now: datetime) -> Iterator[Over]:
-    """The jobs that have waited for too long.
+    """Yield the jobs that have waited for too long.
 
     The names in awaiting_approval/ are listed; of very many, some are looked into each minute.
     """
@@ -80,7 +80,7 @@ def _judged(queue: Queue, key: Key, server: Waiting, now: datetime) -> Over | No
 
 
 def _since(state: dict[str, object] | None, key: Key) -> datetime | None:
-    """When a job began to wait; None: it does not. Pure."""
+    """Return when a job began to wait; None: it does not. Pure."""
     if state is None:
         return key.submitted_at
     waits = FINAL_STATES.get(str(state["status"])) is State.AWAITING_APPROVAL

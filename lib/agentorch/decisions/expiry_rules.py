@@ -24,7 +24,7 @@ class Expired:
 
 
 def expired(own: Waiting, server: Waiting, since: datetime, now: datetime) -> Expired | None:
-    """What becomes of a job that waits since then, None: it goes on waiting.
+    """Return what becomes of a job that waits since then, None: it goes on waiting.
 
     `own` is what the job says; where it says nothing, the server's word counts.
     """
@@ -40,7 +40,7 @@ def expired(own: Waiting, server: Waiting, since: datetime, now: datetime) -> Ex
 
 
 def spoken(duration_s: float) -> str:
-    """A length of time for people, in its largest unit: `3 days`."""
+    """Return a length of time for people, in its largest unit: `3 days`."""
     for unit_s, name in _UNITS:
         if duration_s >= unit_s:
             return _counted(int(duration_s // unit_s), name)

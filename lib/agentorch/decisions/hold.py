@@ -16,7 +16,7 @@ from agentorch.jobqueue.jobqueue import Queue
 
 
 def hold(queue: Queue, word: str, *, comment: str = "", by: By | None = None) -> Job:
-    """Holds a job back: at once where nobody works on it, else its owner does when its step ends.
+    """Hold a job back: at once where nobody works on it, else its owner does when its step ends.
 
     Nothing but a release, a cancel or a retry brings it out of held/.
     """
@@ -31,7 +31,7 @@ def hold(queue: Queue, word: str, *, comment: str = "", by: By | None = None) ->
 
 
 def _lay_aside(it: Case) -> None:
-    """Moves a marked job to held/ that no owner has. Raises Refused where it stopped meanwhile."""
+    """Move a marked job to held/ that no owner has. Raises Refused where it stopped meanwhile."""
     while (place := it.queue.find(it.job)) is not None:
         state, key, _ = place
         if state in (State.RUNNING, State.HELD):
@@ -76,7 +76,7 @@ def _let_go_later(it: Case) -> None:
 
 
 def keep(queue: Queue, word: str, *, pinned: bool, comment: str = "", by: By | None = None) -> Job:
-    """Keeps a job from retention, or no longer; whatever its state."""
+    """Keep a job from retention, or no longer; whatever its state."""
     with case(queue, word, by) as it:
         it.expect("pin" if pinned else "unpin", frozenset(State), comment)
         it.record("keep" if pinned else "unkeep", comment)

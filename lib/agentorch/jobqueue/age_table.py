@@ -37,22 +37,24 @@ class Edges:
         self._oldest_first = [stamp(moment) for moment in reversed(moments)]
 
     def column(self, submitted: str) -> int:
-        """The column of a time of submission, as a name of a queue file spells it."""
+        """Return the column of a time of submission, as a name of a queue file spells it."""
         return len(self._oldest_first) - bisect_left(self._oldest_first, submitted)
 
 
 def stamp(moment: datetime) -> str:
-    """A moment as the names of queue files spell it: of two, the later one is the greater text."""
+    """Return a moment as the names of queue files spell it: of two, the later one is the greater
+    text.
+    """
     return str(Key(0, moment.astimezone(UTC), ""))[2:].partition("-")[0]
 
 
 def submitted(name: str) -> str:
-    """The time of submission in the name of a queue file."""
+    """Return the time of submission in the name of a queue file."""
     return name[2:].partition("-")[0]
 
 
 def shape(named: Iterable[tuple[str, str]], now: datetime) -> Shape:
-    """Counts per row and column of rows' names, each with a time of submission as text."""
+    """Count per row and column of rows' names, each with a time of submission as text."""
     edges = Edges(now)
     counts = Counter((row, edges.column(moment)) for row, moment in named)
     rows = dict.fromkeys(row for row, _ in counts)
@@ -60,12 +62,12 @@ def shape(named: Iterable[tuple[str, str]], now: datetime) -> Shape:
 
 
 def totals(found: Shape) -> list[int]:
-    """The sums of the columns."""
+    """Return the sums of the columns."""
     return [sum(column) for column in zip(*found.values(), strict=True)] or [0] * len(COLUMNS)
 
 
 def lines(found: Shape) -> list[str]:
-    """The shape as a table of plain text: the totals first, then each row."""
+    """Return the shape as a table of plain text: the totals first, then each row."""
     rows = [("TOTAL", totals(found)), *found.items()]
     head = ["", TOTAL, *COLUMNS]
     cells = [head, *([name, str(sum(c)), *map(str, c)] for name, c in rows)]
@@ -76,5 +78,5 @@ def lines(found: Shape) -> list[str]:
 
 
 def document(by: str, row: str, columns: Sequence[int]) -> dict[str, object]:
-    """A row as a JSON object, its name under what rows are by."""
+    """Return a row as a JSON object, its name under what rows are by."""
     return {by: row, TOTAL: sum(columns), **dict(zip(COLUMNS, columns, strict=True))}

@@ -37,7 +37,7 @@ from agentorch.storage.paths import ArtifactPaths, Roots
 def finish(
     slot: Slot, key: Key, job: Job, end: Finish, now: datetime, patch: bytes | None = None
 ) -> State:
-    """Ends a job of ours and puts its queue file where it belongs. Durable when it returns.
+    """End a job of ours and put its queue file where it belongs. Durable when it returns.
 
     `patch` is the job's whole change; None keeps what an earlier end left.
     """
@@ -74,7 +74,7 @@ def finish(
 def count_end(
     roots: Roots, artifacts: JobArtifacts, key: Key, job: Job, known: JobState, state: JobState
 ) -> None:
-    """Counts the end that `state` is about to tell, and the attempt that nobody took in.
+    """Count the end that `state` is about to tell, and the attempt that nobody took in.
 
     A broken ledger stops no job: agentorch-metrics says what is wrong with it.
     """
@@ -107,7 +107,7 @@ def _at_rest(progress: Progress, results: list[Document]) -> Progress:
 
 
 def sweep(paths: ArtifactPaths) -> None:
-    """Removes what killed writers left; not of a step whose process still writes."""
+    """Remove what killed writers left; not of a step whose process still writes."""
     atomic.remove_temporaries(paths.directory)
     for step in paths.started_steps():
         with flocked(step.lock, wait=False, owning=False) as free:
@@ -117,7 +117,7 @@ def sweep(paths: ArtifactPaths) -> None:
 
 
 def give_back(slot: Slot, key: Key, job: Job, state: JobState, *, as_: Key | None = None) -> State:
-    """Puts a job of ours back to pending/, or to held/ where somebody wants that; one that is to be
+    """Put a job of ours back to pending/, or to held/ where somebody wants that; one that is to be
     cancelled to pending/, where its next owner ends it.
 
     Its state says so before. Durable when it returns; tells where it lies.
@@ -138,7 +138,7 @@ def give_back(slot: Slot, key: Key, job: Job, state: JobState, *, as_: Key | Non
 
 
 def set_aside(slot: Slot, key: Key) -> None:
-    """Puts a job of ours that can't be read into failed/, as it is: others are to go on."""
+    """Put a job of ours that can't be read into failed/, as it is: others are to go on."""
     ledger.settle_lost(slot.queue.roots, key.job_id, datetime.now(UTC))
     ledger.lies(slot.queue.roots, key.job_id, State.FAILED)
     slot.give(key, State.FAILED)

@@ -48,7 +48,7 @@ class Queue:
         self.paths = roots.queue
 
     def prepare(self) -> None:
-        """Makes the directories, durably. Raises TryAgain when the disk can't take them."""
+        """Make the directories, durably. Raises TryAgain when the disk can't take them."""
         directories = [self.paths.state(state) for state in State]
         directories += [
             self.paths.incoming,
@@ -116,7 +116,9 @@ class Queue:
                 return job, True
 
     def _key_owner(self, job_id: str, digest: str) -> str:
-        """The id that a key's job has: this one, if the key is new. Durable when it returns."""
+        """Return the id that a key's job has: this one, if the key is new. Durable when it
+        returns.
+        """
         path = self.paths.key(digest)
         with atomic.disk_trouble(path):
             try:
@@ -130,7 +132,7 @@ class Queue:
         return job_id
 
     def _settled(self, job_id: str, digest: str) -> Job | None:
-        """The job of a key, when its submission has ended; None: there is none.
+        """Return the job of a key, when its submission has ended; None: there is none.
 
         Its submitter holds the flock of its inode until all is durable; what a dead one left is
         finished here.
@@ -160,7 +162,7 @@ class Queue:
 
     @contextlib.contextmanager
     def _incoming(self, content: bytes) -> Iterator[Path]:
-        """A file in incoming/ with this content on the disk, its flock held meanwhile."""
+        """Return a file in incoming/ with this content on the disk, its flock held meanwhile."""
         while True:
             path = self.paths.incoming / os.urandom(16).hex()
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
@@ -249,7 +251,7 @@ class Queue:
     # ---- find ---------------------------------------------------------------------------------
 
     def find(self, job: Job) -> tuple[State, Key, str | None] | None:
-        """Where the queue file of a job is: state, key, and its slot when it is running.
+        """Return where the queue file of a job is: state, key, and its slot when it is running.
 
         No directory is listed but running/, which has an entry a slot. None: nowhere. A file that
         moves while it is looked for is met on a second look.
@@ -266,7 +268,9 @@ class Queue:
         return None
 
     def _listed(self, job: Job) -> tuple[State, Key, str | None] | None:
-        """Where a job is that no name leads to: it is parked, or its priority was changed."""
+        """Return where a job is that no name leads to: it is parked, or its priority was
+        changed.
+        """
         changed = self.roots.artifacts(job.job_id).edited.exists()
         for state in State if changed else (State.PARKED,):
             for found, slot in self.list_state(state):
@@ -278,14 +282,16 @@ class Queue:
         return self.slots() if state is State.RUNNING else (None,)
 
     def slots(self) -> list[str]:
-        """The names of the slots that have a directory, sorted."""
+        """Return the names of the slots that have a directory, sorted."""
         try:
             return sorted(os.listdir(self.paths.running))
         except FileNotFoundError:
             return []
 
     def list_state(self, state: State) -> Iterator[tuple[Key, str | None]]:
-        """The keys in a state with their slots, in no order; what is no queue file is left out."""
+        """Yield the keys in a state with their slots, in no order; what is no queue file is left
+        out.
+        """
         if state is State.PARKED:
             for _, parked in self.list_parked():
                 yield parked, None
@@ -302,11 +308,11 @@ class Queue:
                 continue
 
     def list_parked(self) -> list[tuple[datetime, Key]]:
-        """The parked jobs, with the times at which they go on, the soonest first."""
+        """Return the parked jobs, with the times at which they go on, the soonest first."""
         return list(self.each_parked())
 
     def each_parked(self) -> Iterator[tuple[datetime, Key]]:
-        """The same one by one: who only wants the soonest doesn't read all the names."""
+        """Yield the same one by one: who only wants the soonest doesn't read all the names."""
         try:
             names = sorted(os.listdir(self.paths.state(State.PARKED)))
         except FileNotFoundError:
@@ -316,7 +322,7 @@ class Queue:
                 yield parked
 
     def file_of(self, state: State, key: Key, slot: str | None = None) -> Path:
-        """The queue file of a job that was found; a parked one is looked for by its key."""
+        """Return the queue file of a job that was found; a parked one is looked for by its key."""
         if state is State.PARKED:
             for until, parked in self.list_parked():
                 if parked == key:
@@ -326,7 +332,7 @@ class Queue:
     # ---- move ---------------------------------------------------------------------------------
 
     def move(self, source: Path, target: Path) -> bool:
-        """Moves a queue file and makes it durable; False when somebody else moved it first."""
+        """Move a queue file and make it durable; False when somebody else moved it first."""
         try:
             os.rename(source, target)
         except FileNotFoundError:
@@ -337,19 +343,19 @@ class Queue:
 
 
 def first_state(job: Job) -> State:
-    """Where a new job is queued."""
+    """Return where a new job is queued."""
     return State.AWAITING_APPROVAL if job.policy.requires_approval else State.PENDING
 
 
 def with_key(document: Document, job_id: str, digest: str) -> Document:
-    """The document of a job that is submitted under this id for this key. Pure."""
+    """Return the document of a job that is submitted under this id for this key. Pure."""
     source = document["source"]
     meta = {**source.get("meta", {}), "idempotency": digest}
     return {**document, "job_id": job_id, "source": {**source, "meta": meta}}
 
 
 def _key_of(path: Path) -> str | None:
-    """The digest of the key that a job came with; None: without one, or there is no job."""
+    """Return the digest of the key that a job came with; None: without one, or there is no job."""
     try:
         document = read_document(path)
     except FileNotFoundError:
@@ -359,7 +365,7 @@ def _key_of(path: Path) -> str | None:
 
 
 def _ended_submission(path: Path) -> bool:
-    """Waits for the end of the submission that a job.json belongs to; False: there is none."""
+    """Wait for the end of the submission that a job.json belongs to; False: there is none."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -371,12 +377,12 @@ def _ended_submission(path: Path) -> bool:
 
 
 def read_job(path: Path) -> Job:
-    """The job in a queue file or job.json, as it was submitted. Raises Damaged."""
+    """Return the job in a queue file or job.json, as it was submitted. Raises Damaged."""
     return understood(path, read_document(path), job_of)
 
 
 def current_document(paths: ArtifactPaths) -> Document:
-    """The document of a job as it is by now: as it was submitted, or edited since.
+    """Return the document of a job as it is by now: as it was submitted, or edited since.
 
     Raises Damaged, and FileNotFoundError where there is none.
     """
@@ -389,7 +395,7 @@ def current_document(paths: ArtifactPaths) -> Document:
 
 
 def current_job(paths: ArtifactPaths) -> Job:
-    """The job as it is by now. Raises Damaged, where it is missing, too."""
+    """Return the job as it is by now. Raises Damaged, where it is missing, too."""
     try:
         return job_of(current_document(paths))
     except FileNotFoundError as problem:

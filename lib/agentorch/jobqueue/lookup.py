@@ -36,8 +36,9 @@ class Found:
 
 
 def find(queue: Queue, word: str) -> Found:
-    """The job of this id, or of the one id that begins so. Raises UnknownJob, naming near ids, and
-    Damaged.
+    """Return the job of this id, or of the one id that begins so.
+
+    Raises UnknownJob, naming near ids, and Damaged.
     """
     job_id = resolve(queue, word)
     paths = queue.roots.artifacts(job_id)
@@ -52,7 +53,7 @@ def find(queue: Queue, word: str) -> Found:
 
 
 def resolve(queue: Queue, word: str) -> str:
-    """The whole id that a word means. Only where it is none itself are the ids listed."""
+    """Return the whole id that a word means. Only where it is none itself are the ids listed."""
     if JOB_ID.fullmatch(word) and queue.roots.artifacts(word).job.exists():
         return word
     ids = _ids(queue)
@@ -84,7 +85,9 @@ def _some(ids: list[str]) -> str:
 
 
 def status(queue: Queue, found: Found) -> Document:
-    """What `agentorch-status` and GET /jobs/{id} answer; `shown` is what a decision binds to."""
+    """Return what `agentorch-status` and GET /jobs/{id} answer; `shown` is what a decision binds
+    to.
+    """
     artifacts = queue.roots.artifacts(found.job.job_id)
     seen = shown(artifacts)  # before the rest: what changes after that is refused
     state = JobArtifacts(artifacts).told_state()
@@ -131,7 +134,7 @@ class Row:
     reason: str | None = None
 
     def document(self) -> dict[str, Any]:
-        """The row as one JSON object."""
+        """Return the row as one JSON object."""
         return {
             "job_id": self.key.job_id,
             "state": self.state,
@@ -149,13 +152,13 @@ class Row:
 
 
 def keys(queue: Queue, states: Iterable[State]) -> list[Listed]:
-    """The jobs in these states, in claim order."""
+    """Return the jobs in these states, in claim order."""
     found = [(key, state, slot) for state in states for key, slot in queue.list_state(state)]
     return sorted(found, key=lambda entry: str(entry[0]))
 
 
 def rows(queue: Queue, listed: Iterable[Listed]) -> Iterator[Row]:
-    """What a listing shows of each; a job that vanished meanwhile is left out."""
+    """Yield what a listing shows of each; a job that vanished meanwhile is left out."""
     for key, state, slot in listed:
         try:
             document = current_document(queue.roots.artifacts(key.job_id))
@@ -193,5 +196,5 @@ def _waits(
 
 
 def age_s(key: Key, now: datetime) -> float:
-    """How long ago the job was submitted."""
+    """Return how long ago the job was submitted."""
     return max(0.0, (now - key.submitted_at).total_seconds())

@@ -80,13 +80,13 @@ def announce(
 
 
 def sweep(paths: QueuePaths) -> None:
-    """Removes what a killed notifier left; for who holds the outbox's lock."""
+    """Remove what a killed notifier left; for who holds the outbox's lock."""
     for where in (NEW, WAITING, REFUSED):
         atomic.remove_temporaries(paths.outbox(where))
 
 
 def due(paths: QueuePaths, now: datetime) -> Iterator[Placed]:
-    """What is to be told now: the new ones, and those that waited long enough."""
+    """Yield what is to be told now: the new ones, and those that waited long enough."""
     yield from listed(paths, NEW)
     for placed in listed(paths, WAITING):
         if until(placed.path) <= now:
@@ -94,7 +94,7 @@ def due(paths: QueuePaths, now: datetime) -> Iterator[Placed]:
 
 
 def listed(paths: QueuePaths, where: str) -> Iterator[Placed]:
-    """The entries in one directory of the outbox, by name."""
+    """Yield the entries in one directory of the outbox, by name."""
     try:
         names = sorted(os.listdir(paths.outbox(where)))
     except FileNotFoundError:  # no job was ever submitted
@@ -107,12 +107,12 @@ def listed(paths: QueuePaths, where: str) -> Iterator[Placed]:
 
 
 def until(path: Path) -> datetime:
-    """When an entry in waiting/ is due."""
+    """Return when an entry in waiting/ is due."""
     return datetime.strptime(path.name[: _STAMP_CHARS - 1], _STAMP).replace(tzinfo=UTC)
 
 
 def told(placed: Placed) -> None:
-    """Removes what was told. A power cut may bring it back: it is then told again."""
+    """Remove what was told. A power cut may bring it back: it is then told again."""
     placed.path.unlink(missing_ok=True)
 
 
@@ -128,7 +128,7 @@ def give_up(paths: QueuePaths, placed: Placed, reason: str) -> None:
 
 
 def send_again(paths: QueuePaths, word: str, now: datetime) -> str:
-    """Puts what was given up for a job back to new/; the job's id. Raises UnknownJob."""
+    """Put what was given up for a job back to new/; the job's id. Raises UnknownJob."""
     found = [one for one in listed(paths, REFUSED) if one.entry.job_id == word]
     if not found:
         raise UnknownJob(f"nothing was given up for job {word!r}")
@@ -140,7 +140,7 @@ def send_again(paths: QueuePaths, word: str, now: datetime) -> str:
 
 
 def age_s(entry: Entry, now: datetime) -> float:
-    """How long it has been known."""
+    """Return how long it has been known."""
     return max(0.0, (now - moment_of(entry.created_at)).total_seconds())
 
 

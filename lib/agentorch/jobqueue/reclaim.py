@@ -30,7 +30,7 @@ from agentorch.storage.paths import Roots
 
 
 def reclaim(queue: Queue, *, own: str | None = None, least_age_s: float = 0) -> list[str]:
-    """Gives back the jobs of every dead slot but `own`; the ids of those that moved.
+    """Give back the jobs of every dead slot but `own`; the ids of those that moved.
 
     `least_age_s` leaves alone what was claimed less than so long ago.
     """
@@ -45,7 +45,7 @@ def reclaim(queue: Queue, *, own: str | None = None, least_age_s: float = 0) -> 
 
 
 def settle(slot: Slot, key: Key, *, least_age_s: float = 0) -> bool:
-    """Puts one job of a dead owner where it belongs; False when it is too young to be taken.
+    """Put one job of a dead owner where it belongs; False when it is too young to be taken.
 
     One that can't be read goes to failed/.
     """
@@ -90,7 +90,7 @@ def parked_until(state: JobState, now: datetime) -> datetime | None:
 
 
 def wake(queue: Queue, now: datetime) -> list[str]:
-    """Puts the parked jobs whose time has come back to pending/; the ids of those that moved."""
+    """Put the parked jobs whose time has come back to pending/; the ids of those that moved."""
     woken = []
     for until, key in queue.each_parked():
         if until > now:
@@ -102,7 +102,8 @@ def wake(queue: Queue, now: datetime) -> list[str]:
 
 
 def recounted(roots: Roots, key: Key, state: JobState | None) -> Key:
-    """The key, with one more dead owner unless its step needs none, or its owner left on purpose.
+    """Return the key, with one more dead owner unless its step needs none, or its owner left on
+    purpose.
 
     A runner that is stopped while its step runs on is no reason to give the job up, however often.
     """
@@ -112,13 +113,13 @@ def recounted(roots: Roots, key: Key, state: JobState | None) -> Key:
 
 
 def left_on_purpose(state: JobState) -> bool:
-    """Whether its last owner left it, with its step, for the next one to adopt."""
+    """Return whether its last owner left it, with its step, for the next one to adopt."""
     running = state.progress.of(state.progress.current).status is Phase.RUNNING
     return running and state.claimed_at is None
 
 
 def outlives(roots: Roots, state: JobState) -> bool:
-    """Whether the job's step runs on in a unit of its own, whatever became of its owner.
+    """Return whether the job's step runs on in a unit of its own, whatever became of its owner.
 
     The webhook asks, too, which sees no workspaces.
     """
@@ -130,7 +131,7 @@ def outlives(roots: Roots, state: JobState) -> bool:
 
 
 def _waits_for_approval(artifacts: JobArtifacts, job: Job) -> bool:
-    """Whether the job was never approved: its owner died before a decision was on record."""
+    """Return whether the job was never approved: its owner died before a decision was on record."""
     if first_state(job) is not State.AWAITING_APPROVAL or artifacts.read_state() is not None:
         return False
     if artifacts.paths.cancel.exists():  # its next owner ends it
@@ -139,14 +140,16 @@ def _waits_for_approval(artifacts: JobArtifacts, job: Job) -> bool:
 
 
 def _half_rejected(artifacts: JobArtifacts, state: JobState) -> Mapping[str, Any] | None:
-    """The line of a rejection whose command died before the job had ended: it may be counted."""
+    """Return the line of a rejection whose command died before the job had ended: it may be
+    counted.
+    """
     lines = decisions(artifacts.paths)
     ended = FINAL_STATES.get(state.status) in ENDED
     return lines[-1] if lines and lines[-1]["what"] == "reject" and not ended else None
 
 
 def _called_off(artifacts: JobArtifacts, state: JobState) -> bool:
-    """Whether a job that stopped to ask was cancelled meanwhile: its next owner ends it."""
+    """Return whether a job that stopped to ask was cancelled meanwhile: its next owner ends it."""
     return state.status == Status.NEEDS_HUMAN and artifacts.paths.cancel.exists()
 
 
@@ -157,7 +160,9 @@ def end_as_lost(slot: Slot, key: Key, job: Job) -> None:
 
 
 def left_behind(roots: Roots, state: JobState) -> JobState:
-    """The state with a running attempt that left nothing, and is no more, marked as interrupted."""
+    """Return the state with a running attempt that left nothing, and is no more, marked as
+    interrupted.
+    """
     step_id = state.progress.current
     step = state.progress.of(step_id)
     left = roots.artifacts(state.job_id).step(step_id).attempt(step.attempt)
@@ -168,7 +173,9 @@ def left_behind(roots: Roots, state: JobState) -> JobState:
 
 
 def _age_s(state: JobState) -> float:
-    """How long ago the job was claimed; without end where no claim is on record, nor any owner."""
+    """Return how long ago the job was claimed; without end where no claim is on record, nor any
+    owner.
+    """
     if state.claimed_at is None:
         return math.inf
     return (datetime.now(UTC) - moment_of(state.claimed_at)) / timedelta(seconds=1)

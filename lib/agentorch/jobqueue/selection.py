@@ -50,14 +50,16 @@ class Filters:
 
     @property
     def read_nothing(self) -> bool:
-        """Whether names alone tell."""
+        """Return whether names alone tell."""
         return not (self.projects or self.tags or self.agents or self.outcomes or self.statuses)
 
 
 def selected(
     queue: Queue, listed: Iterable[Listed], filters: Filters, now: datetime
 ) -> Iterator[Listed]:
-    """The jobs that the filters let through, in their order; who vanished meanwhile is left out."""
+    """Yield the jobs that the filters let through, in their order; who vanished meanwhile is left
+    out.
+    """
     for one in listed:
         if _has_age(one[0], filters, now) and (filters.read_nothing or _is(queue, one, filters)):
             yield one
@@ -104,12 +106,12 @@ def _meet(wanted: Collection[str], found: set[str]) -> bool:
 
 
 def agents_of(document: Document) -> set[str]:
-    """The agents of a job's steps."""
+    """Return the agents of a job's steps."""
     return {step["agent"] for step in document["steps"]}
 
 
 def last_outcome(paths: ArtifactPaths) -> str | None:
-    """The class of the latest attempt of the step where the job is, or failed.
+    """Return the class of the latest attempt of the step where the job is, or failed.
 
     None where that step has none that ended.
     """
@@ -133,7 +135,7 @@ def by_state(queue: Queue, states: Iterable[State]) -> Iterator[tuple[str, str]]
 
 
 def by_content(queue: Queue, listed: Iterable[Listed], by: By) -> Iterator[tuple[str, str]]:
-    """The same for a row that needs the job's file; a job of two agents counts for each."""
+    """Yield the same for a row that needs the job's file; a job of two agents counts for each."""
     for key, state, _ in listed:
         for row in _rows_of(queue, key, state, by):
             yield row, submitted(str(key))
@@ -152,7 +154,7 @@ def _rows_of(queue: Queue, key: Key, state: State, by: By) -> Collection[str]:
 
 
 def queue_names(queue: Queue, state: State) -> Iterator[str]:
-    """The names of the queue files in a state, one by one; of a parked one, its key's."""
+    """Yield the names of the queue files in a state, one by one; of a parked one, its key's."""
     slots = queue.slots() if state is State.RUNNING else [None]
     for slot in slots:
         directory = queue.paths.state(state) if slot is None else queue.paths.slot(slot)

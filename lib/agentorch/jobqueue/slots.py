@@ -44,12 +44,12 @@ class Slot:
         self.directory = queue.paths.slot(name)
 
     def held(self) -> list[Key]:
-        """The keys of the jobs in this slot, in claim order."""
+        """Return the keys of the jobs in this slot, in claim order."""
         keys = (Key.parse(name) for name in os.listdir(self.directory))
         return sorted(key for key in keys if key is not None)
 
     def path(self, key: Key) -> Path:
-        """The queue file of a job of ours."""
+        """Return the queue file of a job of ours."""
         return self.directory / str(key)
 
     def take(self, state: State, key: Key) -> bool:
@@ -57,15 +57,15 @@ class Slot:
         return self.queue.move(self.queue.file_of(state, key), self.path(key))
 
     def give(self, key: Key, state: State, *, as_: Key | None = None) -> None:
-        """Puts a job of ours where it belongs; durable when it returns."""
+        """Put a job of ours where it belongs; durable when it returns."""
         self.queue.move(self.path(key), self.queue.paths.file(state, as_ or key))
 
     def park(self, key: Key, until: datetime) -> None:
-        """Puts a job of ours where it lies until a time; durable when it returns."""
+        """Put a job of ours where it lies until a time; durable when it returns."""
         self.queue.move(self.path(key), self.queue.paths.parked(key, until))
 
     def recount(self, key: Key, counted: Key) -> None:
-        """Counts, in one rename, that this job was taken from a dead owner.
+        """Count, in one rename, that this job was taken from a dead owner.
 
         Not synced: a power cut is not the job's doing, and what failed would be counted twice.
         """
@@ -74,7 +74,7 @@ class Slot:
 
 @contextlib.contextmanager
 def hold(queue: Queue, name: str, *, wait: bool) -> Iterator[Slot | None]:
-    """Holds a slot; without `wait`, None when it has a live owner."""
+    """Hold a slot; without `wait`, None when it has a live owner."""
     directory = queue.paths.slot(name)
     with atomic.disk_trouble(directory):
         atomic.make_directory(directory)
@@ -84,7 +84,7 @@ def hold(queue: Queue, name: str, *, wait: bool) -> Iterator[Slot | None]:
 
 @contextlib.contextmanager
 def hold_dead(queue: Queue, name: str) -> Iterator[Slot | None]:
-    """Holds a slot whose owner is dead; None when it is alive or there never was one."""
+    """Hold a slot whose owner is dead; None when it is alive or there never was one."""
     try:
         descriptor = os.open(
             queue.paths.slot_lock(name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -99,18 +99,22 @@ def hold_dead(queue: Queue, name: str) -> Iterator[Slot | None]:
 
 
 def live(queue: Queue) -> bool:
-    """Whether any slot seems to have an owner."""
+    """Return whether any slot seems to have an owner."""
     return bool(live_slots(queue))
 
 
 def live_slots(queue: Queue) -> list[str]:
-    """The slots that seem to have an owner; asked of /proc/locks, so that no lock is touched."""
+    """Return the slots that seem to have an owner; asked of /proc/locks, so that no lock is
+    touched.
+    """
     taken = _locked_inodes()
     return [name for name in queue.slots() if _inode(queue.paths.slot_lock(name)) in taken]
 
 
 def seems_held(path: Path) -> bool:
-    """Whether somebody holds the flock of a file; asked of /proc/locks, so that it is not made."""
+    """Return whether somebody holds the flock of a file; asked of /proc/locks, so that it is not
+    made.
+    """
     return _inode(path) in _locked_inodes()
 
 

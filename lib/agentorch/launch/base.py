@@ -32,20 +32,21 @@ class Launcher(Protocol):
     def outlives(self) -> bool: ...
 
     def submit(self, attempt: Attempt) -> str:
-        """Starts an attempt and returns its name; the same attempt again starts nothing.
+        """Start an attempt and return its name; the same attempt again starts nothing.
 
         The step's lock is taken when it returns. Raises Busy while an earlier attempt has it, and
         TryAgain where nothing can be started now, and nothing was.
         """
 
     def list(self) -> Mapping[str, str]:
-        """The attempts it knows: name to `running`, or in words how the process ended."""
+        """Return the attempts it knows: name to `running`, or in words how the process ended."""
 
     def cancel(self, name: str, why: Stop) -> None:
         """Asks an attempt to end; it records why. No harm where it has ended."""
 
     def usage(self, name: str) -> Mapping[str, float]:
-        """What an attempt used whose lock is free: cpu_s, and what else this launcher can say.
+        """Return what an attempt used whose lock is free: cpu_s, and what else this launcher can
+        say.
 
         Nothing of the attempt runs any more when it returns.
         """

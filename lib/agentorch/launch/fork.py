@@ -90,12 +90,13 @@ class Fork:
         return {**self._ended, **dict.fromkeys(self._children, "running")}
 
     def cancel(self, name: str, why: Stop) -> None:
-        """Sends the child TERM (cancel) or INT (give back)."""
+        """Send the child TERM (cancel) or INT (give back)."""
         if name in self._children:
             os.kill(self._children[name], SIGNALS[why])
 
     def usage(self, name: str) -> Mapping[str, float]:
-        """The processor time of the attempt and of what it waited for, once its lock is free.
+        """Return the processor time of the attempt and of what it waited for, once its lock is
+        free.
 
         The lock is free a moment before the child can be reaped: that moment is waited for.
         """

@@ -79,7 +79,7 @@ class Systemd:
         self._limits = limits
 
     def submit(self, attempt: Attempt) -> str:
-        """Starts the unit and waits until it has the step's lock."""
+        """Start the unit and wait until it has the step's lock."""
         step = self._roots.artifacts(attempt.job.job_id).step(attempt.step.step_id)
         step.attempts.mkdir(0o750, parents=True, exist_ok=True)
         with flocked(step.lock, wait=False, owning=False) as free:
@@ -113,13 +113,13 @@ class Systemd:
         return dict.fromkeys(units_in(done.stdout), "running")
 
     def cancel(self, name: str, why: Stop) -> None:
-        """Sends the step's process TERM (cancel) or INT (give back)."""
+        """Send the step's process TERM (cancel) or INT (give back)."""
         done = _call(kill_argv(name, SIGNALS[why]))
         if done.returncode != 0 and name in self.list():
             raise _trouble(done)
 
     def usage(self, name: str) -> Mapping[str, float]:
-        """Waits for the unit's end, whose main process is gone or was never to be."""
+        """Wait for the unit's end, whose main process is gone or was never to be."""
         done = _call(stop_argv(name))
         if done.returncode not in (0, NOT_LOADED):
             raise _trouble(done)
@@ -143,7 +143,7 @@ def run_argv(
     cwd: Path,
     python: str,
 ) -> list[str]:
-    """Starts an attempt's unit; returns when its step said READY=1. Pure."""
+    """Start an attempt's unit; return when its step said READY=1. Pure."""
     job, step = attempt.job.job_id, attempt.step
     return [
         "systemd-run",
@@ -209,23 +209,23 @@ def _recording(python: str, unit: UnitPaths, paths: AttemptPaths) -> str:
 
 
 def _quoted(word: str) -> str:
-    """A word as systemd.service(5) reads command lines."""
+    """Return a word as systemd.service(5) reads command lines."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{_literal(escaped)}"'
 
 
 def _literal(word: str) -> str:
-    """A word in which nothing is a variable."""
+    """Return a word in which nothing is a variable."""
     return word.replace("$", "$$")
 
 
 def list_argv() -> list[str]:
-    """Prints `Id=` and `ActiveState=` of every step's unit. Pure."""
+    """Print `Id=` and `ActiveState=` of every step's unit. Pure."""
     return ["systemctl", "--user", "show", "--property=Id,ActiveState", PATTERN]
 
 
 def kill_argv(name: str, number: str) -> list[str]:
-    """Sends a signal to the step's own process. Pure."""
+    """Send a signal to the step's own process. Pure."""
     return [
         "systemctl",
         "--user",
@@ -237,12 +237,12 @@ def kill_argv(name: str, number: str) -> list[str]:
 
 
 def stop_argv(name: str) -> list[str]:
-    """Returns when the unit has ended, with NOT_LOADED where it is gone by now. Pure."""
+    """Return when the unit has ended, with NOT_LOADED where it is gone by now. Pure."""
     return ["systemctl", "--user", "stop", unit_of(name)]
 
 
 def unit_of(name: str) -> str:
-    """The unit of an attempt: its name has only characters that a unit's may have. Pure."""
+    """Return the unit of an attempt: its name has only characters that a unit's may have. Pure."""
     return f"{name}.service"
 
 
@@ -250,7 +250,7 @@ def unit_of(name: str) -> str:
 
 
 def units_in(text: str) -> list[str]:
-    """The attempts whose unit is not over, in what `list_argv` prints. Pure."""
+    """Return the attempts whose unit is not over, in what `list_argv` prints. Pure."""
     found = []
     for block in text.split("\n\n"):
         told = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
@@ -260,14 +260,16 @@ def units_in(text: str) -> list[str]:
 
 
 def environment_for(environment: Mapping[str, str]) -> bytes:
-    """The environment file of a step: what its runner read, so nothing is read again. Pure."""
+    """Return the environment file of a step: what its runner read, so nothing is read again.
+    Pure.
+    """
     others = OF_THE_RUNNER | SECRET
     kept = {name: value for name, value in environment.items() if name not in others}
     return environment_file.quoted({**kept, "AGENTORCH_ENV_FILE": os.devnull})
 
 
 def _call(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Runs one of the command lines. Raises TryAgain where it does not come back."""
+    """Run one of the command lines. Raises TryAgain where it does not come back."""
     try:
         return subprocess.run(
             argv,

@@ -24,7 +24,7 @@ GIVEN_BACK = frozenset({("killed", "INT"), ("exited", str(Exit.INTERRUPTED.value
 
 
 def outcome_of(end: Mapping[str, Any], timeout_s: float) -> Outcome | None:
-    """The cause; None where the attempt was stopped from outside and is to be run again.
+    """Return the cause; None where the attempt was stopped from outside and is to be run again.
 
     A unit that is stopped and does not end in time is a `timeout` to systemd, too: the step's own
     time is what makes the difference.
@@ -44,17 +44,19 @@ def outcome_of(end: Mapping[str, Any], timeout_s: float) -> Outcome | None:
 
 
 def lost(how: str) -> Outcome:
-    """An attempt whose process ended so, in words."""
+    """Return an attempt whose process ended so, in words."""
     return Outcome(OutcomeClass.INFRA, f"left no result: {how}", error="exception")
 
 
 def exited_with(end: Mapping[str, Any], code: Exit) -> bool:
-    """Whether the process itself left with this exit code."""
+    """Return whether the process itself left with this exit code."""
     return (end["exit_code"], end["exit_status"]) == ("exited", str(code.value))
 
 
 def with_memory(outcome: Outcome, figures: Mapping[str, Any]) -> Outcome:
-    """An `oom` outcome with the peak and the limit that the figures tell; others as they are."""
+    """Return an `oom` outcome with the peak and the limit that the figures tell; others as they
+    are.
+    """
     peak, limit = figures.get("memory_peak_bytes"), figures.get("memory_max_bytes")
     if outcome.kind is not OutcomeClass.OOM or peak is None:
         return outcome

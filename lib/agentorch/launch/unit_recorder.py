@@ -30,7 +30,7 @@ FIGURES = {
 
 
 def figures(top: str | None = None) -> Figures:
-    """What our control group used; a figure that kernel or systemd can't tell is None."""
+    """Return what our control group used; a figure that kernel or systemd can't tell is None."""
     directory = group() if top is None else top
     microseconds = _total(directory, "cpu.stat", r"^usage_usec ")
     cpu_s = None if microseconds is None else microseconds / 1e6
@@ -41,7 +41,7 @@ def figures(top: str | None = None) -> Figures:
 
 
 def group() -> str | None:
-    """The directory of our control group; None where there is no unified hierarchy."""
+    """Return the directory of our control group; None where there is no unified hierarchy."""
     for line in _read("/proc/self/cgroup").splitlines():
         if line.startswith("0::"):
             places = (top + line[3:] for top in reversed(TOPS))
@@ -50,7 +50,7 @@ def group() -> str | None:
 
 
 def _total(directory: str | None, name: str, before: str) -> int | None:
-    """The sum of the numbers in a file (io.stat has a line a device); None where none is."""
+    """Return the sum of the numbers in a file (io.stat has a line a device); None where none is."""
     text = "" if directory is None else _read(os.path.join(directory, name))
     found = re.findall(before + r"(\d+)\b", text, re.MULTILINE)
     return sum(map(int, found)) if found else None
@@ -65,7 +65,7 @@ def _read(path: str) -> str:
 
 
 def end(claim: str) -> dict[str, object]:
-    """How the unit ended, as systemd tells its ExecStopPost=. `ran_s` is since the claim."""
+    """Return how the unit ended, as systemd tells its ExecStopPost=. `ran_s` is since the claim."""
     told = {name: os.environ.get(name.upper()) for name in ("service_result", "exit_code")}
     ran_s = round(time.time() - os.stat(claim).st_mtime, 3)
     status = os.environ.get("EXIT_STATUS")
@@ -73,7 +73,7 @@ def end(claim: str) -> dict[str, object]:
 
 
 def record(path: str, document: dict[str, object]) -> None:
-    """Puts a document where none is yet, whole and durable."""
+    """Put a document where none is yet, whole and durable."""
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}.{os.urandom(6).hex()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
@@ -94,7 +94,7 @@ def record(path: str, document: dict[str, object]) -> None:
 
 
 def main(claim: str, path: str) -> None:
-    """Records the end of an attempt; of one that was never claimed, nothing began."""
+    """Record the end of an attempt; of one that was never claimed, nothing began."""
     if os.path.exists(claim):
         record(path, end(claim))
 

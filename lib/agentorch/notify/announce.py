@@ -66,7 +66,7 @@ class Due:
 
 
 def waiting(queue: Queue) -> Iterator[Waiting]:
-    """The jobs that wait for a human, in claim order."""
+    """Yield the jobs that wait for a human, in claim order."""
     for state in (State.AWAITING_APPROVAL, State.HELD):
         for key in sorted(key for key, _ in queue.list_state(state)):
             paths = queue.roots.artifacts(key.job_id)
@@ -91,7 +91,7 @@ def _held(paths: ArtifactPaths, key: Key) -> Waiting | None:
 
 
 def due(queue: Queue, programs: Sequence[Path], now: datetime) -> list[Due]:
-    """What is to be told now, and whom."""
+    """Return what is to be told now, and whom."""
     found = []
     for one in waiting(queue) if programs else ():
         known = _known(queue, one)
@@ -109,7 +109,7 @@ def _known(queue: Queue, one: Waiting) -> Announced:
 
 
 def described(queue: Queue, one: Waiting) -> Document:
-    """What a program reads on its stdin."""
+    """Return what a program reads on its stdin."""
     paths = queue.roots.artifacts(one.key.job_id)
     job, state = current_document(paths), JobArtifacts(paths).told_state()
     step_id = job["steps"][0]["step_id"] if state is None else state["current_step"]
@@ -141,7 +141,7 @@ def _why(paths: ArtifactPaths, one: Waiting, step_id: str) -> tuple[str, str | N
 
 
 def how_to(one: Waiting, asks: bool, seen: str) -> dict[str, str]:  # noqa: FBT001  (its question)
-    """The commands by which a human decides. Pure."""
+    """Return the commands by which a human decides. Pure."""
     job_id = one.key.job_id
     look = {"look": f"agentorch-status {job_id}"}
     if one.state is State.HELD:
@@ -156,7 +156,9 @@ def how_to(one: Waiting, asks: bool, seen: str) -> dict[str, str]:  # noqa: FBT0
 
 
 def environment(settings: Settings, told: Document) -> dict[str, str]:
-    """What a program finds in its environment: ours without secrets, and what is told. Pure."""
+    """Return what a program finds in its environment: ours without secrets, and what is told.
+    Pure.
+    """
     secret = SECRET | set(settings.sensitive_env_vars)
     ours = {name: value for name, value in settings.environment.items() if name not in secret}
     return {**ours, **_variables(told)}
@@ -177,7 +179,7 @@ def _variables(told: Mapping[str, Any]) -> dict[str, str]:
 async def announce(
     queue: Queue, settings: Settings, entries: Sequence[Due], journal: Journal, limit_s: float
 ) -> None:
-    """Runs every program for the jobs that it is due to hear of, each on its own."""
+    """Run every program for the jobs that it is due to hear of, each on its own."""
     turn = _Turn(queue, settings, journal, limit_s, time.monotonic() + TURN_S)
     programs = sorted({program for entry in entries for program in entry.programs})
     async with asyncio.TaskGroup() as group:

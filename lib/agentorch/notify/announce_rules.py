@@ -43,12 +43,14 @@ class Announced:
         return failure.again_at is not None and moment_of(failure.again_at) <= now
 
     def heard(self, name: str) -> Announced:
-        """The same after a program has taken it."""
+        """Return the same after a program has taken it."""
         left = {other: failure for other, failure in self.failed.items() if other != name}
         return replace(self, told=(*self.told, name), failed=left)
 
     def refused(self, name: str, reason: str, now: datetime) -> Announced:
-        """The same after a program has failed: it is run again, at growing intervals, for a day."""
+        """Return the same after a program has failed: it is run again, at growing intervals, for a
+        day.
+        """
         before = self.failed.get(name)
         tries = 1 if before is None else before.tries + 1
         first_at = rfc3339(now) if before is None else before.first_at
@@ -60,7 +62,9 @@ class Announced:
 
 
 def announced_of(document: Mapping[str, Any] | None, occasion: str) -> Announced:
-    """What a record says of an occasion: nothing, where it is of another or there is none."""
+    """Return what a record says of an occasion: nothing, where it is of another or there is
+    none.
+    """
     if document is None or document["occasion"] != occasion:
         return Announced(occasion)
     failed = {name: Failure(**failure) for name, failure in document["failed"].items()}
@@ -68,5 +72,5 @@ def announced_of(document: Mapping[str, Any] | None, occasion: str) -> Announced
 
 
 def document_of(announced: Announced) -> dict[str, Any]:
-    """The record as it is written."""
+    """Return the record as it is written."""
     return asdict(announced)

@@ -61,7 +61,7 @@ class Host:
     silent: int = 0
 
     def hears(self, answer: Answer) -> Answer:
-        """Counts how often in a row there was none."""
+        """Count how often in a row there was none."""
         self.silent = self.silent + 1 if answer.status is None else 0
         return answer
 
@@ -95,7 +95,7 @@ async def tell(paths: QueuePaths, rules: Rules, journal: Journal) -> None:
 def settle(
     paths: QueuePaths, placed: Placed, answer: Answer, now: datetime, journal: Journal
 ) -> None:
-    """Moves an entry to where its answer sends it, and says so."""
+    """Move an entry to where its answer sends it, and say so."""
     entry = placed.entry
     fields = {"job": entry.job_id, "project": entry.project_id, "url": place_of(entry.url)}
     match callback.after(answer, entry.tries + 1, outbox.age_s(entry, now)):
@@ -144,7 +144,9 @@ def _retry_after_s(headers: Mapping[str, str]) -> float:
 
 
 def place_of(url: str) -> str:
-    """Where a URL leads, for people: the path may be a secret, as the query, so both stay out."""
+    """Return where a URL leads, for people: the path may be a secret, as the query, so both stay
+    out.
+    """
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}".lower()
 
@@ -153,7 +155,7 @@ def place_of(url: str) -> str:
 
 
 def is_allowed(name: str, port: int, hosts: Sequence[str]) -> bool:
-    """Whether the server lists a host, with this port or with any. Pure."""
+    """Return whether the server lists a host, with this port or with any. Pure."""
     shown = f"[{name}]" if ":" in name else name
     return bool({shown.lower(), f"{shown}:{port}".lower()} & {host.lower() for host in hosts})
 
@@ -177,7 +179,10 @@ class Checked(AbstractResolver):
         self._hosts = hosts
 
     async def resolve(self, host: str, port: int = 0, family: int = socket.AF_INET) -> list[Any]:
-        """The addresses of a name, as aiohttp wants them. Raises OSError where none may be used."""
+        """Return the addresses of a name, as aiohttp wants them.
+
+        Raises OSError where none may be used.
+        """
         found = await lookup(host, port)
         good, why = (found, "") if is_allowed(host, port, self._hosts) else public(found)
         if not good:

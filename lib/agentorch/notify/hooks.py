@@ -30,7 +30,9 @@ class Hooks:
 
 
 def hooks_in(directory: Path, uid: int) -> Hooks:
-    """The executables of a directory that a process of this user runs. None is no failure."""
+    """Return the executables of a directory that a process of this user runs. None is no
+    failure.
+    """
     try:
         names = sorted(filter(is_name, os.listdir(directory)))
     except (FileNotFoundError, NotADirectoryError):
@@ -52,7 +54,7 @@ def hooks_in(directory: Path, uid: int) -> Hooks:
 
 
 def is_name(name: str) -> bool:
-    """Whether a file of this name is meant to be run. Pure."""
+    """Return whether a file of this name is meant to be run. Pure."""
     return _NAME.fullmatch(name) is not None and not name.endswith(_LEFT)
 
 
@@ -68,7 +70,7 @@ def objection(mode: int, owner: int, uid: int) -> str | None:
 async def run(
     program: Path, said: bytes, environment: Mapping[str, str], limit_s: float
 ) -> str | None:
-    """Runs a program with this on its stdin; what went wrong, None: nothing.
+    """Run a program with this on its stdin; what went wrong, None: nothing.
 
     Its output goes to our stderr. After `limit_s` it is killed, and its process group with it.
     """
@@ -94,7 +96,7 @@ async def run(
 
 
 def ended(code: int) -> str | None:
-    """What is wrong with such an end, as asyncio tells it; None: nothing. Pure."""
+    """Return what is wrong with such an end, as asyncio tells it; None: nothing. Pure."""
     if code == 0:
         return None
     return f"it exited with {code}" if code > 0 else f"it was ended by signal {-code}"

@@ -75,7 +75,7 @@ def _not_git(capabilities: Capabilities, ground: Ground) -> tuple[Problem, ...]:
 
 
 def _unusable(capabilities: Capabilities, ground: Ground) -> tuple[Problem, ...]:
-    """The binary is missing, or too old, or won't say."""
+    """Return the binary is missing, or too old, or won't say."""
     path = ground.environment.get("PATH", os.defpath)
     words = _missing(capabilities, path) or _outdated(capabilities, ground)
     return (Problem(OutcomeClass.POLICY, "preflight", words),) if words else ()
@@ -93,7 +93,9 @@ def _missing(capabilities: Capabilities, path: str) -> str | None:
 
 
 def found(capabilities: Capabilities, path: str) -> str | None:
-    """Where the agent's program is, None where it is nowhere; relative entries don't count."""
+    """Return where the agent's program is, None where it is nowhere; relative entries don't
+    count.
+    """
     return shutil.which(capabilities.program or capabilities.binary, path=_absolute(path))
 
 
@@ -123,7 +125,7 @@ def _outdated(capabilities: Capabilities, ground: Ground) -> str | None:
 def wanted(
     capabilities: Capabilities, minimum: Mapping[str, Version]
 ) -> tuple[Version, str] | None:
-    """The oldest version that will do, and who says so; None: any will. Pure."""
+    """Return the oldest version that will do, and who says so; None: any will. Pure."""
     asked = minimum.get(capabilities.binary)
     known = first_version(capabilities.minimum)
     if asked is not None and (known is None or is_at_least(asked, known)):

@@ -53,7 +53,7 @@ def credential(
     provider: str | None,
     project_id: str | None = None,
 ) -> Credential:
-    """What this agent has for a provider's models in this project. Nothing is started.
+    """Return what this agent has for a provider's models in this project. Nothing is started.
 
     Raises Misconfigured where providers.toml or the file of keys is not as it should be.
     """
@@ -86,7 +86,7 @@ def _in_environment(settings: Settings, variable: str, agent: str, project_id: s
 
 
 def _is_readable(path: Path) -> bool:
-    """Whether a file can be read, or is known not to be there."""
+    """Return whether a file can be read, or is known not to be there."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -24,7 +24,7 @@ from agentorch.storage.copy_tree import remove as remove_tree
 
 
 def home_of(settings: Settings, agent: str) -> Path:
-    """The HOME that an agent's login is made in."""
+    """Return the HOME that an agent's login is made in."""
     return settings.logins / agent
 
 
@@ -36,7 +36,9 @@ def files(settings: Settings, agent: str, capabilities: Capabilities) -> Mapping
 
 
 def is_there(settings: Settings, agent: str, capabilities: Capabilities) -> bool:
-    """Whether an agent has a login: the first of its login_files is the one that makes it."""
+    """Return whether an agent has a login: the first of its login_files is the one that makes
+    it.
+    """
     first = capabilities.login_files[:1]
     return bool(first) and first[0] in files(settings, agent, capabilities)
 
@@ -55,7 +57,7 @@ def _is_regular(path: Path) -> bool:
 def login(
     settings: Settings, agent: str, capabilities: Capabilities, arguments: Sequence[str]
 ) -> int:
-    """Runs an agent's own login on our standard streams; its exit code, 128+N for signal N.
+    """Run an agent's own login on our standard streams; its exit code, 128+N for signal N.
 
     Raises Refused where the agent has none, or its program is not there.
     """
@@ -82,7 +84,9 @@ def login(
 def login_argv(
     capabilities: Capabilities, program: str, arguments: Sequence[str]
 ) -> tuple[str, ...]:
-    """An agent's login command; `arguments` take the place of the options that it has by itself."""
+    """Return an agent's login command; `arguments` take the place of the options that it has by
+    itself.
+    """
     words = capabilities.login_argv[1:]
     if arguments:
         words = tuple(takewhile(lambda word: not word.startswith("-"), words))
@@ -114,7 +118,7 @@ def _run(argv: Sequence[str], environment: Mapping[str, str], home: Path) -> int
 
 
 def remove(settings: Settings, agent: str) -> None:
-    """Removes an agent's login, whatever is in its HOME. Raises Refused where there is none."""
+    """Remove an agent's login, whatever is in its HOME. Raises Refused where there is none."""
     home = home_of(settings, agent)
     if not home.is_dir():
         raise Refused(f"agent {agent!r} has no login here")

@@ -23,7 +23,7 @@ from agentorch.storage.json_files import Document, read_cache
 def program_of(
     capabilities: Capabilities, environment: Mapping[str, str], versions: Path, hashes: Path
 ) -> Document | None:
-    """The agent's program as it is now; None where it can't be read. It is not started.
+    """Return the agent's program as it is now; None where it can't be read. It is not started.
 
     `versions` is the file of what programs said of theirs: its version is None where it was not
     asked since it was put there. `hashes` is the file of this module.

@@ -39,13 +39,16 @@ Version = tuple[int, ...]
 
 
 def first_version(text: str) -> Version | None:
-    """The first version-looking number: one with dots, else any. None where there is none. Pure."""
+    """Return the first version-looking number: one with dots, else any.
+
+    None where there is none. Pure.
+    """
     match = DOTTED.search(text) or WHOLE.search(text)
     return tuple(int(number) for number in match[0].split(".")) if match else None
 
 
 def is_at_least(found: Version, least: Version) -> bool:
-    """Compared as numbers; what a version doesn't say is 0. Pure."""
+    """Return compared as numbers; what a version doesn't say is 0. Pure."""
     pairs = list(zip_longest(found, least, fillvalue=0))
     return [here for here, _ in pairs] >= [there for _, there in pairs]
 
@@ -59,7 +62,9 @@ def spelled(version: Version) -> str:
 
 
 def said(argv: Sequence[str], environment: Mapping[str, str], kept: Path | None) -> str | None:
-    """What `printed` gives, or gave within the hour; `kept` is the file, None keeps nothing."""
+    """Return what `printed` gives, or gave within the hour; `kept` is the file, None keeps
+    nothing.
+    """
     program = _identity(argv[0], environment.get("PATH", os.defpath))
     if kept is None or program is None:
         return printed(argv, environment)
@@ -82,7 +87,7 @@ def _fresh(entry: object, program: list[int]) -> str | None:
 
 
 def _identity(program: str, path: str) -> list[int] | None:
-    """What is another when the program's file is replaced or written to; None: not there.
+    """Return what is another when the program's file is replaced or written to; None: not there.
 
     The time of change, too: what npm unpacks has the same time of modification in every version.
     """
@@ -96,7 +101,7 @@ def _identity(program: str, path: str) -> list[int] | None:
 def printed(
     argv: Sequence[str], environment: Mapping[str, str], timeout_s: float = TIMEOUT_S
 ) -> str | None:
-    """What a command prints on either stream; None where it fails, or is not done in time.
+    """Return what a command prints on either stream; None where it fails, or is not done in time.
 
     Into a file: a pipe could be held open by what the command leaves behind. Its HOME is one of
     its own, and goes with what it wrote there.
@@ -131,7 +136,9 @@ def _start(
 
 
 def _ended(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
-    """Whether the command ended in time. It is not reaped: until then its group is its own."""
+    """Return whether the command ended in time. It is not reaped: until then its group is its
+    own.
+    """
     handle = os.pidfd_open(process.pid)
     try:
         return bool(select.select([handle], [], [], timeout_s)[0])
@@ -140,7 +147,7 @@ def _ended(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
-    """Ends what is left of the command's group, and returns its exit code."""
+    """End what is left of the command's group, and return its exit code."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     return process.wait()

@@ -36,7 +36,7 @@ class Splitter:
         self._skipping = False
 
     def feed(self, chunk: bytes) -> Iterator[Line]:
-        """The lines that this chunk completes, and those that it makes too long."""
+        """Yield the lines that this chunk completes, and those that it makes too long."""
         *ended, rest = chunk.split(b"\n")
         for piece in ended:
             # The usual case by far; a flood has millions of lines.
@@ -48,7 +48,7 @@ class Splitter:
         yield from self._keep(rest)
 
     def last(self) -> Iterator[Line]:
-        """What stands behind the last newline, if anything does."""
+        """Yield what stands behind the last newline, if anything does."""
         if self._kept:
             yield from self._end()
 
@@ -73,7 +73,7 @@ class Splitter:
 
 
 def _decoded_head(content: bytes) -> str:
-    """Decoded without the character that the cut may have split."""
+    """Return decoded without the character that the cut may have split."""
     return codecs.getincrementaldecoder("utf-8")("replace").decode(content)
 
 
@@ -96,11 +96,11 @@ class Follower:
 
     @property
     def behind(self) -> bool:
-        """Whether there is something to read."""
+        """Return whether there is something to read."""
         return self.size != self._place
 
     def read(self) -> Iterator[Line]:
-        """The lines in the next chunk; none when there is nothing new. Never waits."""
+        """Yield the lines in the next chunk; none when there is nothing new. Never waits."""
         # `echo text >/dev/stderr` opens the file anew and truncates it.
         if self.size < self._place:
             self._splitter = Splitter(self._stream, FOLLOWED_LINE_BYTES)
@@ -110,7 +110,9 @@ class Follower:
         yield from self._splitter.feed(chunk)
 
     def drain(self) -> Iterator[Line]:
-        """The rest, at the end: what is further behind than DRAINED_BYTES is counted, not read."""
+        """Yield the rest, at the end: what is further behind than DRAINED_BYTES is counted, not
+        read.
+        """
         size = self.size
         if size - self._place > DRAINED_BYTES:
             left_out = size - DRAINED_BYTES - self._place
@@ -137,11 +139,11 @@ class Followers:
 
     @property
     def behind(self) -> bool:
-        """Whether there is something to read."""
+        """Return whether there is something to read."""
         return any(one.behind for one in self._both)
 
     def sizes(self) -> tuple[int, ...]:
-        """The lengths of both files."""
+        """Return the lengths of both files."""
         return tuple(one.size for one in self._both)
 
     def follow(self, on_line: Callable[[Line], None]) -> None:
@@ -158,7 +160,7 @@ class Followers:
 
 
 def lines(path: Path, stream: str) -> Iterator[Line]:
-    """The lines of a finished file, read as they are asked for.
+    """Yield the lines of a finished file, read as they are asked for.
 
     Of a flood of short ones the middle is left out: half a million lines, then the last 4 MiB.
     """
@@ -189,7 +191,7 @@ class Kept:
 
 
 def kept(head: str, total: int, tail: str) -> Kept:
-    """The ends of a text of `total` characters, trimmed where they were cut. Pure."""
+    """Return the ends of a text of `total` characters, trimmed where they were cut. Pure."""
     before, line, _ = head.rpartition("\n")
     head = before + line if line else head[:-MARGIN_CHARS]
     _, line, behind = tail.partition("\n")
@@ -198,7 +200,7 @@ def kept(head: str, total: int, tail: str) -> Kept:
 
 
 def head_and_tail(path: Path, max_chars: int) -> Kept:
-    """The file as text; of a longer one the first and last halves."""
+    """Return the file as text; of a longer one the first and last halves."""
     head, tail, total = "", "", 0
     half = max_chars // 2
     for text in _decoded(path):

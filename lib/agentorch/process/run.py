@@ -70,7 +70,9 @@ class Launch:
         *,
         is_wrapped: bool = True,
     ) -> Launch:
-        """What a sandbox is to start, with its streams in a directory and more descriptors."""
+        """Return what a sandbox is to start, with its streams in a directory and more
+        descriptors.
+        """
         return cls(
             argv=start.argv,
             cwd=cwd,
@@ -91,7 +93,7 @@ def run(
     on_line: Callable[[Line], None],
     is_end: Callable[[Line], bool] = lambda _: False,
 ) -> Exit:
-    """Runs the program and returns when it and all that it started are gone.
+    """Run the program and return when it and all that it started are gone.
 
     `on_line` gets each complete line soon after it was printed; `is_end` says whether the program
     says with a line that it is done: then it has `limits.linger_s` to leave. A program that can't
@@ -146,7 +148,10 @@ def code_and_signal(returncode: int, *, signals_as_128: bool) -> tuple[int | Non
 def exit_of(
     ending: Ending, code: int | None, number: int | None, duration_s: float, *, oom: bool
 ) -> Exit:
-    """How it ended. `oom`: the kernel counted one meanwhile; that explains a SIGKILL only. Pure."""
+    """Return how it ended.
+
+    `oom`: the kernel counted one meanwhile; that explains a SIGKILL only. Pure.
+    """
     if ending is not Ending.EXITED:
         return Exit(ending, code, number, duration_s)
     if number is None and oom and code == 128 + signal.SIGKILL:  # a shell that tells of its child

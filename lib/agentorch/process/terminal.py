@@ -34,7 +34,7 @@ _CHUNK_BYTES = 64 * 1024
 
 
 def is_ours() -> bool:
-    """Whether we are on a terminal, both ways, and it is the one whose signals we get."""
+    """Return whether we are on a terminal, both ways, and it is the one whose signals we get."""
     if not (os.isatty(sys.stdin.fileno()) and os.isatty(sys.stdout.fileno())):
         return False
     try:
@@ -49,12 +49,14 @@ def _screen() -> int:
 
 
 def controlling_argv(argv: Sequence[str]) -> tuple[str, ...]:
-    """The command line that gives `argv` its standard input as controlling terminal (setsid(1))."""
+    """Return the command line that gives `argv` its standard input as controlling terminal
+    (setsid(1)).
+    """
     return ("setsid", "--ctty", "--wait", *argv)
 
 
 def run(start: Confined, cwd: Path, *, on_terminal: bool) -> int:
-    """Runs it to its end; its exit code, 128+N where it or we were ended by signal N."""
+    """Run it to its end; its exit code, 128+N where it or we were ended by signal N."""
     with Signals((*ENDS, signal.SIGWINCH) if on_terminal else ENDS) as signals:
         if not on_terminal:
             with _started(start, cwd, None) as child:
@@ -99,7 +101,7 @@ def _awaited(child: subprocess.Popen[bytes], signals: Signals) -> int:
 
 
 def _code(child: subprocess.Popen[bytes], signals: Signals) -> int:
-    """What it ended with; where it runs on, the signal by which we were told to leave."""
+    """Return what it ended with; where it runs on, the signal by which we were told to leave."""
     if child.poll() is None:
         return 128 + next((number for number in ENDS if signals.came(number)), signal.SIGHUP)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
@@ -122,7 +124,7 @@ def _raw() -> Iterator[None]:
 
 
 def _resize(master: int) -> None:
-    """Gives the pty the size of our terminal; the kernel tells whoever is in its foreground."""
+    """Give the pty the size of our terminal; the kernel tells whoever is in its foreground."""
     with contextlib.suppress(OSError):  # our terminal is gone: the next read says so
         size = fcntl.ioctl(sys.stdin.fileno(), termios.TIOCGWINSZ, bytes(8))
         fcntl.ioctl(master, termios.TIOCSWINSZ, size)
@@ -148,7 +150,7 @@ class Relay:
         os.set_blocking(master, False)
 
     def run(self) -> int:
-        """The exit code, as `run` has it."""
+        """Return the exit code, as `run` has it."""
         ended = os.pidfd_open(self.child.pid)
         try:
             while not self._is_over(ended):
@@ -158,7 +160,7 @@ class Relay:
         return _code(self.child, self.signals)
 
     def _is_over(self, ended: int) -> bool:
-        """Waits for what comes next and passes it on; whether that was the end."""
+        """Wait for what comes next and pass it on; whether that was the end."""
         ours = sys.stdin.fileno()
         readers: list[int | Signals] = [self.signals]
         readers += [] if self.typed else [ours]
@@ -183,7 +185,7 @@ class Relay:
         return is_left or (ended in readable and not self.printed)
 
     def _show(self) -> None:
-        """Shows of what was printed as much as our terminal takes now."""
+        """Show of what was printed as much as our terminal takes now."""
         try:
             self.printed = self.printed[_write(self.screen, self.printed) :]
         except OSError as problem:
@@ -193,7 +195,7 @@ class Relay:
 
 
 def _read(descriptor: int) -> bytes:
-    """What can be read now; nothing where the other side is closed (EIO, pty(7))."""
+    """Return what can be read now; nothing where the other side is closed (EIO, pty(7))."""
     try:
         return os.read(descriptor, _CHUNK_BYTES)
     except OSError as problem:
@@ -203,7 +205,7 @@ def _read(descriptor: int) -> bytes:
 
 
 def _write(descriptor: int, content: bytes) -> int:
-    """How much of it was taken now."""
+    """Return how much of it was taken now."""
     try:
         return os.write(descriptor, content)
     except BlockingIOError:

@@ -55,7 +55,9 @@ class Stops(Protocol):
         """Becomes readable when there may be a reason."""
 
     def reason(self) -> Ending | None:
-        """CANCELLED or INTERRUPTED; None where it was a false alarm. Empties the descriptor."""
+        """Return CANCELLED or INTERRUPTED; None where it was a false alarm. Empties the
+        descriptor.
+        """
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,12 @@ def _is_below(free_bytes: int | None, least: int) -> bool:
 
 
 def look_interval_s(idle_s: float) -> float:
-    """How long between two looks at all descendants. Pure."""
+    """Return how long between two looks at all descendants. Pure."""
     return min(_LOOK_S, idle_s / _LOOKS_PER_IDLE) if idle_s else _LOOK_S
 
 
 def follow_interval_s(quiet_s: float) -> float:
-    """How long until the next look for output, after so long without any. Pure."""
+    """Return how long until the next look for output, after so long without any. Pure."""
     return min(_FOLLOW_MOST_S, max(_FOLLOW_LEAST_S, quiet_s / 4))
 
 
@@ -127,7 +129,7 @@ class Watch:
             self._said_done = time.monotonic()
 
     def until_end(self, pid: int, stops: Stops, on_line: Callable[[Line], None]) -> Ending:
-        """EXITED when the program ended by itself, else why it must be stopped now."""
+        """Return EXITED when the program ended by itself, else why it must be stopped now."""
         pidfd = os.pidfd_open(pid)
         try:
             poller = select.poll()

@@ -74,7 +74,7 @@ _SHORT = 1000
 
 @cache
 def _token_pattern(token: _Token) -> re.Pattern[bytes]:
-    """The prefix stands first, and alone: so the search for it is a fast one."""
+    """Return the prefix stands first, and alone: so the search for it is a fast one."""
     prefix = re.escape(token.prefix)
     return re.compile(prefix + (_edge(prefix) if token.common else b"") + token.rest)
 
@@ -271,7 +271,7 @@ def _is_harmless(value: bytes) -> bool:
 
 
 def _looks_random(value: bytes, *, strict: bool) -> bool:
-    """Whether a value is neither words nor code; `strict` where the place says little."""
+    """Return whether a value is neither words nor code; `strict` where the place says little."""
     if strict and _SNAKE_CASE.match(value):
         return False
     if not _DIGIT.search(value) or len(set(value)) < 7:
@@ -308,16 +308,16 @@ def _pem_begins(raw: bytes) -> Iterator[tuple[int, int]]:
 
 
 def pem_body_end(raw: bytes, start: int) -> int:
-    """Where the body of a private key ends that starts, or goes on, at `start`."""
+    """Return where the body of a private key ends that starts, or goes on, at `start`."""
     match = _PEM_BODY.match(raw, start)
     return match.end() if match else start
 
 
 def opens_private_key(raw: bytes) -> bool:
-    """Whether a text ends within a private key, or right after the line that begins one."""
+    """Return whether a text ends within a private key, or right after the line that begins one."""
     return any(pem_body_end(raw, body) == len(raw) for _, body in _pem_begins(raw))
 
 
 def is_last_pem_line(raw: bytes) -> bool:
-    """Whether a line may be the short last one of a private key's body."""
+    """Return whether a line may be the short last one of a private key's body."""
     return _PEM_LAST_LINE.match(raw) is not None

@@ -91,7 +91,7 @@ class Redactor:
         return f"[redacted:private-key]{self.redact(behind)}"
 
     def redact(self, text: str) -> str:
-        """The text with each secret as `[redacted:KIND]`."""
+        """Return the text with each secret as `[redacted:KIND]`."""
         return _replaced(text, self.find(text))
 
     def _search(self, text: str) -> Iterator[Span]:
@@ -120,7 +120,7 @@ class LineRedactor:
         self._body_seen = False
 
     def line(self, text: str) -> str:
-        """The line without its secrets; each line of a private key's body is one marker."""
+        """Return the line without its secrets; each line of a private key's body is one marker."""
         body_end = self._body_end(text) if self._inside else 0
         rest = text[body_end:]
         findings = self._redactor.find(rest)
@@ -138,7 +138,7 @@ class LineRedactor:
             self.line(text)
 
     def _body_end(self, text: str) -> int:
-        """How much of the line belongs to the body; afterwards `_inside` is up to date."""
+        """Return how much of the line belongs to the body; afterwards `_inside` is up to date."""
         raw = _bytes(text)
         end = pem_body_end(raw, 0)
         if end < len(raw) and self._body_seen and is_last_pem_line(raw):
@@ -156,7 +156,9 @@ class LineRedactor:
 
 
 def _parts(value: str) -> Iterator[str]:
-    """A value, and of one with several lines each long line: streams show one line at a time."""
+    """Yield a value, and of one with several lines each long line: streams show one line at a
+    time.
+    """
     lines = [line.strip() for line in value.splitlines()]
     long_lines = [line for line in lines if len(line) >= _MIN_LINE_CHARS and "-----" not in line]
     for part in {value, value.strip(), *(long_lines if len(lines) > 1 else ())}:
@@ -176,7 +178,9 @@ def _plain_forms(value: str) -> Iterator[str]:
 
 
 def _base64_forms(value: str) -> Iterator[str]:
-    """The characters of base64 that this value alone decides, at each of the three alignments."""
+    """Yield the characters of base64 that this value alone decides, at each of the three
+    alignments.
+    """
     raw = value.encode("utf-8", "surrogateescape")
     for shift, first in ((0, 0), (1, 2), (2, 3)):
         encoded = base64.b64encode(bytes(shift) + raw)
@@ -239,7 +243,7 @@ def _bytes(text: str) -> bytes:
 
 
 def without_secrets(value: Any, redactor: Redactor) -> Any:
-    """A JSON value with every string in it redacted."""
+    """Return a JSON value with every string in it redacted."""
     if isinstance(value, str):
         return redactor.redact(value)
     if isinstance(value, dict):

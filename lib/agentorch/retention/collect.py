@@ -46,7 +46,7 @@ class Collected:
 
 
 def planned(queue: Queue, rules: Rules, now: datetime) -> Plan:
-    """What would go now, and why, and what stays in spite. Nothing is written."""
+    """Return what would go now, and why, and what stays in spite. Nothing is written."""
     free_bytes = _free_bytes(queue.roots.artifacts_root)
     sized = bool(rules.max_bytes) or free_bytes < rules.min_free_bytes
     least_s = least_age_s(rules)
@@ -65,7 +65,7 @@ def planned(queue: Queue, rules: Rules, now: datetime) -> Plan:
 
 
 def carry_out(queue: Queue, goes: Iterable[Removal]) -> Iterator[Collected]:
-    """Removes what was planned, where that still holds, and what an earlier collection left.
+    """Remove what was planned, where that still holds, and what an earlier collection left.
 
     Raises TryAgain where something can't be removed.
     """
@@ -82,7 +82,7 @@ def carry_out(queue: Queue, goes: Iterable[Removal]) -> Iterator[Collected]:
 
 
 def _moved(queue: Queue, removal: Removal) -> list[Path] | None:
-    """The parts of a job, in the trash; None where it is no longer as it was planned."""
+    """Return the parts of a job, in the trash; None where it is no longer as it was planned."""
     key, state = removal.job.key, removal.job.state
     artifacts = queue.roots.artifacts(key.job_id)
     queued = queue.paths.file(state, key)
@@ -101,7 +101,7 @@ def _moved(queue: Queue, removal: Removal) -> list[Path] | None:
 
 
 def _taken_away(queue: Queue, queued: Path, job_id: str) -> list[Path]:
-    """Moves all of a job to the trash; its queue file, which says that it was there, goes last."""
+    """Move all of a job to the trash; its queue file, which says that it was there, go last."""
     queue.forget_key(job_id)
     ledger.forget(queue.roots, job_id)
     parts = (queue.roots.workspace(job_id).directory, queue.roots.artifacts(job_id).directory)
@@ -111,7 +111,7 @@ def _taken_away(queue: Queue, queued: Path, job_id: str) -> list[Path]:
 
 
 def delete(queue: Queue, word: str) -> Job:
-    """Removes all of a job that has ended, whatever its age. Durable when it returns.
+    """Remove all of a job that has ended, whatever its age. Durable when it returns.
 
     Raises Refused where it has not ended, or is pinned; TryAgain where something can't be removed:
     the job is gone, then, and the next collection removes what is left.
@@ -138,7 +138,7 @@ def _refuse_to_delete(found: Found, artifacts: ArtifactPaths) -> None:
 
 
 def _is_whole(queued: Path, job: Path) -> bool:
-    """Whether the job is still where it was, and its queue file its own."""
+    """Return whether the job is still where it was, and its queue file its own."""
     try:
         return os.path.samestat(queued.stat(), job.stat())
     except FileNotFoundError:
@@ -146,7 +146,7 @@ def _is_whole(queued: Path, job: Path) -> bool:
 
 
 def _forgotten(queued: Path, job: Path) -> list[Path] | None:
-    """Removes a queue file whose job is gone; its id may be another job's by now."""
+    """Remove a queue file whose job is gone; its id may be another job's by now."""
     if not queued.exists() or _is_whole(queued, job):
         return None
     _drop(queued)
@@ -159,7 +159,7 @@ def _drop(queued: Path) -> None:
 
 
 def _trashed(directory: Path) -> Path | None:
-    """Moves a directory to the trash beside it, durably; None where it is not there."""
+    """Move a directory to the trash beside it, durably; None where it is not there."""
     trash = directory.parent / TRASH
     trash.mkdir(0o700, exist_ok=True)
     target = trash / f"{directory.name}.{os.urandom(6).hex()}"
@@ -207,7 +207,7 @@ def _free_bytes(directory: Path) -> int:
 
 
 def _size_bytes(directory: Path) -> int:
-    """What a tree takes on the disk, each file once; what can't be read is left out."""
+    """Return what a tree takes on the disk, each file once; what can't be read is left out."""
     seen: dict[tuple[int, int], int] = {}
     for path, _, names in os.walk(directory):
         for name in (".", *names):

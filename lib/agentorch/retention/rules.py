@@ -63,7 +63,7 @@ class Removal:
 
     @property
     def bytes(self) -> int:
-        """What it frees, as far as sizes were told."""
+        """Return what it frees, as far as sizes were told."""
         return self.job.bytes if self.part is Part.JOB else self.job.workspace_bytes
 
 
@@ -79,7 +79,7 @@ class Plan:
 
 
 def plan(ended: Iterable[Ended], rules: Rules, now: datetime, *, free_bytes: int) -> Plan:
-    """What a collection does now."""
+    """Return what a collection does now."""
     jobs = list(ended)
     goes = removals(jobs, rules, now, free_bytes=free_bytes)
     unpinned = [replace(job, is_pinned=False) for job in jobs]
@@ -105,7 +105,7 @@ def _unmet(
 def removals(
     ended: Iterable[Ended], rules: Rules, now: datetime, *, free_bytes: int
 ) -> list[Removal]:
-    """What goes, oldest first within each rule."""
+    """Return what goes, oldest first within each rule."""
     jobs = sorted(ended, key=lambda job: (job.ended_at, str(job.key)))
     pinned_bytes = sum(job.bytes for job in jobs if job.is_pinned)
     jobs = [job for job in jobs if not job.is_pinned]
@@ -123,7 +123,7 @@ def removals(
 
 
 def least_age_s(rules: Rules) -> int | None:
-    """The least age, in seconds, at which anything of a job goes by its age; None: never."""
+    """Return the least age, in seconds, at which anything of a job goes by its age; None: never."""
     ages = [age for age in (rules.artifacts_ttl_s, rules.workspaces_ttl_s) if age]
     return min(ages, default=None)
 

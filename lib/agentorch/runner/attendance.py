@@ -84,7 +84,7 @@ class Attendance:
         self.fields = fields
 
     def fields_of(self, attempt: Attempt) -> dict[str, Any]:
-        """The fields of an attempt's journal entries."""
+        """Return the fields of an attempt's journal entries."""
         step = attempt.step
         return {
             **self.fields,
@@ -94,7 +94,7 @@ class Attendance:
         }
 
     def cancelled(self) -> bool:
-        """Whether somebody decided that the job is to end."""
+        """Return whether somebody decided that the job is to end."""
         return self.artifacts.paths.cancel.exists()
 
     def tell(self, attempt: Attempt) -> None:
@@ -106,7 +106,7 @@ class Attendance:
     # ---- start and wait -----------------------------------------------------------------------
 
     def submitted(self, attempt: Attempt) -> bool:
-        """Starts an attempt when an earlier one is gone; False: told to leave before that."""
+        """Start an attempt when an earlier one is gone; False: told to leave before that."""
         try:
             self.means.launcher.submit(attempt)
         except Busy:
@@ -116,7 +116,7 @@ class Attendance:
         return True
 
     def waited(self, attempt: Attempt, *, is_ours: bool) -> bool:
-        """Waits until the step's lock is free, passing on a cancel or a stop meanwhile.
+        """Wait until the step's lock is free, passing on a cancel or a stop meanwhile.
 
         A sandbox that its step left running is ended: it would hold the lock as long as it likes.
         False: told to leave while an attempt still runs that is somebody else's, or outlives us.
@@ -141,7 +141,7 @@ class Attendance:
             self.means.events.forget(watch)
 
     def _is_attended(self, attempt: Attempt, *, is_ours: bool) -> bool:
-        """Whether the step's process still runs, not only what it started.
+        """Return whether the step's process still runs, not only what it started.
 
         bwrap goes on where its starter is killed while it sets up: its first process asks for a
         signal at its parent's death when that is past. Without a unit, a step is a child of the
@@ -161,7 +161,8 @@ class Attendance:
     # ---- the end ------------------------------------------------------------------------------
 
     def settled(self, attempt: Attempt, began: str | None, *, is_ours: bool) -> Mapping[str, float]:
-        """What an attempt used that has ended; where it left no end of its own, the cause is told.
+        """Return what an attempt used that has ended; where it left no end of its own, the cause is
+        told.
 
         Of one that another owner had started, and of which nobody knows, nothing is told.
         """
@@ -225,5 +226,5 @@ def _disk_trouble(attempt: Attempt) -> TryAgain:
 
 
 def is_interrupted(result: Document) -> bool:
-    """Whether an attempt ended because it was told to leave, and is to be run again."""
+    """Return whether an attempt ended because it was told to leave, and is to be run again."""
     return (result.get("error") or {}).get("code") == INTERRUPTED

@@ -25,7 +25,7 @@ class Backlog:
         self.stale = True
 
     def listed(self, names: Iterable[str]) -> None:
-        """Takes a whole listing, in any order; of a long one only the first names are held."""
+        """Take a whole listing, in any order; of a long one only the first names are held."""
         first: list[str] = []
         horizon: str | None = None
         rest = iter(names)
@@ -49,7 +49,7 @@ class Backlog:
         self.stale = True
 
     def take(self) -> str | None:
-        """The first name; None when a listing is due (`stale`) or nothing is there."""
+        """Return the first name; None when a listing is due (`stale`) or nothing is there."""
         if self._names:
             return heapq.heappop(self._names)
         self.stale = self.stale or self._horizon is not None

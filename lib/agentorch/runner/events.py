@@ -30,7 +30,7 @@ class Pulse:
         self._period_s = notify.watchdog_s()
 
     def limit(self, timeout_s: float | None) -> float | None:
-        """How long to wait when `timeout_s` was asked for; None: for ever."""
+        """Return how long to wait when `timeout_s` was asked for; None: for ever."""
         if self._period_s is None:
             return timeout_s
         notify.notify("WATCHDOG=1")
@@ -55,7 +55,7 @@ class SecondLooks:
         self._left = self.DELAYS_S
 
     def limit(self, timeout_s: float | None) -> float | None:
-        """How long to wait when `timeout_s` was asked for; takes one look off."""
+        """Return how long to wait when `timeout_s` was asked for; takes one look off."""
         if not self._left:
             return timeout_s
         first, *rest = self._left
@@ -79,7 +79,7 @@ class Events:
         self._pulse = Pulse()
 
     def next_pending(self) -> Key | None:
-        """The first job to claim, as far as is known; lists pending/ when that is due."""
+        """Return the first job to claim, as far as is known; lists pending/ when that is due."""
         while True:
             name = self.backlog.take()
             key = None if name is None else Key.parse(name)
@@ -91,7 +91,7 @@ class Events:
                 self.backlog.listed(names_in(self._paths.state(State.PENDING)))
 
     def nothing_pending(self) -> bool:
-        """The last look of one who wants to leave; False: pending/ is to be listed again."""
+        """Return the last look of one who wants to leave; False: pending/ is to be listed again."""
         if any(map(Key.parse, names_in(self._paths.state(State.PENDING)))):
             self.backlog.lost_events()
             return False
@@ -107,11 +107,11 @@ class Events:
         return self._inotify.watch(directory, _CHANGED)
 
     def forget(self, watch: int) -> None:
-        """Ends such a watch."""
+        """End such a watch."""
         self._inotify.forget(watch)
 
     def wait(self, timeout_s: float | None) -> None:
-        """Waits until something happened, or so many seconds; may return for no reason."""
+        """Wait until something happened, or so many seconds; may return for no reason."""
         timeout_s = self._pulse.limit(self._looks.limit(timeout_s))
         if timeout_s is not None:
             timeout_s = min(timeout_s, LONGEST_S)
@@ -137,5 +137,5 @@ class Events:
             self.slots_changed = True
 
     def close(self) -> None:
-        """Ends all watches; a forked step does this too."""
+        """End all watches; a forked step does this too."""
         self._inotify.close()

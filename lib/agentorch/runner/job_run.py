@@ -171,7 +171,7 @@ class JobRun:
     # ---- an attempt ---------------------------------------------------------------------------
 
     def _adopted(self) -> Decision | None:
-        """What to do first: an attempt that another owner had started is waited for.
+        """Return what to do first: an attempt that another owner had started is waited for.
 
         None: told to leave meanwhile.
         """
@@ -189,7 +189,7 @@ class JobRun:
         return self._awaited(attempt, is_ours=False)
 
     def _awaited(self, attempt: Attempt, *, is_ours: bool) -> Decision | None:
-        """Waits for an attempt and takes in how it ended. None: told to leave before that."""
+        """Wait for an attempt and take in how it ended. None: told to leave before that."""
         if not self.attendance.waited(attempt, is_ours=is_ours):
             return None
         began = self.state.records[attempt.step.step_id].started_at
@@ -210,7 +210,9 @@ class JobRun:
         self.means.journal.info(words, Message.ENDED, **fields, missing_lines=missing)
 
     def _decided_already(self) -> Decision:
-        """What follows the current step's end: its owner took it in, and died before it acted."""
+        """Return what follows the current step's end: its owner took it in, and died before it
+        acted.
+        """
         progress = self.state.progress
         step = progress.of(progress.current)
         result = self.artifacts.attempt_result(progress.current, step.attempt)
@@ -251,7 +253,7 @@ class JobRun:
         return self._awaited(attempt, is_ours=True)
 
     def _waiting(self, wait: Wait) -> Decision:
-        """What becomes of a job whose next attempt may not begin."""
+        """Return what becomes of a job whose next attempt may not begin."""
         if wait.until is None:
             hold = {"who": None, "reason": wait.reason, "when": _now()}
             atomic.replace_json(self.artifacts.paths.hold, hold)
@@ -266,7 +268,7 @@ class JobRun:
     # ---- what it came to ----------------------------------------------------------------------
 
     def _absorbed(self) -> Decision:
-        """Takes in the current attempt's result: publishes it, and decides what follows."""
+        """Take in the current attempt's result: publish it, and decide what follows."""
         step_id = self.state.progress.current
         number = self.state.progress.of(step_id).attempt
         result = self.artifacts.attempt_result(step_id, number)
@@ -302,7 +304,9 @@ class JobRun:
             self.means.journal.error(words, Message.MISCONFIGURED, **self.fields)
 
     def _interrupted(self) -> Decision:
-        """The attempt left no end of its own: run the step again; nothing is counted against it."""
+        """Return the attempt left no end of its own: run the step again; nothing is counted against
+        it.
+        """
         step_id = self.state.progress.current
         self.state = replace(self.state, progress=pipeline.interrupted(self.state.progress))
         self.state = self.state.record(step_id, finished_at=_now(), summary=INTERRUPTED)
@@ -310,7 +314,7 @@ class JobRun:
         return RunStep()
 
     def _remember(self, step_id: str, number: int, result: Document) -> None:
-        """Adds the step to context.json, once, however often the end is taken in."""
+        """Add the step to context.json, once, however often the end is taken in."""
         mark = f"{step_id}:{number}"
         known = self.artifacts.context_document()
         if known is not None and known.get("after") == mark:
@@ -339,7 +343,9 @@ class JobRun:
         return self._rests(state)
 
     def _rests(self, state: State) -> Left:
-        """The job lies somewhere: a cancel that still saw it with us is ours to carry out."""
+        """Return the job lies somewhere: a cancel that still saw it with us is ours to carry
+        out.
+        """
         waits = state not in ENDED
         if waits and self.attendance.cancelled() and self.slot.take(state, self.key):
             return self._end(CALLED_OFF)
@@ -347,13 +353,13 @@ class JobRun:
 
 
 def code_of(result: Document) -> str | None:
-    """The error code of a result."""
+    """Return the error code of a result."""
     code: str | None = (result.get("error") or {}).get("code")
     return code
 
 
 def whole_after(moment: datetime) -> datetime:
-    """The first whole second that is not before a moment. Pure."""
+    """Return the first whole second that is not before a moment. Pure."""
     whole = moment.replace(microsecond=0)
     return whole if whole == moment else whole + timedelta(seconds=1)
 

@@ -128,7 +128,7 @@ class Runner:
         return Exit.DONE
 
     def _check_disk(self) -> None:
-        """Raises Misconfigured where the roots can't hold a queue."""
+        """Raise Misconfigured where the roots can't hold a queue."""
         problem = refusal(self.settings.roots)
         if problem is not None:
             raise Misconfigured(problem)
@@ -140,7 +140,7 @@ class Runner:
 
     @contextmanager
     def _slot(self, name: str, signals: Signals) -> Iterator[Slot | None]:
-        """Holds the slot; None when told to leave, or when it is busy and we don't stay."""
+        """Hold the slot; None when told to leave, or when it is busy and we don't stay."""
         directory = self.queue.paths.slot(name)
         atomic.make_directory(directory)
         path = self.queue.paths.slot_lock(name)
@@ -328,7 +328,7 @@ class Runner:
 
 
 def sooner(one_s: float | None, other_s: float | None) -> float | None:
-    """The shorter of two times; None is for ever."""
+    """Return the shorter of two times; None is for ever."""
     known = [left for left in (one_s, other_s) if left is not None]
     return min(known) if known else None
 
@@ -340,11 +340,11 @@ class Idle:
         self._until = None if limit_s is None else time.monotonic() + limit_s
 
     def left_s(self) -> float | None:
-        """How long it may go on; None: for ever."""
+        """Return how long it may go on; None: for ever."""
         return None if self._until is None else max(0.0, self._until - time.monotonic())
 
     def is_over(self) -> bool:
-        """Whether there was nothing to do for long enough."""
+        """Return whether there was nothing to do for long enough."""
         return self._until is not None and time.monotonic() >= self._until
 
 

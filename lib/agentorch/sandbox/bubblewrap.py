@@ -34,7 +34,7 @@ class Descriptors:
 
 
 def client_argv(wrapper: Wrapper, arguments_fd: int, argv: Iterable[str]) -> tuple[str, ...]:
-    """What ps shows, inside too: neither paths nor variables."""
+    """Return what ps shows, inside too: neither paths nor variables."""
     return (wrapper.command, "--args", str(arguments_fd), "--", *argv)
 
 
@@ -139,5 +139,5 @@ def _masked(masks: Masks) -> list[str]:
 
 
 def encoded(options: Iterable[str]) -> bytes:
-    """The options as --args reads them: NUL after each."""
+    """Return the options as --args reads them: NUL after each."""
     return b"".join(os.fsencode(option) + b"\0" for option in options)

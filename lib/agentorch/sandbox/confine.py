@@ -39,7 +39,7 @@ def confined(
     *,
     alive_fd: int | None = None,
 ) -> Iterator[Confined]:
-    """What to start, once, instead of `argv`; None as wrapper confines nothing.
+    """Return what to start, once, instead of `argv`; None as wrapper confines nothing.
 
     Start it from a thread that lives as long as the attempt: bwrap dies with the thread that
     started it (PR_SET_PDEATHSIG(2const)).
@@ -93,7 +93,9 @@ def _needed(confinement: Confinement, argv: Sequence[str]) -> programs.Needed:
 
 
 def _with_program(confinement: Confinement, argv: Sequence[str]) -> Confinement:
-    """The confinement with everything that its program needs, for wrappers that follow links."""
+    """Return the confinement with everything that its program needs, for wrappers that follow
+    links.
+    """
     found = _needed(confinement, argv)
     more = (*found.trees, *map(Path, found.links))
     return replace(confinement, read_only=(*confinement.read_only, *more))
@@ -186,7 +188,7 @@ def _jail(wrapper: Wrapper, confinement: Confinement, argv: Sequence[str]) -> Co
 
 
 def _memory(opened: contextlib.ExitStack, name: str, content: bytes) -> int:
-    """A descriptor of an anonymous file, at its start, closed with the stack."""
+    """Return a descriptor of an anonymous file, at its start, closed with the stack."""
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
     opened.callback(os.close, descriptor)
     with os.fdopen(os.dup(descriptor), "wb") as file:

@@ -21,7 +21,7 @@ class Wrapper:
 
     @property
     def kind(self) -> str:
-        """What it is known as: the last component of the command."""
+        """Return what it is known as: the last component of the command."""
         return Path(self.command).name
 
 

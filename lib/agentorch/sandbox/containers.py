@@ -30,7 +30,7 @@ def run_argv(
     *,
     variables_fd: int,
 ) -> tuple[str, ...]:
-    """The client's command line; `variables_fd` has the environment as an --env-file."""
+    """Return the client's command line; `variables_fd` has the environment as an --env-file."""
     return (
         *(wrapper.command, "run"),
         "--rm",
@@ -52,13 +52,13 @@ def run_argv(
 
 
 def remove_argv(wrapper: Wrapper, confinement: Confinement) -> tuple[str, ...]:
-    """Ends the container at once; one that is already gone is no failure."""
+    """End the container at once; one that is already gone is no failure."""
     at_once = ("--time", "0", "--ignore") if wrapper.kind == "podman" else ()
     return (wrapper.command, "rm", "--force", *at_once, confinement.name)
 
 
 def client_environment(server: Mapping[str, str]) -> dict[str, str]:
-    """The client's own environment, without the agents' keys."""
+    """Return the client's own environment, without the agents' keys."""
     return {name: server[name] for name in CLIENT_VARIABLES if name in server}
 
 

@@ -21,7 +21,7 @@ SYSTEM = frozenset({*TOP, "usr", "proc", "dev", "etc", "run", "tmp"})
 
 
 def listing() -> tuple[Path, ...]:
-    """The host's top directories, and what lies in /run."""
+    """Return the host's top directories, and what lies in /run."""
     tops = (path for path in Path("/").iterdir() if path.name not in SYSTEM)
     runs = (path for path in Path("/run").iterdir() if path.name != KIND)
     return tuple(sorted((*tops, *runs)))
@@ -35,7 +35,7 @@ def jail_argv(
     *,
     hidden: Iterable[Path],
 ) -> tuple[str, ...]:
-    """The jail's command line; `hidden` is a listing of the host."""
+    """Return the jail's command line; `hidden` is a listing of the host."""
     return (
         wrapper.command,
         "--quiet",

@@ -50,7 +50,7 @@ class Host:
 
 
 def host(confinement: Confinement, links: Mapping[str, str]) -> Host:
-    """The host as it is for this confinement; `links` are more links to repeat inside."""
+    """Return the host as it is for this confinement; `links` are more links to repeat inside."""
     tops = [Path("/", name) for name in TOP]
     read_only = (*confinement.read_only, confinement.artifacts)
     return Host(
@@ -63,7 +63,7 @@ def host(confinement: Confinement, links: Mapping[str, str]) -> Host:
 
 
 def masks(confinement: Confinement) -> Masks:
-    """What of `masked` exists below work or home, where its links really lead.
+    """Return what of `masked` exists below work or home, where its links really lead.
 
     What they lead to elsewhere is not visible anyway.
     """

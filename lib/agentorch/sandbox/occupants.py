@@ -20,7 +20,7 @@ from agentorch.core.errors import TryAgain
 
 
 def occupants(work: Path) -> list[int]:
-    """Processes that have a mount namespace other than ours with a mount at `work`.
+    """Process that have a mount namespace other than ours with a mount at `work`.
 
     One that is ending (a zombie) sees nothing any more and is not counted.
     """
@@ -84,7 +84,9 @@ def _sees(pid: int, ours: str, points: frozenset[bytes]) -> bool:
 
 
 def _points(work: Path) -> frozenset[bytes]:
-    """The mount point as proc_pid_mountinfo(5) spells it: a wrapper may resolve links or not."""
+    """Return the mount point as proc_pid_mountinfo(5) spells it: a wrapper may resolve links or
+    not.
+    """
     return frozenset(map(_escaped, (work, work.resolve())))
 
 

@@ -49,7 +49,7 @@ class Facts:
 def probe(
     wrapper: Wrapper, network: Network = Network.DENY, directory: Path | None = None
 ) -> tuple[str, ...]:
-    """Starts the sandbox once; what is wrong with it, in words with a remedy. Empty is fine.
+    """Start the sandbox once; what is wrong with it, in words with a remedy. Empty is fine.
 
     `directory` is where workspaces would be; None is the system's place for temporary files.
     """
@@ -99,7 +99,7 @@ def _tried(wrapper: Wrapper, start: Confined, network: Network) -> tuple[str, ..
 
 
 def read(text: str) -> Facts:
-    """The facts out of what the script printed. Pure."""
+    """Return the facts out of what the script printed. Pure."""
     pairs = [line.split(" ", 1) for line in text.splitlines() if " " in line]
     one: Mapping[str, str] = dict(map(tuple, pairs))  # type: ignore[arg-type]
     return Facts(
@@ -113,7 +113,7 @@ def read(text: str) -> Facts:
 
 
 def judge(wrapper: Wrapper, network: Network, facts: Facts, host_namespace: str) -> tuple[str, ...]:
-    """What of the facts breaks a promise, in words. Pure."""
+    """Return what of the facts breaks a promise, in words. Pure."""
     others = ", ".join(sorted(facts.interfaces - {"lo"}))
     broken = (
         (

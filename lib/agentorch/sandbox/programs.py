@@ -29,7 +29,7 @@ class Needed:
 
 
 def needed(argv: Iterable[str], environment: Mapping[str, str], private: Iterable[Path]) -> Needed:
-    """What outside /usr the program argv[0] needs; nothing where it is not found.
+    """Return what outside /usr the program argv[0] needs; nothing where it is not found.
 
     No tree holds one of `private`, which the sandbox shows by itself, or a user's home.
     """
@@ -69,7 +69,7 @@ def absolute_path(path: str) -> str:
 
 
 def _links(path: Path) -> list[Path]:
-    """The path and what each link on the way points to."""
+    """Return the path and what each link on the way points to."""
     steps = [path]
     while steps[-1].is_symlink() and len(steps) < MAX_LINKS:
         target = steps[-1].readlink()
@@ -87,7 +87,7 @@ def _interpreter(path: Path, environment: Mapping[str, str]) -> list[Path]:
 
 
 def _first_line(path: Path) -> list[str]:
-    """The words after #! of a script, none of any other program."""
+    """Return the words after #! of a script, none of any other program."""
     try:
         with path.open("rb") as program:
             first = program.readline(512)
@@ -97,7 +97,7 @@ def _first_line(path: Path) -> list[str]:
 
 
 def _tree(program: Path, private: Iterable[Path]) -> Path:
-    """What to show for a program: its prefix, or, where that holds other things, itself."""
+    """Return what to show for a program: its prefix, or, where that holds other things, itself."""
     if program.parent.name not in PROGRAM_DIRECTORIES:
         return program
     prefix = program.parent.parent

@@ -56,7 +56,7 @@ class Rule:
 
 
 def rules() -> tuple[Rule, ...]:
-    """The whole filter; what no rule names is allowed."""
+    """Return the whole filter; what no rule names is allowed."""
     return (
         *(Rule(call, errno.EPERM) for call in REFUSED),
         # its flags lie in memory, where a filter can't look; without it libraries use clone
@@ -108,7 +108,7 @@ class _Argument(ctypes.Structure):
 
 @cache
 def program() -> bytes:
-    """The filter as the kernel takes it, compiled once in a process.
+    """Return the filter as the kernel takes it, compiled once in a process.
 
     Raises Misconfigured where libseccomp is missing or doesn't know a call of the table.
     """

@@ -40,7 +40,7 @@ def run_argv(
     *,
     variables: Path,
 ) -> tuple[str, ...]:
-    """The client's command line. `variables` is a file that the manager can read: what went
+    """Return the client's command line. `variables` is a file that the manager can read: what went
     through the bus could be read by every user.
     """
     properties = [
@@ -69,12 +69,12 @@ def run_argv(
 
 
 def stop_argv(confinement: Confinement, user: tuple[int, int]) -> tuple[str, ...]:
-    """Ends the unit at once (KillSignal= is SIGKILL)."""
+    """End the unit at once (KillSignal= is SIGKILL)."""
     return ("systemctl", *_manager(user), "stop", f"{confinement.name}.service")
 
 
 def client_environment(server: Mapping[str, str]) -> dict[str, str]:
-    """What systemd-run needs to find its manager."""
+    """Return what systemd-run needs to find its manager."""
     return {name: server[name] for name in ("PATH", *MANAGER_VARIABLES) if name in server}
 
 

@@ -15,7 +15,7 @@ PLAIN = re.compile(r"/[A-Za-z0-9._/+@=~-]*")
 
 
 def plain(path: Path, wrapper: str) -> str:
-    """The path as text that is read as itself by every wrapper. Raises Misconfigured."""
+    """Return the path as text that is read as itself by every wrapper. Raises Misconfigured."""
     text = str(path)
     if not PLAIN.fullmatch(text):
         raise Misconfigured(

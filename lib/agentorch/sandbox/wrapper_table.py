@@ -42,12 +42,12 @@ NEEDS_IMAGE = frozenset({"docker", "podman"})
 
 
 def enforces(wrapper: Wrapper) -> Enforces:
-    """What this wrapper is known to enforce; nothing where it is not known."""
+    """Return what this wrapper is known to enforce; nothing where it is not known."""
     return WRAPPERS.get(wrapper.kind, NOTHING)
 
 
 def refusals(wrapper: Wrapper, confinement: Confinement) -> tuple[str, ...]:
-    """What of `confinement` this wrapper can't promise, in words; empty is fine."""
+    """Return what of `confinement` this wrapper can't promise, in words; empty is fine."""
     can = enforces(wrapper)
     asked = (
         ("network deny", confinement.network is Network.DENY and not can.network),

@@ -65,17 +65,17 @@ class Cron:
     either: bool
 
     def runs_on(self, day: date) -> bool:
-        """Whether it runs on this day at all."""
+        """Return whether it runs on this day at all."""
         both = (day.day in self.days, day.weekday() in self.weekdays)
         return day.month in self.months and (any(both) if self.either else all(both))
 
     def after(self, moment: datetime) -> datetime:
-        """The first time that is later than this one."""
+        """Return the first time that is later than this one."""
         least = _minute_of(moment) + _MINUTE
         return next(one for one in self._from(least.date(), 1) if one >= least)
 
     def until(self, moment: datetime) -> datetime:
-        """The last time that is not later than this one."""
+        """Return the last time that is not later than this one."""
         most = _minute_of(moment)
         return next(one for one in self._from(most.date(), -1) if one <= most)
 
@@ -87,7 +87,7 @@ class Cron:
                     yield datetime.combine(day, time(hour, minute), UTC)
 
     def on_calendar(self) -> tuple[str, ...]:
-        """The values of OnCalendar= that elapse at these times, each once.
+        """Return the values of OnCalendar= that elapse at these times, each once.
 
         One of them asks for all that it names, so either-or takes two.
         """
@@ -102,7 +102,7 @@ class Cron:
         return (f"*-{months}-{days} {clock}", every) if self._has_a_date() else (every,)
 
     def never_runs(self) -> bool:
-        """Whether there is no such day, as there is no 30 February.
+        """Return whether there is no such day, as there is no 30 February.
 
         Every date falls on every day of the week in time.
         """
@@ -113,7 +113,7 @@ class Cron:
 
 
 def parse(text: str) -> Cron:
-    """The schedule of an expression. Raises Invalid with every problem and its field."""
+    """Return the schedule of an expression. Raises Invalid with every problem and its field."""
     words = NAMED.get(text.strip().lower(), text).split()
     if len(words) != len(_FIELDS):
         raise Invalid([_no_expression(text, words)])
@@ -148,7 +148,7 @@ _RANGE = re.compile(
 
 
 def _values(one: _Field, word: str) -> frozenset[int]:
-    """What a field names. Raises ValueError."""
+    """Return what a field names. Raises ValueError."""
     return frozenset(value for part in word.split(",") for value in _range(one, part))
 
 

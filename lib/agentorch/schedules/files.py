@@ -37,7 +37,7 @@ class Folder:
 
 
 def files(directory: Path) -> list[Path]:
-    """The files of a folder that are schedules, sorted; none where there is no folder.
+    """Return the files of a folder that are schedules, sorted; none where there is no folder.
 
     Raises Invalid where it can't be listed.
     """
@@ -51,7 +51,9 @@ def files(directory: Path) -> list[Path]:
 
 
 def read(directory: Path, *, briefly: bool = False) -> Folder:
-    """What is in a folder; `briefly` where the schema's words about a bad file are not needed."""
+    """Return what is in a folder; `briefly` where the schema's words about a bad file are not
+    needed.
+    """
     try:
         return read_files(files(directory), briefly=briefly)
     except Invalid as invalid:
@@ -59,7 +61,7 @@ def read(directory: Path, *, briefly: bool = False) -> Folder:
 
 
 def read_files(paths: Iterable[Path], *, briefly: bool = False) -> Folder:
-    """What is in these files. Of several with one id the first is the schedule."""
+    """Return what is in these files. Of several with one id the first is the schedule."""
     found: dict[str, tuple[Schedule, Path]] = {}
     problems: list[str] = []
     for path in paths:
@@ -76,7 +78,7 @@ def read_files(paths: Iterable[Path], *, briefly: bool = False) -> Folder:
 
 
 def read_file(path: Path, *, briefly: bool = False) -> Schedule:
-    """The schedule in a file. Raises Invalid with every problem, behind the file's name."""
+    """Return the schedule in a file. Raises Invalid with every problem, behind the file's name."""
     try:
         return schedule_of(parse(_content(path)), briefly=briefly)
     except OSError as problem:
@@ -86,7 +88,10 @@ def read_file(path: Path, *, briefly: bool = False) -> Schedule:
 
 
 def schedule_of(document: Any, *, briefly: bool = False) -> Schedule:
-    """The schedule that a document says. Raises Invalid with every problem and its place. Pure."""
+    """Return the schedule that a document says.
+
+    Raises Invalid with every problem and its place. Pure.
+    """
     if briefly:
         problems = [] if is_valid(document, "schedule") else [UNTOLD]
     else:
@@ -109,7 +114,7 @@ def schedule_of(document: Any, *, briefly: bool = False) -> Schedule:
 
 
 def _beyond(document: Document) -> Iterator[str]:
-    """What is wrong beyond the schema's reach."""
+    """Yield what is wrong beyond the schema's reach."""
     if ("schedule" in document) is ("on_calendar" in document):
         yield ".: expected one of 'schedule' and 'on_calendar'"
     expression = document.get("schedule")
@@ -124,7 +129,7 @@ def _beyond(document: Document) -> Iterator[str]:
 
 
 def generated(directory: Path) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Unit files of the folder by their names, and what is wrong in it."""
+    """Return unit files of the folder by their names, and what is wrong in it."""
     folder = read(directory, briefly=True)
     return units(folder.schedules, folder.problems), folder.problems
 
@@ -139,5 +144,5 @@ def _content(path: Path) -> bytes:
 
 
 def _shown(path: Path) -> str:
-    """A path as a line can hold it: it comes into a unit's comment."""
+    """Return a path as a line can hold it: it comes into a unit's comment."""
     return one_line(str(path), 400)

@@ -71,7 +71,7 @@ def fire(
     due: datetime | None = None,
     floor_bytes: int = 0,
 ) -> Fired:
-    """Makes a run; with `due`, the one of that time, once. Durable when it returns.
+    """Make a run; with `due`, the one of that time, once. Durable when it returns.
 
     Raises Invalid where the door refuses the payload, and TryAgain.
     """
@@ -123,7 +123,9 @@ def _with_job(
 def submission(
     schedule: Schedule, door: Door, now: datetime, due: str | None, job_id: str | None
 ) -> tuple[Job, Document]:
-    """The job of a run, checked by the door. Raises Invalid with every problem. Pure but for an id.
+    """Return the job of a run, checked by the door.
+
+    Raises Invalid with every problem. Pure but for an id.
 
     `job_id` None: a new one.
     """
@@ -145,7 +147,7 @@ def _in_payload(problem: str) -> str:
 
 
 def _unended(queue: Queue, known: Record) -> list[str]:
-    """The jobs of the schedule that have not ended; the last one may have been retried."""
+    """Return the jobs of the schedule that have not ended; the last one may have been retried."""
     last = (known.job_id,) if known.job_id is not None else ()
     return [one for one in dict.fromkeys((*known.jobs, *last)) if _has_not_ended(queue, one)]
 
@@ -171,7 +173,7 @@ def _cancel(queue: Queue, schedule: Schedule, jobs: tuple[str, ...]) -> None:
 
 
 def read_record(paths: SchedulePaths, schedule_id: str) -> Record:
-    """What is known of a schedule's runs."""
+    """Return what is known of a schedule's runs."""
     document = read_json(paths.record(schedule_id))
     return Record() if document is None else _record_of(document)
 

@@ -43,7 +43,7 @@ class Schedule:
 
 
 def units(schedules: Iterable[Schedule], problems: Iterable[str] = ()) -> dict[str, str]:
-    """Unit files of the enabled ones, by their names; what was wrong is a comment."""
+    """Return unit files of the enabled ones, by their names; what was wrong is a comment."""
     enabled = [one for one in schedules if one.enabled]
     said = [f"{WRONG}{problem}" for problem in problems]
     lines = ["[Unit]", *said, *(f"Wants={one.timer}" for one in enabled)]
@@ -51,7 +51,7 @@ def units(schedules: Iterable[Schedule], problems: Iterable[str] = ()) -> dict[s
 
 
 def timer_text(schedule: Schedule) -> str:
-    """The timer of a schedule (systemd.timer(5))."""
+    """Return the timer of a schedule (systemd.timer(5))."""
     events = schedule.cron.on_calendar() if schedule.cron else (schedule.expression,)
     return _text(
         "[Unit]",

@@ -15,7 +15,7 @@ from agentorch.scripted_model.server import ModelDouble
 
 
 def main() -> None:
-    """Serves."""
+    """Serve."""
     turns = [Turn(**turn) for turn in json.loads(Path(sys.argv[1]).read_text("utf-8"))]
     double = ModelDouble(turns)
     print(double.url, flush=True)  # noqa: T201  (a program)

@@ -27,7 +27,7 @@ Block = dict[str, Any]
 
 
 def events(turn: Turn, request: dict[str, Any]) -> Iterator[bytes]:
-    """The stream of an answer."""
+    """Yield the stream of an answer."""
     yield _start(turn.usage, request)
     for index, block in enumerate(_blocks(turn, request)):
         yield from _streamed(index, block, turn.pieces)
@@ -38,14 +38,14 @@ def events(turn: Turn, request: dict[str, Any]) -> Iterator[bytes]:
 
 
 def beginning(text: str, request: dict[str, Any]) -> Iterator[bytes]:
-    """The first events of an answer whose text goes on."""
+    """Yield the first events of an answer whose text goes on."""
     yield _start(Usage(), request)
     yield _event("content_block_start", index=0, content_block={"type": "text", "text": ""})
     yield _event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
 
 
 def whole(turn: Turn, request: dict[str, Any]) -> bytes:
-    """The answer to a request that asked for no stream."""
+    """Return the answer to a request that asked for no stream."""
     message = _message(turn.usage, request)
     message["content"] = list(_blocks(turn, request))
     message["stop_reason"] = _reason(turn)
@@ -54,7 +54,7 @@ def whole(turn: Turn, request: dict[str, Any]) -> bytes:
 
 
 def fault(fault: Fault) -> bytes:
-    """The body of an error."""
+    """Return the body of an error."""
     kind = fault.kind or KINDS.get(fault.status, "api_error")
     document = {
         "type": "error",
@@ -102,7 +102,7 @@ def _blocks(turn: Turn, request: dict[str, Any]) -> Iterator[Block]:
 
 
 def _place(request: dict[str, Any]) -> int:
-    """Where in the conversation an answer stands: its ids differ from those before it."""
+    """Return where in the conversation an answer stands: its ids differ from those before it."""
     return len(request.get("messages", ()))
 
 
@@ -115,7 +115,7 @@ def _streamed(index: int, block: Block, pieces: int) -> Iterator[bytes]:
 
 
 def _taken_apart(block: Block, pieces: int) -> tuple[Block, Iterable[Block]]:
-    """A block as it begins, and what is then added to it."""
+    """Return a block as it begins, and what is then added to it."""
     match block:
         case {"type": "text", "text": text}:
             deltas = [{"type": "text_delta", "text": part} for part in _parts(text, pieces)]

@@ -26,7 +26,7 @@ KINDS: Mapping[int, tuple[str, str | None]] = {
 
 
 def events(turn: Turn, request: dict[str, Any]) -> Iterator[bytes]:
-    """The stream of an answer, an event each."""
+    """Yield the stream of an answer, an event each."""
     yield _delta(request, {"role": "assistant", "content": ""})
     for piece in pieces(turn.text, turn.pieces):
         yield _delta(request, {"content": piece})
@@ -40,13 +40,13 @@ def events(turn: Turn, request: dict[str, Any]) -> Iterator[bytes]:
 
 
 def beginning(text: str, request: dict[str, Any]) -> Iterator[bytes]:
-    """The first events of an answer that is never finished."""
+    """Yield the first events of an answer that is never finished."""
     yield _delta(request, {"role": "assistant", "content": ""})
     yield _delta(request, {"content": text})
 
 
 def fault(fault: Fault) -> bytes:
-    """The body of an error; a fault's kind is its type and its code."""
+    """Return the body of an error; a fault's kind is its type and its code."""
     known = KINDS.get(fault.status, ("server_error", None))
     kind, code = (fault.kind, fault.kind) if fault.kind else known
     error = {"message": fault.message, "type": kind, "param": None, "code": code}
@@ -54,13 +54,15 @@ def fault(fault: Fault) -> bytes:
 
 
 def pieces(text: str, count: int) -> Iterable[str]:
-    """A text in at most so many pieces, none of them empty."""
+    """Return a text in at most so many pieces, none of them empty."""
     size = max(1, -(-len(text) // max(1, count)))
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
 def usage(used: Usage) -> dict[str, Any]:
-    """The tokens as this wire counts them: cached and reasoning ones are part of the totals."""
+    """Return the tokens as this wire counts them: cached and reasoning ones are part of the
+    totals.
+    """
     return {
         "prompt_tokens": used.input,
         "completion_tokens": used.output,

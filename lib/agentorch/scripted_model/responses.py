@@ -19,7 +19,7 @@ _numbers = itertools.count(1)
 
 
 def events(turn: Turn, request: dict[str, Any]) -> Iterator[bytes]:
-    """An answer: its text as one message, then the calls, then the usage."""
+    """Yield an answer: its text as one message, then the calls, then the usage."""
     yield event("response.created", {"response": _response(request, "in_progress")})
     items = [*([] if not turn.text else [_message(turn.text)])]
     items += [_called(call, request) for call in turn.calls]
@@ -41,7 +41,7 @@ def beginning(text: str, request: dict[str, Any]) -> Iterator[bytes]:
 
 
 def fault(fault: Fault) -> bytes:
-    """The body of an error; with the status 200 a stream that tells of it."""
+    """Return the body of an error; with the status 200 a stream that tells of it."""
     error = {"message": fault.message, "type": fault.kind, "code": fault.kind, "param": None}
     if fault.status != 200:
         return json.dumps({"error": {**error, **fault.fields}}).encode()
@@ -52,7 +52,7 @@ def fault(fault: Fault) -> bytes:
 
 
 def event(kind: str, content: Mapping[str, Any]) -> bytes:
-    """A server-sent event."""
+    """Return a server-sent event."""
     document = json.dumps({"type": kind, **content})
     return f"event: {kind}\ndata: {document}\n\n".encode()
 
@@ -64,7 +64,7 @@ def pieces(text: str, count: int) -> list[str]:
 
 
 def used(usage: Usage) -> dict[str, Any]:
-    """The tokens, in the protocol's words."""
+    """Return the tokens, in the protocol's words."""
     return {
         "input_tokens": usage.input,
         "input_tokens_details": {"cached_tokens": usage.cached},
@@ -112,8 +112,9 @@ def _called(call: Call, request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def custom(described: object) -> set[str]:
-    """The names of the tools that take text. Some models are told of theirs in the input, and in
-    namespaces.
+    """Return the names of the tools that take text.
+
+    Some models are told of theirs in the input, and in namespaces.
     """
     match described:
         case list():
@@ -126,6 +127,6 @@ def custom(described: object) -> set[str]:
 
 
 def _begun(item: Mapping[str, Any]) -> dict[str, Any]:
-    """An item before it has any content."""
+    """Return an item before it has any content."""
     begun = {**item, "status": "in_progress"}
     return {**begun, "content": []} if item["type"] == "message" else begun

@@ -29,16 +29,18 @@ class Wire(Protocol):
     """A protocol's events; a module beside this one for each."""
 
     def events(self, turn: Turn, request: dict[str, Any]) -> Iterable[bytes]:
-        """The stream of an answer, an event each; the text's events are `turn.pieces` of them."""
+        """Return the stream of an answer, an event each; the text's events are `turn.pieces` of
+        them.
+        """
 
     def beginning(self, text: str, request: dict[str, Any]) -> Iterable[bytes]:
-        """The first events of an answer that is never finished."""
+        """Return the first events of an answer that is never finished."""
 
     def whole(self, turn: Turn, request: dict[str, Any]) -> bytes:
-        """The body of an answer to a request that asked for no stream."""
+        """Return the body of an answer to a request that asked for no stream."""
 
     def fault(self, fault: Fault) -> bytes:
-        """The body of an error."""
+        """Return the body of an error."""
 
 
 # The end of a path, and the module that speaks what is asked for there.
@@ -83,7 +85,7 @@ class ModelDouble:
 
     @property
     def url(self) -> str:
-        """What a base URL begins with; no path."""
+        """Return what a base URL begins with; no path."""
         return f"http://127.0.0.1:{self._server.socket.getsockname()[1]}"
 
     def play(self, answers: Sequence[Answer]) -> None:
@@ -93,7 +95,7 @@ class ModelDouble:
             self.asked.clear()
 
     def next(self, asked: Asked) -> Answer:
-        """The answer to a request, which is kept."""
+        """Return the answer to a request, which is kept."""
         with self._lock:
             self.asked.append(asked)
             answer = self.answers[min(self._played, len(self.answers) - 1)]
@@ -105,14 +107,14 @@ class ModelDouble:
         self._server.serve_forever()
 
     def close(self) -> None:
-        """Ends everything that hangs, and the double."""
+        """End everything that hangs, and the double."""
         self.over.set()
         self._server.shutdown()
         self._server.server_close()
 
 
 def commanded(turn: Turn, request: Mapping[str, Any]) -> Turn:
-    """The turn with its command as a call of a tool that the request offers. Pure."""
+    """Return the turn with its command as a call of a tool that the request offers. Pure."""
     if not turn.command:
         return turn
     call = command_call(request, turn.command)
@@ -123,7 +125,7 @@ def commanded(turn: Turn, request: Mapping[str, Any]) -> Turn:
 
 @contextmanager
 def playing(answers: Sequence[Answer]) -> Iterator[ModelDouble]:
-    """A double that answers so, in a thread of this process."""
+    """Return a double that answers so, in a thread of this process."""
     double = ModelDouble(answers)
     thread = threading.Thread(target=double.serve)
     thread.start()
@@ -136,7 +138,9 @@ def playing(answers: Sequence[Answer]) -> Iterator[ModelDouble]:
 
 @contextmanager
 def serving(listening: socket.socket, answers: Sequence[Answer]) -> Iterator[None]:
-    """A double on this socket in a process of its own: the caller's has one thread and keeps it."""
+    """Return a double on this socket in a process of its own: the caller's has one thread and keeps
+    it.
+    """
     pid = os.fork()
     if not pid:
         die_with_parent()
@@ -153,12 +157,12 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
-        """A connection; of a Unix socket nobody has an address."""
+        """Return a connection; of a Unix socket nobody has an address."""
         connection, _ = self.socket.accept()
         return connection, ("local", 0)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Prints what went wrong; that a client hangs up is not wrong."""
+        """Print what went wrong; that a client hangs up is not wrong."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 

@@ -15,7 +15,7 @@ SCRIPTING = "exec"
 
 
 def command_call(request: Mapping[str, Any], command: str) -> Call | None:
-    """The call that runs `command`; None where the request offers nothing that could."""
+    """Return the call that runs `command`; None where the request offers nothing that could."""
     offered = {str(tool.get("name", "")).lower(): tool for tool in _offered(request)}
     if offered.get(SCRIPTING, {}).get("type") == "custom":
         source = f"text(await tools.exec_command({{cmd: {json.dumps(command)}}}));"
@@ -25,7 +25,7 @@ def command_call(request: Mapping[str, Any], command: str) -> Call | None:
 
 
 def _offered(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The tools, wherever the protocol has them: each with its name and its schema."""
+    """Yield the tools, wherever the protocol has them: each with its name and its schema."""
     given = request.get("input")
     items = given if isinstance(given, list) else []
     later = [item for item in items if item.get("type") == "additional_tools"]

@@ -27,7 +27,7 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}")
 
 @contextlib.contextmanager
 def disk_trouble(path: Path) -> Iterator[None]:
-    """Turns an OSError that says the disk can't take it now into TryAgain naming `path`."""
+    """Turn an OSError that says the disk can't take it now into TryAgain naming `path`."""
     try:
         yield
     except OSError as problem:
@@ -37,7 +37,7 @@ def disk_trouble(path: Path) -> Iterator[None]:
 
 
 def sync_directory(path: Path) -> None:
-    """Makes the names in a directory durable. Opened anew: a kept descriptor can go stale."""
+    """Make the names in a directory durable. Opened anew: a kept descriptor can go stale."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -46,7 +46,7 @@ def sync_directory(path: Path) -> None:
 
 
 def make_directory(path: Path, mode: int = 0o750) -> None:
-    """Makes a directory and the missing ones above it, each durable in its parent."""
+    """Make a directory and the missing ones above it, each durable in its parent."""
     if path.is_dir():
         return
     make_directory(path.parent, mode)
@@ -56,7 +56,7 @@ def make_directory(path: Path, mode: int = 0o750) -> None:
 
 
 def replace(path: Path, content: bytes, *, mode: int = 0o640, last: bool = True) -> None:
-    """Puts `content` at `path` in one rename; durable when it returns.
+    """Put `content` at `path` in one rename; durable when it returns.
 
     Of several files in a directory only the `last` one's name has to be synced: all are, then.
     """
@@ -73,7 +73,9 @@ def replace(path: Path, content: bytes, *, mode: int = 0o640, last: bool = True)
 
 @contextlib.contextmanager
 def replacing(path: Path, mode: int = 0o640) -> Iterator[BinaryIO]:
-    """A file that gets its name, in one rename, when all was written; durable on the way out."""
+    """Return a file that gets its name, in one rename, when all was written; durable on the way
+    out.
+    """
     temporary = _temporary(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
@@ -94,17 +96,17 @@ def replace_json(path: Path, document: Any) -> None:
 
 
 def encode(document: Any) -> bytes:
-    """A JSON document as the bytes that go to disk."""
+    """Return a JSON document as the bytes that go to disk."""
     return json.dumps(document, ensure_ascii=False, indent=2).encode() + b"\n"
 
 
 def encode_line(document: Any) -> bytes:
-    """The same in one line: less than half the time, for what every submission writes."""
+    """Return the same in one line: less than half the time, for what every submission writes."""
     return json.dumps(document, ensure_ascii=False).encode() + b"\n"
 
 
 def link(source: Path, target: Path) -> None:
-    """Makes `target` a second name of `source` in one rename, replacing what was there.
+    """Make `target` a second name of `source` in one rename, replacing what was there.
 
     Not durable until the directory is synced.
     """
@@ -116,14 +118,14 @@ def link(source: Path, target: Path) -> None:
 
 
 def remove_temporaries(directory: Path) -> None:
-    """Removes what a killed `replace` or `link` left in a directory that nobody writes to now."""
+    """Remove what a killed `replace` or `link` left in a directory that nobody writes to now."""
     for path in directory.glob(".*"):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Appends a line and makes it and its name durable. A torn last line is closed first."""
+    """Append a line and make it and its name durable. A torn last line is closed first."""
     descriptor = os.open(
         path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640
     )
@@ -152,7 +154,7 @@ def _create(path: Path, content: bytes, mode: int) -> None:
 
 
 def write_synced(descriptor: int, content: bytes) -> None:
-    """Writes all of `content` and makes it durable."""
+    """Write all of `content` and make it durable."""
     _write_all(descriptor, content)
     os.fsync(descriptor)
 

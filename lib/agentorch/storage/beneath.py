@@ -31,7 +31,7 @@ def read(root: Path, path: str, limit_bytes: int) -> bytes | None:
 
 
 def opened(root: Path, path: str) -> BinaryIO | None:
-    """A regular file, open for reading; None where nothing is. Raises NotBeneath."""
+    """Return a regular file, open for reading; None where nothing is. Raises NotBeneath."""
     try:
         with _parent(root, path, make=False) as (directory, name):
             flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -47,7 +47,7 @@ def opened(root: Path, path: str) -> BinaryIO | None:
 
 
 def write(root: Path, path: str, content: bytes, mode: int = 0o640) -> None:
-    """Puts a file there, directories included; what was there is replaced. Raises NotBeneath.
+    """Put a file there, directories included; what was there is replaced. Raises NotBeneath.
 
     For files that nobody reads yet: neither atomic nor durable.
     """
@@ -63,7 +63,7 @@ def write(root: Path, path: str, content: bytes, mode: int = 0o640) -> None:
 
 
 def remove(root: Path, path: str) -> None:
-    """Removes a file below a directory; no harm where it, or the way to it, is not there.
+    """Remove a file below a directory; no harm where it, or the way to it, is not there.
 
     A link at the path is itself removed. Raises NotBeneath where the way leads elsewhere.
     """

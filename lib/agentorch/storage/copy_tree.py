@@ -27,7 +27,7 @@ from agentorch.storage.untrusted_tree import (
 
 
 def identity(path: Path) -> tuple[int, int]:
-    """What makes a file the same file, under whatever name."""
+    """Return what makes a file the same file, under whatever name."""
     status = path.stat()
     return status.st_dev, status.st_ino
 
@@ -35,7 +35,7 @@ def identity(path: Path) -> tuple[int, int]:
 def copy_tree(
     source: Path, target: Path, *, excluded: Collection[tuple[int, int]] = (), again: bool = False
 ) -> None:
-    """Makes `target` a copy of `source`: a directory, a regular file or a symbolic link.
+    """Make `target` a copy of `source`: a directory, a regular file or a symbolic link.
 
     No byte is shared but by reflink. FIFOs, sockets, devices and what `excluded` names by identity
     are left out. `again`: the source is a workspace's, so what can't be read is made readable;
@@ -144,14 +144,14 @@ def _copy_bytes(source: int, target: int) -> None:
 
 
 def copy_opaque(path: bytes, source: Path, target: Path, *, again: bool = False) -> None:
-    """Copies an opaque entry from one tree into another, under the same name."""
+    """Copy an opaque entry from one tree into another, under the same name."""
     name = os.fsdecode(path)
     (target / name).parent.mkdir(0o755, parents=True, exist_ok=True)
     copy_tree(source / name, target / name, again=again)
 
 
 def make_directories(root: Path, directories: Collection[bytes]) -> None:
-    """Makes the directories that a tree does not have for want of files."""
+    """Make the directories that a tree does not have for want of files."""
     for path in sorted(directories):
         directory = os.path.join(os.fsencode(root), path)
         with suppress(FileExistsError):  # one above it, made with the files
@@ -160,7 +160,7 @@ def make_directories(root: Path, directories: Collection[bytes]) -> None:
 
 
 def change_modes(root: Path, modes: Mapping[bytes, int]) -> None:
-    """Gives the permissions that are not those of a checkout, the deepest first."""
+    """Give the permissions that are not those of a checkout, the deepest first."""
     for path in sorted(modes, reverse=True):
         change_mode(os.path.join(os.fsencode(root), path), modes[path])
 
@@ -193,7 +193,7 @@ def open_up_argv(path: Path) -> list[str]:
 
 
 def remove(path: Path) -> None:
-    """Removes whatever is at `path`, read-only trees too. Nothing there is no error."""
+    """Remove whatever is at `path`, read-only trees too. Nothing there is no error."""
     if not os.path.lexists(path):
         return
     if not is_directory(path):

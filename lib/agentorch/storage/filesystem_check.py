@@ -73,7 +73,7 @@ def mounted(path: Path) -> tuple[str, str]:
 
 
 def has_journal(path: Path) -> bool:
-    """Whether the ext4 that a path is on has a journal; True where it can't be told."""
+    """Return whether the ext4 that a path is on has a journal; True where it can't be told."""
     device = path.stat().st_dev
     name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
     counters = Path("/proc/fs/jbd2")

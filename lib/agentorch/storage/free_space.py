@@ -9,7 +9,7 @@ from agentorch.core.errors import TryAgain
 
 
 def refuse_below(directory: Path, floor_bytes: int) -> None:
-    """Raises TryAgain where less than the floor is free."""
+    """Raise TryAgain where less than the floor is free."""
     free = os.statvfs(directory)
     if free.f_bavail * free.f_frsize < floor_bytes:
         raise TryAgain(

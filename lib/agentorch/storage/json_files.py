@@ -15,7 +15,9 @@ T = TypeVar("T")
 
 
 def read_document(path: Path) -> Document:
-    """A document that we wrote. Raises Damaged, and FileNotFoundError where there is none."""
+    """Return a document that we wrote. Raises Damaged, and FileNotFoundError where there is
+    none.
+    """
     try:
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError, IsADirectoryError) as problem:
@@ -26,7 +28,7 @@ def read_document(path: Path) -> Document:
 
 
 def read_json(path: Path) -> Document | None:
-    """A document that we wrote, None where there is none. Raises Damaged."""
+    """Return a document that we wrote, None where there is none. Raises Damaged."""
     try:
         return read_document(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -34,7 +36,7 @@ def read_json(path: Path) -> Document | None:
 
 
 def understood(path: Path, document: Document, make: Callable[[Document], T]) -> T:
-    """What `make` makes of a document of this file. Raises Damaged where it can't."""
+    """Return what `make` makes of a document of this file. Raises Damaged where it can't."""
     try:
         return make(document)
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
@@ -43,7 +45,9 @@ def understood(path: Path, document: Document, make: Callable[[Document], T]) ->
 
 
 def read_cache(path: Path) -> Document:
-    """What we kept to spare us work; empty where it can't be read or is not as we write it."""
+    """Return what we kept to spare us work; empty where it can't be read or is not as we write
+    it.
+    """
     try:
         known = read_json(path)
     except (OSError, Damaged):  # as good as none
@@ -52,7 +56,7 @@ def read_cache(path: Path) -> Document:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file of ours, empty where there is none."""
+    """Return a file of ours, empty where there is none."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -60,5 +64,5 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """A text of ours, empty where there is none."""
+    """Return a text of ours, empty where there is none."""
     return read_bytes(path).decode("utf-8", "replace")

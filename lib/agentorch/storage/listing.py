@@ -9,6 +9,6 @@ from pathlib import Path
 
 
 def names_in(directory: Path) -> Iterator[str]:
-    """The names in a directory, one by one: a million of them are not held at once."""
+    """Yield the names in a directory, one by one: a million of them are not held at once."""
     with os.scandir(directory) as entries:
         yield from map(attrgetter("name"), entries)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def flocked(path: Path, *, wait: bool, owning: bool = True) -> Iterator[int | None]:
-    """An exclusive flock(2) on a file that is made when missing; yields its descriptor.
+    """Return an exclusive flock(2) on a file that is made when missing; yields its descriptor.
 
     Without `wait`, None when somebody else holds it. Who only asks (not `owning`) opens it for
     reading: to close that is no event for those who wait for the close of an owner's.
@@ -25,7 +25,7 @@ def flocked(path: Path, *, wait: bool, owning: bool = True) -> Iterator[int | No
 
 
 def lock(descriptor: int, *, wait: bool) -> bool:
-    """Takes the flock of an open file; False when somebody else has it and we don't wait."""
+    """Take the flock of an open file; False when somebody else has it and we don't wait."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

@@ -93,12 +93,12 @@ _STAMP_CHARS = len("20260101T000000Z")
 
 
 def parked_name(key: Key, until: datetime) -> str:
-    """The file name of a parked job: whole seconds, UTC."""
+    """Return the file name of a parked job: whole seconds, UTC."""
     return f"{until.astimezone(UTC).strftime(_STAMP)}-{key}"
 
 
 def parked_key(name: str) -> tuple[datetime, Key] | None:
-    """When a parked job goes on, and its key; None where the name spells none."""
+    """Return when a parked job goes on, and its key; None where the name spells none."""
     key = Key.parse(parked_key_name(name))
     try:
         until = datetime.strptime(name[:_STAMP_CHARS], _STAMP).replace(tzinfo=UTC)
@@ -109,7 +109,7 @@ def parked_key(name: str) -> tuple[datetime, Key] | None:
 
 
 def parked_key_name(name: str) -> str:
-    """The key in a parked job's file name, as text that nobody has looked at."""
+    """Return the key in a parked job's file name, as text that nobody has looked at."""
     return name[_STAMP_CHARS + 1 :]
 
 
@@ -132,15 +132,15 @@ class QueuePaths:
         return self.root / "idempotency"
 
     def key(self, digest: str) -> Path:
-        """The entry of an idempotency key, named by the digest of its scope and itself."""
+        """Return the entry of an idempotency key, named by the digest of its scope and itself."""
         return self.keys / digest
 
     def state(self, state: State) -> Path:
-        """The directory of a state; of `running`, the one that holds the slots."""
+        """Return the directory of a state; of `running`, the one that holds the slots."""
         return self.root / state.value
 
     def outbox(self, where: str) -> Path:
-        """A directory of the outbox: new, waiting or failed."""
+        """Return a directory of the outbox: new, waiting or failed."""
         return self.root / "outbox" / where
 
     @property
@@ -158,12 +158,12 @@ class QueuePaths:
         return self.slot(slot) / ".lock"
 
     def file(self, state: State, key: Key, slot: str | None = None) -> Path:
-        """The queue file of a key in a state; `slot` goes with running, and only with it."""
+        """Return the queue file of a key in a state; `slot` goes with running, and only with it."""
         directory = self.slot(slot) if slot is not None else self.state(state)
         return directory / str(key)
 
     def parked(self, key: Key, until: datetime) -> Path:
-        """The queue file of a parked job; names sort by the time at which they go on."""
+        """Return the queue file of a parked job; names sort by the time at which they go on."""
         return self.state(State.PARKED) / parked_name(key, until)
 
 
@@ -307,7 +307,7 @@ class ArtifactPaths(_Left):
         return StepPaths(self.directory / "steps" / step_id)
 
     def started_steps(self) -> list[StepPaths]:
-        """The steps that have a directory, sorted."""
+        """Return the steps that have a directory, sorted."""
         return [StepPaths(directory) for directory in sorted(self.directory.glob("steps/*"))]
 
 
@@ -410,5 +410,7 @@ class Roots:
         return WorkspacePaths(self.workspaces_root / job_id)
 
     def arriving(self, name: str) -> tuple[ArtifactPaths, WorkspacePaths]:
-        """Where an import unpacks, named as its file in incoming/: no id begins with a dot."""
+        """Return where an import unpacks, named as its file in incoming/: no id begins with a
+        dot.
+        """
         return self.artifacts(f".{name}"), self.workspace(f".{name}")

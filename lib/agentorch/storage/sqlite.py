@@ -108,7 +108,7 @@ class _Kept:
         self._of: tuple[int, int, int] | None = None
 
     def opened(self, path: Path, prepare: Prepare) -> sqlite3.Connection:
-        """The connection to the file at `path`, which may be another one by now."""
+        """Return the connection to the file at `path`, which may be another one by now."""
         _make(path)
         found = path.stat()
         of = (os.getpid(), found.st_dev, found.st_ino)
@@ -171,7 +171,7 @@ class _Seen:
 
 
 def look(path: Path, act: Callable[[sqlite3.Connection], T]) -> T | None:
-    """What `act` finds in the file; None where there is none. Nothing is made.
+    """Return what `act` finds in the file; None where there is none. Nothing is made.
 
     Raises Misconfigured where it is broken or may not be read, TryAgain where it is busy.
     """

@@ -65,7 +65,7 @@ class Header:
 
 
 def header_bytes(header: Header) -> bytes:
-    """The blocks before an entry's content. Pure."""
+    """Return the blocks before an entry's content. Pure."""
     info = tarfile.TarInfo(header.path)
     info.type, info.mode = _TYPES[header.kind], header.mode
     info.size, info.linkname = header.size, header.target
@@ -73,7 +73,7 @@ def header_bytes(header: Header) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """What fills the last block of so much content. Pure."""
+    """Return what fills the last block of so much content. Pure."""
     return bytes(-size % BLOCK_BYTES)
 
 
@@ -89,7 +89,10 @@ class Tape:
         self._padding = 0
 
     def next(self) -> Header | None:
-        """The next entry; None at the end. What was not read of the one before is passed over."""
+        """Return the next entry; None at the end.
+
+        What was not read of the one before is passed over.
+        """
         for _ in self.content():
             pass
         block = self._exactly(BLOCK_BYTES)
@@ -106,7 +109,7 @@ class Tape:
         return header
 
     def content(self) -> Iterator[bytes]:
-        """The content of the entry, piece by piece."""
+        """Yield the content of the entry, piece by piece."""
         while self._left:
             piece = self._file.read(min(self._left, CHUNK_BYTES))
             if not piece:
@@ -117,7 +120,7 @@ class Tape:
         self._padding = 0
 
     def whole(self, limit_bytes: int) -> bytes:
-        """The content of the entry at once."""
+        """Return the content of the entry at once."""
         if self._left > limit_bytes:
             raise Invalid([f"an entry is larger than {limit_bytes} bytes"])
         return b"".join(self.content())

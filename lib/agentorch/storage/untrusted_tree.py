@@ -71,7 +71,7 @@ class Listing:
     mark: str = ""
 
     def empty_directories(self) -> list[bytes]:
-        """The directories that hold no file that git could keep, at any depth."""
+        """Return the directories that hold no file that git could keep, at any depth."""
         filled: set[bytes] = set()
         for path in self.files:
             parent = os.path.dirname(path)
@@ -82,21 +82,21 @@ class Listing:
 
 
 def is_opaque(name: bytes, mode: int) -> bool:
-    """Whether git refuses an entry of this name. Pure."""
+    """Return whether git refuses an entry of this name. Pure."""
     if _REFUSED.fullmatch(name):
         return True
     return stat.S_ISLNK(mode) and _REFUSED_LINK.fullmatch(name) is not None
 
 
 def usual_mode(mode: int) -> int:
-    """The permissions that an entry gets back when git makes it again. Pure."""
+    """Return the permissions that an entry gets back when git makes it again. Pure."""
     if stat.S_ISDIR(mode):
         return DIRECTORY_MODE
     return EXECUTABLE_MODE if mode & 0o100 else FILE_MODE
 
 
 def hides_change(status: os.stat_result, index_ns: int) -> bool:
-    """Whether git could take a changed file for unchanged. Pure.
+    """Return whether git could take a changed file for unchanged. Pure.
 
     git compares times by the second, and mistrusts only an mtime as new as its index. A file that
     got an older mtime after a change in the very second of the index looks unchanged to it.
@@ -106,7 +106,7 @@ def hides_change(status: os.stat_result, index_ns: int) -> bool:
 
 
 def is_directory(path: Path) -> bool:
-    """Whether a real directory is there, not a link to one."""
+    """Return whether a real directory is there, not a link to one."""
     try:
         return stat.S_ISDIR(path.lstat().st_mode)
     except (FileNotFoundError, NotADirectoryError):  # then nothing is there
@@ -114,7 +114,7 @@ def is_directory(path: Path) -> bool:
 
 
 def refuse_symlinks(path: Path) -> None:
-    """Raises WorkspaceTrouble where a component of the absolute path is a symbolic link."""
+    """Raise WorkspaceTrouble where a component of the absolute path is a symbolic link."""
     for place in [*reversed(path.parents), path]:
         if place.is_symlink():
             raise WorkspaceTrouble(
@@ -127,7 +127,7 @@ def refuse_symlinks(path: Path) -> None:
 
 
 def listing(root: Path, index_ns: int = 0) -> Listing:
-    """Lists a work tree and puts right what would stop git; `index_ns` is its index's mtime.
+    """List a work tree and put right what would stop git; `index_ns` is its index's mtime.
 
     Directories and files that their owner can't read are made readable. A FIFO, socket or device
     under a name that git opens is removed. Raises WorkspaceTrouble.
@@ -140,7 +140,7 @@ def listing(root: Path, index_ns: int = 0) -> Listing:
 
 @contextmanager
 def reading_work() -> Iterator[None]:
-    """Turns what an agent left in the way of reading into WorkspaceTrouble."""
+    """Turn what an agent left in the way of reading into WorkspaceTrouble."""
     try:
         yield
     except PermissionError as problem:
@@ -219,7 +219,7 @@ def _needed(mode: int) -> int:
 
 
 def refuse_large(path: bytes, status: os.stat_result) -> None:
-    """Raises WorkspaceTrouble where a file is too large to be kept."""
+    """Raise WorkspaceTrouble where a file is too large to be kept."""
     if status.st_size > MAX_FILE_BYTES:
         raise WorkspaceTrouble(
             "file_too_large",
@@ -229,13 +229,13 @@ def refuse_large(path: bytes, status: os.stat_result) -> None:
 
 
 def entries(directory: bytes) -> Iterator[os.DirEntry[bytes]]:
-    """What a directory holds."""
+    """Yield what a directory holds."""
     with os.scandir(directory) as found:
         yield from found
 
 
 def open_up(path: bytes, status: os.stat_result) -> None:
-    """Gives the owner back the permission to read; the path is not followed."""
+    """Give the owner back the permission to read; the path is not followed."""
     missing = _needed(status.st_mode) & ~status.st_mode
     if missing:
         change_mode(path, stat.S_IMODE(status.st_mode) | missing)

@@ -95,7 +95,7 @@ class Descendants:
                 _wait_for_all(_some(self._kill(living)), None)
 
     def _found(self) -> tuple[list[Process], list[Process]]:
-        """The living, and the ended that nobody but us can wait for."""
+        """Return the living, and the ended that nobody but us can wait for."""
         found = procfs.below(procfs.processes(), self._root, self._spared)
         ended = [
             one
@@ -115,7 +115,7 @@ class Descendants:
             yield self._reach(one, signal.SIGKILL)
 
     def _reach(self, one: Process, number: signal.Signals | None) -> int | None:
-        """A descriptor of this very process, with the signal sent; None where it is gone."""
+        """Return a descriptor of this very process, with the signal sent; None where it is gone."""
         try:
             descriptor = os.pidfd_open(one.pid)
         except ProcessLookupError:
@@ -137,7 +137,9 @@ class Descendants:
 
 
 def _childless() -> bool:
-    """Whether nothing descends from us: whoever lost its parent would be our child by now."""
+    """Return whether nothing descends from us: whoever lost its parent would be our child by
+    now.
+    """
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

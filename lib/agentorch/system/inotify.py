@@ -57,20 +57,20 @@ class Inotify:
         self.close()
 
     def fileno(self) -> int:
-        """The descriptor to poll."""
+        """Return the descriptor to poll."""
         return self._descriptor
 
     def watch(self, path: Path, mask: Mask) -> int:
-        """Starts watching; the number that its events carry. Raises OSError (ENOSPC: too many)."""
+        """Start watching; the number that its events carry. Raises OSError (ENOSPC: too many)."""
         found = _libc.inotify_add_watch(self._descriptor, os.fsencode(path), int(mask))
         return _checked(found, str(path))
 
     def forget(self, watch: int) -> None:
-        """Ends a watch; its directory may be gone already."""
+        """End a watch; its directory may be gone already."""
         _libc.inotify_rm_watch(self._descriptor, watch)
 
     def read(self) -> Iterator[Event]:
-        """The events that are there now, none when there are none. Never waits."""
+        """Yield the events that are there now, none when there are none. Never waits."""
         try:
             content = os.read(self._descriptor, 65536)
         except BlockingIOError:
@@ -84,7 +84,7 @@ class Inotify:
             yield Event(watch, Mask(mask & 0xFFFF), os.fsdecode(name))
 
     def close(self) -> None:
-        """Ends all watches; also what a child does with a descriptor that it must not keep."""
+        """End all watches; also what a child does with a descriptor that it must not keep."""
         os.close(self._descriptor)
 
 

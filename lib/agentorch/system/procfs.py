@@ -41,7 +41,9 @@ class Process:
 
 
 def parse_stat(text: str) -> Process:
-    """A line of /proc/PID/stat. The name in it may hold anything, brackets and newlines too."""
+    """Return a line of /proc/PID/stat. The name in it may hold anything, brackets and newlines
+    too.
+    """
     pid = int(text[: text.index(" ")])
     fields = text[text.rindex(")") + 2 :].split()
     used = sum(int(ticks) for ticks in fields[11:15])
@@ -49,7 +51,7 @@ def parse_stat(text: str) -> Process:
 
 
 def process(pid: int) -> Process | None:
-    """The process of this number, None where there is none."""
+    """Return the process of this number, None where there is none."""
     # Plain calls and not Path: a look reads this of every process on the host.
     try:
         descriptor = os.open(f"{PROC}/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
@@ -83,7 +85,9 @@ def below(found: Iterable[Process], root: int, spared: frozenset[tuple[int, int]
 
 
 def io_bytes(pid: int) -> int:
-    """What a process has read and written so far, pipes and sockets too; 0 where nobody tells."""
+    """Return what a process has read and written so far, pipes and sockets too; 0 where nobody
+    tells.
+    """
     try:
         text = (PROC / str(pid) / "io").read_text("ascii")
     except _UNREADABLE:
@@ -92,7 +96,7 @@ def io_bytes(pid: int) -> int:
 
 
 def oom_kills() -> int | None:
-    """How often the kernel killed for memory in our cgroup; None where it doesn't say."""
+    """Return how often the kernel killed for memory in our cgroup; None where it doesn't say."""
     for path, pattern in _oom_counters((PROC / "self" / "cgroup").read_text("utf-8")):
         try:
             found = re.search(pattern, path.read_text("ascii"), re.MULTILINE)

@@ -32,7 +32,7 @@ class Refused(Exception):
 
 
 async def lookup(name: str, port: int) -> list[Found]:
-    """The addresses of a name, in the order to try them. Raises OSError.
+    """Return the addresses of a name, in the order to try them. Raises OSError.
 
     Each in a thread that nothing waits for: a DNS server that is silent holds up nobody else, and
     not the end of the broker either.
@@ -73,7 +73,7 @@ def public(found: Sequence[Found]) -> tuple[list[Found], str]:
 
 
 async def connected(name: str, port: int, found: list[Found], address_s: float) -> socket.socket:
-    """A connection to the first of the public addresses that takes it. Raises Refused."""
+    """Return a connection to the first of the public addresses that takes it. Raises Refused."""
     allowed, why = public(found)
     if not allowed:
         words = f"{name} leads to no public address ({why})"

@@ -44,7 +44,7 @@ class Signals:
         return self._reader
 
     def clear(self) -> None:
-        """Makes `fileno` unreadable until the next signal; what came stays known."""
+        """Make `fileno` unreadable until the next signal; what came stays known."""
         try:
             while os.read(self._reader, 512):
                 pass
@@ -52,11 +52,11 @@ class Signals:
             return
 
     def came(self, *numbers: signal.Signals) -> bool:
-        """Whether one of these came."""
+        """Return whether one of these came."""
         return any(number in numbers for number in self._came)
 
     def close(self) -> None:
-        """Puts back what was before."""
+        """Put back what was before."""
         signal.set_wakeup_fd(-1)
         for number, before in self._before.items():
             signal.signal(number, before)
@@ -66,7 +66,7 @@ class Signals:
 
 @contextlib.contextmanager
 def leaving(numbers: Iterable[signal.Signals]) -> Iterator[None]:
-    """These signals end the program as Ctrl-C does, by an exception: it exits with 128+N.
+    """Return these signals end the program as Ctrl-C does, by an exception: it exits with 128+N.
 
     What it has in its hands is put back on the way out, which no further one of them cuts short.
     """

@@ -81,7 +81,7 @@ class Journald:
         return True
 
     def _hand_over_file(self, content: bytes) -> bool:
-        """An entry that no datagram of this system holds goes as a sealed memory file."""
+        """Return an entry that no datagram of this system holds goes as a sealed memory file."""
         flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
         try:
             with open(os.memfd_create("agentorch-entry", flags), "wb", buffering=0) as file:
@@ -114,12 +114,12 @@ class Journal:
 
     @property
     def is_native(self) -> bool:
-        """Whether entries go to journald with their fields."""
+        """Return whether entries go to journald with their fields."""
         return self._journald is not None
 
     @property
     def dropped(self) -> int:
-        """How many entries journald did not take since it last took one."""
+        """Return how many entries journald did not take since it last took one."""
         return 0 if self._journald is None else self._journald.dropped
 
     def close(self) -> None:
@@ -168,7 +168,7 @@ def note(program: str, text: str, message: Message, level: str = "INFO", **field
 
 
 def stderr_is_journal(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether journald reads our stderr ($JOURNAL_STREAM, systemd.exec(5))."""
+    """Return whether journald reads our stderr ($JOURNAL_STREAM, systemd.exec(5))."""
     try:
         found = os.fstat(2)
     except OSError:  # it is closed
@@ -182,7 +182,7 @@ def stderr_is_journal(environment: Mapping[str, str] = os.environ) -> bool:
 def entry(
     program: str, priority: int, text: str, message: Message | None, fields: Mapping[str, Any]
 ) -> bytes:
-    """A journal entry in the native protocol. Pure."""
+    """Return a journal entry in the native protocol. Pure."""
     told = {
         "PRIORITY": priority,
         "SYSLOG_IDENTIFIER": program,
@@ -194,7 +194,7 @@ def entry(
 
 
 def priority(level: str, message: Message | None) -> int:
-    """The syslog priority of an entry. Pure.
+    """Return the syslog priority of an entry. Pure.
 
     The events that make a job's story are notices: they stand out among what its agents printed.
     """
@@ -204,7 +204,7 @@ def priority(level: str, message: Message | None) -> int:
 
 
 def field_name(name: str) -> str:
-    """The name of a field of ours: A to Z, digits, underscores, 64 at most. Pure."""
+    """Return the name of a field of ours: A to Z, digits, underscores, 64 at most. Pure."""
     return f"AGENTORCH_{_NO_NAME.sub('_', name.upper())}"[:_MOST_NAME_CHARS]
 
 
@@ -226,13 +226,13 @@ def shortened(text: str, most_bytes: int) -> bytes:
 
 
 def said(text: str, fields: Mapping[str, Any]) -> str:
-    """The text behind the job and step that it is about. Pure."""
+    """Return the text behind the job and step that it is about. Pure."""
     where = "/".join(str(fields[name]) for name in ("job", "step") if name in fields)
     return f"{where}: {text}" if where else text
 
 
 def as_text(program: str, text: str, fields: Mapping[str, Any]) -> str:
-    """An entry as one line for people. Pure."""
+    """Return an entry as one line for people. Pure."""
     rest = " ".join(f"{n}={value}" for n, value in fields.items() if n not in ("job", "step"))
     line = f"{program}: {said(text, fields)}"
     return printable(f"{line} ({rest})" if rest else line).replace("\n", "; ")
@@ -246,7 +246,7 @@ def as_json(
     fields: Mapping[str, Any],
     now: datetime,
 ) -> str:
-    """An entry as one JSON object. Pure."""
+    """Return an entry as one JSON object. Pure."""
     told = {
         **fields,
         "time": now.isoformat(timespec="milliseconds"),

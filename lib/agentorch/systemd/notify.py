@@ -26,7 +26,9 @@ def notify(*states: str, environment: Mapping[str, str] = os.environ) -> None:
 
 
 def watchdog_s(environment: Mapping[str, str] = os.environ) -> float | None:
-    """How often WATCHDOG=1 is due, with half to spare (sd_watchdog_enabled(3)); None: never."""
+    """Return how often WATCHDOG=1 is due, with half to spare (sd_watchdog_enabled(3)); None:
+    never.
+    """
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     text = environment.get("WATCHDOG_USEC", "")

@@ -20,7 +20,7 @@ def calendar_argv(expression: str, iterations: int = 1) -> list[str]:
 
 
 def next_times(expression: str, iterations: int = 1) -> list[datetime] | None:
-    """The next times, fewer where there are no more; None where systemd is not installed.
+    """Return the next times, fewer where there are no more; None where systemd is not installed.
 
     Raises Invalid where it is no calendar event.
     """
@@ -42,7 +42,7 @@ def next_times(expression: str, iterations: int = 1) -> list[datetime] | None:
 
 
 def times_in(answer: str) -> Iterator[datetime]:
-    """The times in an answer of `systemd-analyze calendar`. Pure.
+    """Yield the times in an answer of `systemd-analyze calendar`. Pure.
 
     Each stands there in the local zone and, where that is another, once more in UTC below.
     """
@@ -55,7 +55,8 @@ def times_in(answer: str) -> Iterator[datetime]:
 
 
 def last_elapsed(timer: str, environ: Mapping[str, str]) -> datetime | None:
-    """When a persistent timer of the user, or else of the system, elapsed last; None: nobody knows.
+    """Return when a persistent timer of the user, or else of the system, elapsed last; None: nobody
+    knows.
 
     By its stamp (systemd.timer(5)). TRIGGER_TIMER_REALTIME_USEC= of systemd 252 is always that of
     the first time since the service was loaded.

@@ -10,7 +10,8 @@ _FIRST_FD = 3
 
 
 def passed_sockets(environment: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
-    """The listening sockets of our .socket units, closed in children; none where none were passed.
+    """Return the listening sockets of our .socket units, closed in children; none where none were
+    passed.
 
     Their variables are taken out of the environment. Raises OSError where a descriptor is none.
     """

@@ -54,7 +54,7 @@ class Place:
 def run(
     argv: Sequence[str], place: Place | None, stdin: bytes = b"", when: datetime = EPOCH
 ) -> subprocess.CompletedProcess[bytes]:
-    """Runs git to its end. What it makes in a work tree has mode 0644 or 0755.
+    """Run git to its end. What it makes in a work tree has mode 0644 or 0755.
 
     Raises TryAgain where the disk can't take it, or a signal ended it.
     """
@@ -79,7 +79,7 @@ def run(
 def output(
     argv: Sequence[str], place: Place | None, stdin: bytes = b"", when: datetime = EPOCH
 ) -> bytes:
-    """What git printed. Raises WorkspaceTrouble(workspace_lost) where it failed."""
+    """Return what git printed. Raises WorkspaceTrouble(workspace_lost) where it failed."""
     ended = run(argv, place, stdin, when)
     if ended.returncode:
         raise lost(f"git {argv[0]}: {words(ended.stderr)}")
@@ -87,12 +87,12 @@ def output(
 
 
 def lost(problem: str) -> AgentorchError:
-    """The failure of whoever needs something of the workspace that is not there any more."""
+    """Return the failure of whoever needs something of the workspace that is not there any more."""
     return WorkspaceTrouble("workspace_lost", f"the workspace is damaged: {problem}")
 
 
 def words(stderr: bytes) -> str:
-    """The first lines of what git said, as one. Pure."""
+    """Return the first lines of what git said, as one. Pure."""
     lines = [line.strip() for line in stderr.decode(errors="replace").splitlines()]
     return "; ".join([line for line in lines if line][:3]) or "no reason given"
 

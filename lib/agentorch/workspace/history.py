@@ -58,7 +58,10 @@ class Snapshot:
 
 
 def agent_configuration(commit: str) -> bytes:
-    """The configuration of a repository that holds this commit; its length tells the hash. Pure."""
+    """Return the configuration of a repository that holds this commit; its length tells the hash.
+
+    Pure.
+    """
     sha256 = len(commit) == 64
     extensions = "[extensions]\n\tobjectFormat = sha256\n" if sha256 else ""
     return AGENT_CONFIGURATION.format(version=int(sha256), extensions=extensions).encode()
@@ -74,12 +77,12 @@ class History:
     # ---- making it ----------------------------------------------------------------------------
 
     def create(self) -> None:
-        """Makes it, empty."""
+        """Make it, empty."""
         git.output(git.init_argv(self.directory), None)
         _overrule_attributes(self.directory)
 
     def clone(self, source: Path) -> None:
-        """Makes it out of what HEAD of a local repository reaches. Raises WorkspaceTrouble."""
+        """Make it out of what HEAD of a local repository reaches. Raises WorkspaceTrouble."""
         ended = git.run(git.clone_argv(source, self.directory), None)
         if ended.returncode:
             problem = f"{source}: can't be cloned: {git.words(ended.stderr)}"
@@ -87,12 +90,12 @@ class History:
         _overrule_attributes(self.directory)
 
     def resolve(self, name: str) -> str | None:
-        """The object that a name stands for, None where it stands for nothing here."""
+        """Return the object that a name stands for, None where it stands for nothing here."""
         ended = git.run(["rev-parse", "--verify", "--quiet", name], self._at())
         return None if ended.returncode else ended.stdout.decode().strip()
 
     def commit(self, tree: str, when: datetime) -> str:
-        """Makes the one commit of a history that has none, packed for `plant`."""
+        """Make the one commit of a history that has none, packed for `plant`."""
         here = self._at()
         commit = git.output(["commit-tree", "-m", "base", tree], here, when=when).decode().strip()
         git.output(["update-ref", "HEAD", commit], here)
@@ -101,11 +104,11 @@ class History:
         return commit
 
     def rewind(self, commit: str) -> None:
-        """Puts HEAD, and the branch that it names, to an earlier commit."""
+        """Put HEAD, and the branch that it names, to an earlier commit."""
         git.output(["update-ref", "HEAD", commit], self._at())
 
     def plant(self, target: Path, commit: str, index: str = git.INDEX) -> None:
-        """Makes the agents' own repository: the history behind HEAD, clean, sharing nothing."""
+        """Make the agents' own repository: the history behind HEAD, clean, sharing nothing."""
         for name in ("refs", "objects/info", "info", "objects/pack"):
             (target / name).mkdir(0o755, parents=True, exist_ok=True)
         for name in ("HEAD", "packed-refs", "shallow", "refs", "objects/pack"):
@@ -124,19 +127,22 @@ class History:
     # ---- trees --------------------------------------------------------------------------------
 
     def checkout(self, work: Path, tree: str) -> None:
-        """Fills an empty directory with a tree; the index then knows its files."""
+        """Fill an empty directory with a tree; the index then knows its files."""
         self.distrust()
         git.output(git.checkout_argv(tree), self._at(work))
 
     def snapshot(self, work: Path, found: Listing, last: Snapshot | None) -> Snapshot:
-        """The trees of what was found. `last` is the latest one, whose visible files stay so."""
+        """Return the trees of what was found.
+
+        `last` is the latest one, whose visible files stay so.
+        """
         full = self._full(work, found)
         if last is not None and full == last.full:
             return last
         return Snapshot(full, self._visible(work, full, found, last))
 
     def index_ns(self) -> int:
-        """When the index was last known to be right, 0 where there is none."""
+        """Return when the index was last known to be right, 0 where there is none."""
         try:
             return (self.directory / git.INDEX).stat().st_mtime_ns
         except FileNotFoundError:  # nothing was taken yet
@@ -148,11 +154,11 @@ class History:
         self._indexed = None
 
     def names(self, tree: str) -> frozenset[bytes]:
-        """The paths in a tree."""
+        """Return the paths in a tree."""
         return _split(git.output(git.names_argv(tree), self._at()))
 
     def forget_submodules(self, work: Path) -> None:
-        """Takes the gitlinks out of the index: below a submodule's directory are plain files."""
+        """Take the gitlinks out of the index: below a submodule's directory are plain files."""
         listed = git.output(["ls-files", "--stage", "-z"], self._at())
         entries = [entry.split(b"\t", 1) for entry in listed.split(b"\0") if entry]
         links = [path for kind, path in entries if kind.startswith(b"160000 ")]
@@ -161,7 +167,7 @@ class History:
         self._indexed = frozenset(path for _, path in entries) - frozenset(links)
 
     def tree_of_index(self, index: str = git.INDEX) -> str:
-        """Writes the index as a tree."""
+        """Write the index as a tree."""
         return git.output(["write-tree"], self._at(None, index)).decode().strip()
 
     def _full(self, work: Path, found: Listing) -> str:
@@ -229,7 +235,7 @@ class History:
     # ---- patches ------------------------------------------------------------------------------
 
     def patch(self, before: str, after: str) -> bytes:
-        """The patch between two trees, proven by applying it. Raises WorkspaceTrouble."""
+        """Return the patch between two trees, proven by applying it. Raises WorkspaceTrouble."""
         for renames in (True, False):
             argv = git.patch_argv(before, after, renames=renames)
             patch = git.output(argv, self._at())
@@ -246,13 +252,13 @@ class History:
         return self.tree_of_index(CHECK_INDEX)
 
     def apply(self, work: Path, patch: bytes) -> None:
-        """Changes the files as the patch says, all of them or none. Raises PatchRefused."""
+        """Change the files as the patch says, all of them or none. Raises PatchRefused."""
         ended = git.run(git.apply_argv(), self._at(work), stdin=patch)
         if ended.returncode:
             raise PatchRefused(f"the patch can't be applied: {git.words(ended.stderr)}")
 
     def applied(self, work: Path, patch: bytes) -> bool:
-        """Whether the files are already as the patch would leave them."""
+        """Return whether the files are already as the patch would leave them."""
         argv = git.apply_argv("--check", "--reverse")
         ended = git.run(argv, self._at(work), stdin=patch)
         return ended.returncode == 0

@@ -42,7 +42,7 @@ class Record:
 
 
 def encode(record: Record) -> dict[str, Any]:
-    """The record as it is written. Pure."""
+    """Return the record as it is written. Pure."""
     begun = record.begun
     return {
         "commit": record.commit,
@@ -56,7 +56,7 @@ def encode(record: Record) -> dict[str, Any]:
 
 
 def decode(document: Mapping[str, Any]) -> Record:
-    """The record that was written. Raises KeyError or TypeError. Pure."""
+    """Return the record that was written. Raises KeyError or TypeError. Pure."""
     begun = document["begun"]
     return Record(
         commit=document["commit"],

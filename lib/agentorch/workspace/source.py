@@ -23,7 +23,7 @@ class Source:
 
 
 def source_of(job: Job, aliases: Mapping[str, Path], cwd: Path) -> Source:
-    """The source that a job means (CONTRACT, section 6). Raises WorkspaceTrouble."""
+    """Return the source that a job means (CONTRACT, section 6). Raises WorkspaceTrouble."""
     if job.project_id is not None:
         if job.project_id not in aliases:
             problem = f"project {job.project_id!r} is not in PROJECT_ALIASES"
@@ -35,7 +35,9 @@ def source_of(job: Job, aliases: Mapping[str, Path], cwd: Path) -> Source:
 
 
 def source_at(path: Path) -> Source:
-    """The source that a directory is: a repository, bare or not, is cloned, else it is copied."""
+    """Return the source that a directory is: a repository, bare or not, is cloned, else it is
+    copied.
+    """
     place = Path(os.path.abspath(path))
     bare = (place / "HEAD").is_file() and (place / "objects").is_dir() and (place / "refs").is_dir()
     return Source("git" if bare or os.path.lexists(place / ".git") else "copy", place)
@@ -43,7 +45,7 @@ def source_at(path: Path) -> Source:
 
 @contextmanager
 def reading(source: Path) -> Iterator[None]:
-    """Turns an OSError about the source into WorkspaceTrouble; a full disk is another matter."""
+    """Turn an OSError about the source into WorkspaceTrouble; a full disk is another matter."""
     try:
         with atomic.disk_trouble(source):
             yield

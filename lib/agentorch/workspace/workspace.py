@@ -77,12 +77,14 @@ class Workspace:
         self._boot = BOOT_ID.read_text("ascii").strip()
 
     def exists(self) -> bool:
-        """Whether the workspace was made, whole."""
+        """Return whether the workspace was made, whole."""
         return self._read() is not None
 
     @property
     def base(self) -> Snapshot:
-        """What every step started from. Raises WorkspaceTrouble where there is no workspace."""
+        """Return what every step started from. Raises WorkspaceTrouble where there is no
+        workspace.
+        """
         return self._recorded().base
 
     @property
@@ -104,7 +106,7 @@ class Workspace:
         commit: str | None = None,
         when: datetime = EPOCH,
     ) -> None:
-        """Makes the workspace, unless it is there.
+        """Make the workspace, unless it is there.
 
         `excluded` directories are not copied. To make a lost one again: `patches` are those of
         the steps that ended, in order, and `commit` the base that they are for. A commit of ours
@@ -125,7 +127,7 @@ class Workspace:
             self._write(Record(base_commit, base, last, self._boot, mark=mark))
 
     def adopt(self) -> None:
-        """Takes a work tree that is a directory of the user's: it is looked at, never put back."""
+        """Take a work tree that is a directory of the user's: it is looked at, never put back."""
         if self.paths.elsewhere is None:
             raise ValueError("only a work tree that is elsewhere can be adopted")
         with atomic.disk_trouble(self.paths.directory):
@@ -136,7 +138,7 @@ class Workspace:
             self._write(Record("", base, base, self._boot, mark=mark))
 
     def begin(self, step_id: str, visit: int) -> Snapshot:
-        """The work tree as a visit of a step finds it; durable when it returns.
+        """Return the work tree as a visit of a step finds it; durable when it returns.
 
         The first time for a visit this is what the previous step left. A later time, it is put
         back to what it was then; where another visit began since, without what the agents did to
@@ -169,11 +171,11 @@ class Workspace:
         return begun.before
 
     def began(self, step_id: str, visit: int) -> Snapshot | None:
-        """The work tree as a visit found it; None where that is not known any more."""
+        """Return the work tree as a visit found it; None where that is not known any more."""
         return self._recorded().visits.get(f"{step_id}:{visit}")
 
     def end(self, before: Snapshot) -> Change:
-        """What came of the work tree since `before`; durable when it returns.
+        """Return what came of the work tree since `before`; durable when it returns.
 
         Raises WorkspaceTrouble: patch_mismatch, file_too_large, workspace_lost.
         """
@@ -186,7 +188,7 @@ class Workspace:
         return change
 
     def job_change(self) -> Change:
-        """What came of the work tree since the base; of one that is gone, until it went."""
+        """Return what came of the work tree since the base; of one that is gone, until it went."""
         record = self._recorded()
         if not is_directory(self.paths.work):
             return self._between(record.base, record.last)
@@ -196,7 +198,7 @@ class Workspace:
         return self._between(record.base, self._snapshot(record.last)[0])
 
     def apply(self, patch: bytes) -> bool:
-        """Applies a patch to the work tree; False where it was applied already, or is empty.
+        """Apply a patch to the work tree; False where it was applied already, or is empty.
 
         Belongs between `begin` and `end`: what it did is then undone for a new attempt. Raises
         PatchRefused, and changes nothing, where it doesn't fit or would touch `.git` or anything
@@ -209,12 +211,12 @@ class Workspace:
         return True
 
     def drop(self) -> None:
-        """Removes the work tree of an attempt that failed; the next `begin` puts it back."""
+        """Remove the work tree of an attempt that failed; the next `begin` puts it back."""
         if self.paths.elsewhere is None:
             remove(self.paths.work)
 
     def mend(self) -> bool:
-        """Puts the work tree back as it was recorded last, where it is gone or from before a
+        """Put the work tree back as it was recorded last, where it is gone or from before a
         reboot, for who looks at it; False where nothing was to do.
         """
         record = self._recorded()
@@ -226,12 +228,12 @@ class Workspace:
         return True
 
     def forget(self) -> None:
-        """Ends an adoption: all that is ours goes, the work tree stays."""
+        """End an adoption: all that is ours goes, the work tree stays."""
         if self.paths.elsewhere is not None:
             remove(self.paths.directory)
 
     def discard(self) -> None:
-        """Removes the whole directory, read-only trees too."""
+        """Remove the whole directory, read-only trees too."""
         remove(self.paths.directory)
 
     # ---- making it ----------------------------------------------------------------------------
@@ -299,11 +301,15 @@ class Workspace:
     # ---- looking at it ------------------------------------------------------------------------
 
     def _is_as_recorded(self, found: Listing, record: Record) -> bool:
-        """Whether nobody touched the work tree since its trees were recorded: no git is asked."""
+        """Return whether nobody touched the work tree since its trees were recorded: no git is
+        asked.
+        """
         return record.mark == found.mark and record.boot == self._boot
 
     def _snapshot(self, last: Snapshot | None) -> tuple[Snapshot, str]:
-        """The trees of the work tree, and the mark of the listing that they were made from."""
+        """Return the trees of the work tree, and the mark of the listing that they were made
+        from.
+        """
         found = listing(self.paths.work, self.history.index_ns())
         return self.history.snapshot(self.paths.work, found, last), found.mark
 
@@ -347,7 +353,7 @@ class Workspace:
     # ---- putting it back ----------------------------------------------------------------------
 
     def _put_back(self, record: Record, snapshot: Snapshot, begun: Begun | None) -> None:
-        """Makes the work tree anew beside the old one, then changes them over."""
+        """Make the work tree anew beside the old one, then exchange them."""
         fresh = self.paths.scratch / "work"
         remove(self.paths.scratch)
         self.paths.scratch.mkdir(0o750)

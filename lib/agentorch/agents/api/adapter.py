@@ -96,7 +96,7 @@ class ApiAgent:
         }
 
     def command(self, request: Request) -> Command:
-        """Raises Refused where there is no endpoint, or only a login, which an API has none of."""
+        """Raise Refused where there is no endpoint, or only a login, which an API has none of."""
         endpoint = request.endpoint
         if endpoint is None or endpoint.login:
             raise Refused(f"agent {self.name!r} needs a key for {self.provider_name!r}")
@@ -137,7 +137,7 @@ class ApiAgent:
 
 
 def program_argv(wire: str, paths: Iterable[Path]) -> tuple[str, ...]:
-    """The command line of the program; the step's Python runs it."""
+    """Return the command line of the program; the step's Python runs it."""
     found = ":".join(map(str, (PACKAGE.parent, *paths)))
     return (
         sys.executable,

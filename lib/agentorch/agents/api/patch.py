@@ -26,7 +26,7 @@ class NotApplied(Exception):
 
 
 def found(answer: str) -> str | None:
-    """The patch in an answer; None where there is none. Pure."""
+    """Return the patch in an answer; None where there is none. Pure."""
     blocks = list(_blocks(answer.splitlines()))
     if blocks:
         return "".join(blocks)
@@ -57,14 +57,14 @@ def _ended(lines: list[str]) -> str:
 
 
 def changed(patch: str) -> tuple[str, ...]:
-    """The files that a patch names. Pure."""
+    """Return the files that a patch names. Pure."""
     names = [match["path"].rstrip() for match in _FILE.finditer(patch)]
     names += [match["path"].rstrip() for match in _RENAMED.finditer(patch)]
     return tuple(dict.fromkeys(name for name in names if name != "/dev/null"))
 
 
 def apply(patch: str, work: Path) -> None:
-    """Applies a patch whole or not at all. Raises NotApplied.
+    """Apply a patch whole or not at all. Raises NotApplied.
 
     Models miscount the lines of a hunk more often than they get the lines wrong: what does not
     apply as it stands is tried with its lines counted anew.

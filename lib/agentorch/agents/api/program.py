@@ -56,7 +56,7 @@ class Asked:
 
 
 def main() -> None:
-    """Runs the program."""
+    """Run the program."""
     asked = read(json.load(sys.stdin.buffer))
     wire = found(sys.argv[1])
     asker = Asker(
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def read(document: Mapping[str, Any]) -> Asked:
-    """The request that a document holds. Pure."""
+    """Return the request that a document holds. Pure."""
     timeout_s = document["timeout_sec"]
     limits = Limits(
         total_s=max(timeout_s - max(timeout_s * MARGIN, LEAST_MARGIN_S), timeout_s / 2),
@@ -92,7 +92,7 @@ def read(document: Mapping[str, Any]) -> Asked:
 
 
 def question(asked: Asked) -> Question:
-    """What the model is asked: the task, the rules of a single answer, the workspace."""
+    """Return what the model is asked: the task, the rules of a single answer, the workspace."""
     parts = (
         asked.body.rstrip(),
         "## How you answer",
@@ -103,7 +103,7 @@ def question(asked: Asked) -> Question:
 
 
 def ended(asked: Asked, answer: Answer) -> dict[str, Any]:
-    """The result line of an answer, whose patch is applied."""
+    """Return the result line of an answer, whose patch is applied."""
     patch = None if asked.reads_only else patches.found(answer.text)
     if patch is None:
         return succeeded(answer, ())
@@ -121,7 +121,7 @@ def ended(asked: Asked, answer: Answer) -> dict[str, Any]:
 
 
 def succeeded(answer: Answer, files: tuple[str, ...]) -> dict[str, Any]:
-    """The result line of an answer that is one."""
+    """Return the result line of an answer that is one."""
     first = next((line for line in answer.text.splitlines() if line.strip()), "")
     return {
         "type": "result",
@@ -135,7 +135,7 @@ def succeeded(answer: Answer, files: tuple[str, ...]) -> dict[str, Any]:
 def failed(
     code: str, words: str, answer: Answer, kind: str = "agent_error", evidence: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """The result line of a failure."""
+    """Return the result line of a failure."""
     error = {"code": code, "message": one_line(words, 1000), "class": kind}
     if evidence:
         error["evidence"] = list(evidence)  # type: ignore[assignment]
@@ -149,7 +149,7 @@ def failed(
 
 
 def found(place: str) -> Wire:
-    """The wire that `module:attribute` names."""
+    """Return the wire that `module:attribute` names."""
     module, _, attribute = place.partition(":")
     return cast(Wire, getattr(importlib.import_module(module), attribute))
 
@@ -158,7 +158,7 @@ def found(place: str) -> Wire:
 
 
 def say(**line: Any) -> None:
-    """Prints a line."""
+    """Print a line."""
     os.write(sys.stdout.fileno(), json.dumps(line).encode() + b"\n")
 
 
@@ -174,6 +174,6 @@ def say_usage(answer: Answer) -> None:
 
 
 def say_text(text: str) -> None:
-    """Puts the answer into the report, in lines of a size that is kept."""
+    """Put the answer into the report, in lines of a size that is kept."""
     for start in range(0, len(text), TEXT_CHARS):
         say(type="text", text=text[start : start + TEXT_CHARS])

@@ -73,7 +73,7 @@ class Overdue(Trouble):
 
 
 def wait_s(trouble: Trouble, tried: int, limits: Limits, left_s: float) -> float | None:
-    """How long to wait before asking again; None: it ends here."""
+    """Return how long to wait before asking again; None: it ends here."""
     if not trouble.again or tried >= limits.tries:
         return None
     wait = trouble.after_s if trouble.after_s is not None else float(2 ** (tried - 1))
@@ -81,7 +81,9 @@ def wait_s(trouble: Trouble, tried: int, limits: Limits, left_s: float) -> float
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """What a response asks for: seconds or a date (RFC 9110, section 10.2.3), or milliseconds."""
+    """Return what a response asks for: seconds or a date (RFC 9110, section 10.2.3), or
+    milliseconds.
+    """
     precise, text = headers.get("retry-after-ms", ""), headers.get("retry-after", "").strip()
     for spelled, unit_s in ((precise, 0.001), (text, 1.0)):
         try:
@@ -100,7 +102,7 @@ def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
 def refused(
     status: int, body: bytes, after_s: float | None, wire_fault: tuple[str, str]
 ) -> Trouble:
-    """What a response that is no answer comes to."""
+    """Return what a response that is no answer comes to."""
     kind, message = wire_fault
     if message.startswith(BROKER):
         return Trouble(message, again=False)
@@ -113,7 +115,7 @@ def refused(
 
 
 def judged(answer: Answer) -> Answer:
-    """A whole answer. Raises Trouble where it is none, or not all of one."""
+    """Return a whole answer. Raises Trouble where it is none, or not all of one."""
     if answer.fault is not None:
         kind, message = answer.fault
         line = f"api error {kind}: {message}" if not message.startswith(BROKER) else message
@@ -131,7 +133,7 @@ def judged(answer: Answer) -> Answer:
 
 
 def document(data: bytes) -> dict[str, Any]:
-    """An event's JSON object. Raises ValueError."""
+    """Return an event's JSON object. Raises ValueError."""
     found = json.loads(data)
     if not isinstance(found, dict):
         raise ValueError("no JSON object")  # noqa: TRY004  (of a document, not of ours)
@@ -151,7 +153,7 @@ class Watch:
 
     @property
     def left_s(self) -> float:
-        """What is left of the whole."""
+        """Return what is left of the whole."""
         return self._end - time.monotonic()
 
     def allow(self, what: str, seconds: float) -> None:
@@ -161,7 +163,7 @@ class Watch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """The time during which the timer is ours."""
+        """Return the time during which the timer is ours."""
         before = signal.signal(signal.SIGALRM, self._rang)
         try:
             self._arm()
@@ -216,7 +218,7 @@ class Asker:
         self._watch = Watch(limits.total_s, say)
 
     def ask(self, question: Question) -> Answer:
-        """The answer. Raises Trouble with what the last try came to."""
+        """Return the answer. Raises Trouble with what the last try came to."""
         # nothing of the environment: no proxy, no .netrc
         client = httpx.Client(
             verify=ssl.create_default_context() if self._url.startswith("https:") else False,
@@ -233,7 +235,7 @@ class Asker:
                     self._pause(trouble, tried)
 
     def _pause(self, trouble: Trouble, tried: int) -> None:
-        """Waits before the next try. Raises the trouble where there is none."""
+        """Wait before the next try. Raises the trouble where there is none."""
         wait = wait_s(trouble, tried, self._limits, self._watch.left_s)
         if wait is None:
             raise trouble
@@ -307,7 +309,7 @@ def _beginning(response: httpx.Response) -> bytes:
 
 
 def _fault(body: bytes) -> tuple[str, str]:
-    """The error in a body; empty words where it holds none."""
+    """Return the error in a body; empty words where it holds none."""
     try:
         found = document(body)
     except ValueError:  # a proxy's page, or nothing
@@ -322,7 +324,7 @@ def _refusal(response: httpx.Response) -> Trouble:
 
 
 def _no_stream(response: httpx.Response) -> Trouble:
-    """An error that came as a success, or something that is no model's answer at all."""
+    """Return an error that came as a success, or something that is no model's answer at all."""
     body = _beginning(response)
     kind, message = _fault(body)
     if message.startswith(BROKER):

@@ -23,7 +23,7 @@ class Events:
         self._size = 0
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """The data of the events that this chunk completes. Raises TooLong."""
+        """Yield the data of the events that this chunk completes. Raises TooLong."""
         # What was there before has no newline in it, and is not looked at again.
         *ended, rest = chunk.split(b"\n")
         for piece in ended:

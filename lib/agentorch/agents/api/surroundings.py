@@ -36,7 +36,7 @@ class Seen:
 
 
 def described(work: Path, question: str) -> str:
-    """The workspace, as the part of a prompt."""
+    """Return the workspace, as the part of a prompt."""
     files = list(seen(work))
     words = mentioned(question)
     shown = _contents(work, ordered(files, words), words)
@@ -44,7 +44,7 @@ def described(work: Path, question: str) -> str:
 
 
 def seen(work: Path) -> Iterator[Seen]:
-    """The regular files of a work tree, sorted by path."""
+    """Yield the regular files of a work tree, sorted by path."""
     for path in sorted(_tracked(work) or _walked(work)):
         try:
             status = os.lstat(work / path)
@@ -55,7 +55,9 @@ def seen(work: Path) -> Iterator[Seen]:
 
 
 def ls_files_argv() -> list[str]:
-    """The files that git keeps or would. The tree may be another user's: it is only listed."""
+    """Return the files that git keeps or would. The tree may be another user's: it is only
+    listed.
+    """
     return [
         *("-c", "safe.directory=*"),
         "ls-files",
@@ -86,12 +88,12 @@ def _walked(work: Path) -> set[str]:
 
 
 def mentioned(question: str) -> frozenset[str]:
-    """The words of a question that could be paths."""
+    """Return the words of a question that could be paths."""
     return frozenset(word.rstrip(".").removeprefix("./") for word in _WORD.findall(question))
 
 
 def ordered(files: Iterable[Seen], words: Collection[str]) -> list[Seen]:
-    """The files in the order in which they are shown while there is room."""
+    """Return the files in the order in which they are shown while there is room."""
     return sorted(files, key=lambda one: (_rank(one.path, words), one.size, one.path))
 
 
@@ -102,13 +104,13 @@ def _rank(path: str, words: Collection[str]) -> int:
 
 
 def _named(path: str, words: Collection[str]) -> bool:
-    """Whether the question has this path, or the name of the file with its suffix."""
+    """Return whether the question has this path, or the name of the file with its suffix."""
     name = path.rpartition("/")[2]
     return path in words or ("." in name.strip(".") and name in words)
 
 
 def listing(files: Sequence[Seen]) -> str:
-    """The list of files; it says how many it leaves out."""
+    """Return the list of files; it says how many it leaves out."""
     lines: list[str] = []
     room = LISTED_CHARS
     for one in files[:LISTED_FILES]:
@@ -137,7 +139,7 @@ def _contents(work: Path, files: Iterable[Seen], words: Collection[str]) -> Iter
 
 
 def _text(path: Path) -> str | None:
-    """The text of a file; None where it is none, or not to be had."""
+    """Return the text of a file; None where it is none, or not to be had."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
             content = file.read()

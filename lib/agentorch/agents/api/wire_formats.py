@@ -63,7 +63,7 @@ class Answer:
         return "".join(self.parts)
 
     def add(self, text: str) -> None:
-        """Takes the next piece of the text."""
+        """Take the next piece of the text."""
         self.parts.append(text)
         self.chars += len(text)
 
@@ -73,16 +73,16 @@ class Wire(Protocol):
 
     @property
     def path(self) -> str:
-        """Where a question goes, below the endpoint."""
+        """Return where a question goes, below the endpoint."""
 
     def headers(self, token: str) -> Mapping[str, str]:
-        """The headers of a question beside the content type's."""
+        """Return the headers of a question beside the content type's."""
 
     def body(self, question: Question) -> Mapping[str, Any]:
-        """The question as a JSON document."""
+        """Return the question as a JSON document."""
 
     def hear(self, event: Mapping[str, Any], answer: Answer) -> None:
-        """Adds an event to an answer. Whatever it does not know it passes over."""
+        """Add an event to an answer. Whatever it does not know it passes over."""
 
 
 # ---- the two that are built in ----------------------------------------------------------------
@@ -216,7 +216,7 @@ def chat_usage(usage: Mapping[str, Any]) -> dict[str, int]:
 
 
 def fault(error: object) -> tuple[str, str]:
-    """An error's kind and message, wherever a provider puts them."""
+    """Return an error's kind and message, wherever a provider puts them."""
     if not isinstance(error, dict):
         return "error", error if isinstance(error, str) else ""
     kinds = [error.get(name) for name in ("type", "code", "status")]

@@ -103,7 +103,7 @@ AGENT = ClaudeAgent()
 
 
 def claude_argv(request: Request) -> tuple[str, ...]:
-    """The command line. `--verbose`: stream-json wants it."""
+    """Return the command line. `--verbose`: stream-json wants it."""
     tools = ",".join(offered(request))
     return (
         *(NAME, "-p"),
@@ -125,37 +125,37 @@ def claude_argv(request: Request) -> tuple[str, ...]:
 
 
 def session_argv(request: Request) -> tuple[str, str]:
-    """The session to go on with, or the id of a new one."""
+    """Return the session to go on with, or the id of a new one."""
     if request.resume is not None:
         return ("--resume", request.resume)
     return ("--session-id", session_id(request))
 
 
 def session_id(request: Request) -> str:
-    """The id of a request's new session: an attempt has one of its own."""
+    """Return the id of a request's new session: an attempt has one of its own."""
     return str(uuid.uuid5(SESSIONS, f"{request.job_id}/{request.step_id}/{request.attempt}"))
 
 
 def offered(request: Request) -> tuple[str, ...]:
-    """The tools of a role, those of them that the step allows; unknown names are dropped."""
+    """Return the tools of a role, those of them that the step allows; unknown names are dropped."""
     known = READING if request.reads_only else TOOLS
     return known if request.tools is None else tuple(one for one in known if one in request.tools)
 
 
 def options_argv(options: Mapping[str, object]) -> tuple[str, ...]:
-    """The step's options that the program has a flag for."""
+    """Return the step's options that the program has a flag for."""
     flags = {"effort": "--effort", "max_turns": "--max-turns", "max_cost_usd": "--max-budget-usd"}
     given = ((flag, str(options[name])) for name, flag in flags.items() if name in options)
     return tuple(word for pair in given for word in pair)
 
 
 def system_argv(request: Request) -> tuple[str, str]:
-    """The system prompt, after the program's own."""
+    """Return the system prompt, after the program's own."""
     return ("--append-system-prompt-file", str(request.home / SYSTEM_PATH))
 
 
 def files(request: Request) -> dict[str, bytes]:
-    """What is placed below HOME."""
+    """Return what is placed below HOME."""
     placed = {SETTINGS_PATH: json.dumps(SETTINGS).encode()}
     if request.system:
         placed[SYSTEM_PATH] = request.system.encode("utf-8", "replace")
@@ -163,7 +163,9 @@ def files(request: Request) -> dict[str, bytes]:
 
 
 def prompt(request: Request) -> str:
-    """What goes to stdin. The program takes a first character `/` for a command of its own."""
+    """Return what goes to stdin. The program takes a first character `/` for a command of its
+    own.
+    """
     text = request.body if request.system and request.body else request.prompt
     return f"\n{text}" if text.startswith("/") else text
 

@@ -182,8 +182,8 @@ class Heard:
 
 
 def cut_result(text: str) -> dict[str, Any] | None:
-    """The result event on a line that was longer than what is kept of one: what decides stands
-    before its text, and the text's beginning is an answer's. None where it is another event.
+    """Return the result event on a line that was longer than what is kept of one: what decides
+    stands before its text, and the text's beginning is an answer's. None where it is another event.
     """
     before, _, behind = text.partition(',"result":"')
     event = parsed(f"{before}}}") if behind else None
@@ -195,7 +195,9 @@ def cut_result(text: str) -> dict[str, Any] | None:
 
 
 def used(result: Mapping[str, Any]) -> dict[str, float]:
-    """The tokens and the cost since the last result: a resumed session's totals hold all of it."""
+    """Return the tokens and the cost since the last result: a resumed session's totals hold all of
+    it.
+    """
     for key in (SINCE, "modelUsage"):
         models = result.get(key)
         if isinstance(models, dict):
@@ -218,7 +220,7 @@ def _sum(models: list[dict[str, Any]], keys: tuple[str, ...]) -> float:
 
 
 def amount(value: object) -> float:
-    """A count or a sum of money; 0 for what is none."""
+    """Return a count or a sum of money; 0 for what is none."""
     # JSON's true is an int to Python
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0
@@ -226,13 +228,13 @@ def amount(value: object) -> float:
 
 
 def _subject(tool: str, arguments: object) -> str:
-    """The file that a changing tool is to change, or the command that it is to run."""
+    """Return the file that a changing tool is to change, or the command that it is to run."""
     subject = arguments.get(PATHS.get(tool, "command")) if isinstance(arguments, dict) else ""
     return subject if isinstance(subject, str) else ""
 
 
 def below(path: str, work: str) -> str | None:
-    """The path relative to the workspace, None where it is not in there."""
+    """Return the path relative to the workspace, None where it is not in there."""
     if not path or not work:
         return None
     name = posixpath.relpath(posixpath.join(work, path), work)

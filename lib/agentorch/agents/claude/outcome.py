@@ -33,7 +33,7 @@ _STOPS = {
 
 
 def is_end(line: Line) -> bool:
-    """Whether this is the result event: nothing that matters comes after it."""
+    """Return whether this is the result event: nothing that matters comes after it."""
     if line.stream != "stdout":
         return False
     if line.cut:
@@ -43,7 +43,7 @@ def is_end(line: Line) -> bool:
 
 
 def outcome(name: str, exit_: Exit, lines: Iterable[Line]) -> Outcome:
-    """What the run came to."""
+    """Return what the run came to."""
     heard = Heard()
     for line in lines:
         heard.line(line)
@@ -73,7 +73,7 @@ def _verdict(name: str, exit_: Exit, heard: Heard) -> Outcome:
 
 
 def _answered(name: str, exit_: Exit, heard: Heard, text: str) -> Outcome:
-    """What a run came to that has a result, which is no error."""
+    """Return what a run came to that has a result, which is no error."""
     if not left_well(exit_):
         words = f"{name}: exit code {exit_.code} after its result"
         return _of(OutcomeClass.AGENT_ERROR, words, "agent_exit_nonzero", exit_)
@@ -107,7 +107,7 @@ def _failed(name: str, exit_: Exit, heard: Heard, result: Mapping[str, Any]) -> 
 
 
 def _words(result: Mapping[str, Any]) -> Iterator[str]:
-    """What a failed result says, in its errors or in place of the answer."""
+    """Yield what a failed result says, in its errors or in place of the answer."""
     errors = result.get("errors")
     yield from (str(one) for one in errors if one) if isinstance(errors, list) else ()
     text = result.get("result")
@@ -116,7 +116,7 @@ def _words(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _evidence(heard: Heard) -> Iterator[str]:
-    """The facts that patterns look at, the most certain first."""
+    """Yield the facts that patterns look at, the most certain first."""
     if heard.resets_at is not None:
         yield f"rate limit rejected, resets_at {heard.resets_at}"
     if heard.result is None and heard.retry:
@@ -147,5 +147,5 @@ def _of(kind: OutcomeClass, words: str, code: str, exit_: Exit) -> Outcome:
 
 
 def _first(text: str) -> str:
-    """The first line with words on it."""
+    """Return the first line with words on it."""
     return next((one_line(line) for line in text.split("\n") if line.strip()), "")

@@ -113,12 +113,12 @@ AGENT = CodexAgent()
 
 
 def reads_only(request: Request) -> bool:
-    """Whether the CLI's read-only mode is on: the role only reads, or its tools do. Pure."""
+    """Return whether the CLI's read-only mode is on: the role only reads, or its tools do. Pure."""
     return request.reads_only or (request.tools is not None and "Bash" not in request.tools)
 
 
 def refuse_tools(tools: tuple[str, ...] | None) -> None:
-    """Raises Refused where Edit and Write are allowed and Bash is not."""
+    """Raise Refused where Edit and Write are allowed and Bash is not."""
     if tools is not None and "Bash" not in tools and _CHANGING & set(tools):
         raise Refused(
             "codex: allowed_tools: it can't change files without its shell: add 'Bash', or leave "
@@ -130,7 +130,7 @@ def refuse_tools(tools: tuple[str, ...] | None) -> None:
 
 
 def codex_argv(request: Request, endpoint: Endpoint) -> tuple[str, ...]:
-    """The command line; the prompt comes by standard input."""
+    """Return the command line; the prompt comes by standard input."""
     resumed = ("resume",) if request.resume else ()
     return (
         *("codex", "exec", *resumed),
@@ -154,7 +154,7 @@ def _sandbox_argv(request: Request) -> tuple[str, ...]:
 
 
 def settings(request: Request, endpoint: Endpoint) -> tuple[str, ...]:
-    """Settings as `key=value` in TOML."""
+    """Setting as `key=value` in TOML."""
     effort = request.options.get("effort")
     return (
         'model_provider="agentorch"',
@@ -177,8 +177,10 @@ def settings(request: Request, endpoint: Endpoint) -> tuple[str, ...]:
 
 
 def provider(endpoint: Endpoint) -> str:
-    """The model provider as an inline table. With a login Codex knows itself where to turn to;
-    the built-in provider would try WebSockets first, which know no proxy.
+    """Return the model provider as an inline table.
+
+    With a login Codex knows itself where to turn to; the built-in provider would try WebSockets
+    first, which know no proxy.
     """
     own = {"name": "OpenAI", "requires_openai_auth": True, "supports_websockets": False}
     ours = {"name": "agentorch", "base_url": f"{endpoint.url}/v1", "env_key": TOKEN}
@@ -203,7 +205,10 @@ def environment(request: Request, endpoint: Endpoint) -> dict[str, str]:
 
 
 def files(request: Request) -> Mapping[str, bytes]:
-    """What is placed below HOME. Also what an earlier step could have left there is replaced."""
+    """Return what is placed below HOME.
+
+    Also what an earlier step could have left there is replaced.
+    """
     rules = exec_policy(READING) if reads_only(request) else ""
     return {
         ".codex/config.toml": config(request).encode(),
@@ -232,8 +237,10 @@ def exec_policy(programs: Iterable[tuple[str, ...]]) -> str:
 
 
 def toml_string(text: str) -> str:
-    """A basic string of TOML 1.0. JSON's differs in one character that TOML wants escaped, and in
-    surrogates, which TOML does not have.
+    """Return a basic string of TOML 1.0.
+
+    JSON's differs in one character that TOML wants escaped, and in surrogates, which TOML does not
+    have.
     """
     whole = text.encode("utf-8", "replace").decode("utf-8")
     return json.dumps(whole, ensure_ascii=False).replace("\x7f", "\\u007f")

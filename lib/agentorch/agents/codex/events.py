@@ -53,14 +53,14 @@ _MESSAGE_HEAD = re.compile(r'\{"type":"item\.completed","item":\{[^{}]*?"text":"
 
 
 def is_end(line: Line) -> bool:
-    """Whether this is the event that ends a run."""
+    """Return whether this is the event that ends a run."""
     if line.stream != "stdout" or not line.text.startswith('{"type":"turn.'):
         return False
     return _parsed(line.text).get("type") in ("turn.completed", "turn.failed")
 
 
 def outcome(exit_: Exit, lines: Iterable[Line]) -> Outcome:
-    """What the run came to: how it ended first, then what it printed."""
+    """Return what the run came to: how it ended first, then what it printed."""
     heard = Heard()
     for line in lines:
         heard.line(line)
@@ -127,7 +127,7 @@ class Heard:
         return {**self._usage, **self._counts} if self._events else {}
 
     def evidence(self) -> list[str]:
-        """What rules about ends look at: the error, its status, the last words on stderr."""
+        """Return what rules about ends look at: the error, its status, the last words on stderr."""
         message = self.failure or self.error
         status = _STATUS.search(message)
         lines = [
@@ -140,7 +140,7 @@ class Heard:
         return [one_line(line, EVIDENCE_CHARS) for line in lines]
 
     def incomplete(self) -> tuple[str, str]:
-        """The code and the words for an output that has no end."""
+        """Return the code and the words for an output that has no end."""
         if self._odd and not self._events:
             return "malformed_output", "codex printed something other than its events"
         if self._odd:
@@ -211,7 +211,7 @@ class Heard:
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    """The object on a line; empty where there is none."""
+    """Return the object on a line; empty where there is none."""
     if not text.lstrip().startswith("{"):
         return {}
     try:
@@ -229,7 +229,7 @@ def _message(error: object) -> str:
 
 
 def _resets_at(message: str) -> int | None:
-    """When a usage limit ends. Of one that ends on the same day only the hour is told."""
+    """Return when a usage limit ends. Of one that ends on the same day only the hour is told."""
     found = _RESET.search(message)
     if found is None:
         return None

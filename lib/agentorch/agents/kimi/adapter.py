@@ -68,7 +68,7 @@ class KimiAgent:
     )
 
     def command(self, request: Request) -> Command:
-        """Raises Refused where there is no endpoint, or only a login."""
+        """Raise Refused where there is no endpoint, or only a login."""
         endpoint = request.endpoint
         if endpoint is None or endpoint.login:
             raise Refused("agent 'kimi' needs a key for 'moonshot': it has no login here")
@@ -98,7 +98,7 @@ AGENT = KimiAgent()
 
 
 def kimi_argv(request: Request) -> tuple[str, ...]:
-    """The command line; it says nothing of the task."""
+    """Return the command line; it says nothing of the task."""
     resumed = ("--session", request.resume) if request.resume else ()
     return (
         "kimi",
@@ -122,14 +122,18 @@ def kimi_environment(request: Request, endpoint: Endpoint) -> dict[str, str]:
 
 
 def told(request: Request) -> str:
-    """What the hook adds. The first line is also what tells `outcome` where the workspace is, and
-    keeps a prompt in JSON from being taken for the hook's decision.
+    """Return what the hook adds.
+
+    The first line is also what tells `outcome` where the workspace is, and keeps a prompt in JSON
+    from being taken for the hook's decision.
     """
     return f"The workspace is {request.work}.\n\n{request.prompt}"
 
 
 def tools(request: Request) -> tuple[str, ...]:
-    """The tools that it is offered; whoever reads its prompt may keep a list of what is to do."""
+    """Return the tools that it is offered; whoever reads its prompt may keep a list of what is to
+    do.
+    """
     allowed = TOOLS if request.tools is None else request.tools
     given = [one for one in allowed if not request.reads_only or one in READING]
     return (*given, "TodoList")
@@ -175,7 +179,7 @@ def configuration(request: Request, endpoint: Endpoint) -> str:
 
 
 def hook(request: Request) -> str:
-    """What its shell runs for the prompt."""
+    """Return what its shell runs for the prompt."""
     return f"cat {shlex.quote(str(request.home / PROMPT))}"
 
 

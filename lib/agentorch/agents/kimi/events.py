@@ -120,7 +120,7 @@ class Heard:
                 self.files[printable(name)] = None
 
     def evidence(self) -> list[str]:
-        """The facts, as lines for the rules."""
+        """Return the facts, as lines for the rules."""
         broker = self.error.find(BROKER)
         if broker >= 0:  # what the broker decided is not for the provider's rules
             return [one_line(self.error[broker:], EVIDENCE_CHARS)]
@@ -130,7 +130,7 @@ class Heard:
 
 
 def outcome(exit_: Exit, lines: Iterable[Line]) -> Outcome:
-    """What the run came to: how it ended first, then what it said."""
+    """Return what the run came to: how it ended first, then what it said."""
     heard = Heard()
     for line in lines:
         heard.line(line)
@@ -165,7 +165,7 @@ def _succeeded(heard: Heard) -> Outcome:
 
 
 def _no_end(heard: Heard) -> Outcome:
-    """It left as one who is done, and did not say so."""
+    """Return it left as one who is done, and did not say so."""
     if heard.malformed:
         words = f"{NAME}: its output was cut off: {heard.malformed}"
         return Outcome(OutcomeClass.PARSE_ERROR, one_line(words), error="truncated_output")

@@ -86,19 +86,22 @@ MASKED = (
 
 
 def provider(model: str | None) -> str:
-    """The provider that a model's name begins with. Pure."""
+    """Return the provider that a model's name begins with. Pure."""
     prefix = (model or DEFAULT_MODEL).partition("/")[0]
     return prefix if prefix in PROVIDERS else DEFAULT_PROVIDER
 
 
 def bare(model: str) -> str:
-    """A model's name as its provider knows it. Pure."""
+    """Return a model's name as its provider knows it. Pure."""
     prefix, _, name = model.partition("/")
     return name if name and prefix in PROVIDERS else model
 
 
 def package(provider_name: str, model: str) -> str:
-    """The client, one of those that OpenCode holds in itself, by the protocol it speaks. Pure."""
+    """Return the client, one of those that OpenCode holds in itself, by the protocol it speaks.
+
+    Pure.
+    """
     if provider_name == "anthropic":
         return "@ai-sdk/anthropic"
     if provider_name == "openai" and any(fnmatchcase(model, one) for one in OPENAI_MODELS):
@@ -110,7 +113,7 @@ def package(provider_name: str, model: str) -> str:
 
 
 def run_argv(request: Request) -> tuple[str, ...]:
-    """The command line. A title saves a call of a model that nobody would count."""
+    """Return the command line. A title saves a call of a model that nobody would count."""
     effort = request.options.get("effort")
     return (
         *("opencode", "run"),
@@ -123,7 +126,9 @@ def run_argv(request: Request) -> tuple[str, ...]:
 
 
 def environment(request: Request, endpoint: Endpoint) -> dict[str, str]:
-    """The variables: the configuration, what is switched off, and how it reaches what it may."""
+    """Return the variables: the configuration, what is switched off, and how it reaches what it
+    may.
+    """
     off = [name for name in SWITCHED_OFF if not (endpoint.login and name == "DEFAULT_PLUGINS")]
     return {
         "OPENCODE_CONFIG_CONTENT": json.dumps(configuration(request, endpoint)),
@@ -134,7 +139,7 @@ def environment(request: Request, endpoint: Endpoint) -> dict[str, str]:
 
 
 def configuration(request: Request, endpoint: Endpoint) -> dict[str, Any]:
-    """The configuration of one run."""
+    """Return the configuration of one run."""
     chosen = request.model or DEFAULT_MODEL
     name, model = PROVIDERS[provider(chosen)], bare(chosen)
     effort = request.options.get("effort")
@@ -173,8 +178,8 @@ def provider_entry(
 
 
 def variants(npm: str, effort: str | None) -> dict[str, Any]:
-    """What an effort means to the provider: one that OpenCode does not know of a model, it would
-    leave out without a word. What `high` and `max` are, it knows of every Claude that thinks.
+    """Return what an effort means to the provider: one that OpenCode does not know of a model, it
+    would leave out without a word. What `high` and `max` are, it knows of every Claude that thinks.
     """
     if effort is None or (npm == "@ai-sdk/anthropic" and effort in ("high", "max")):
         return {}
@@ -182,7 +187,7 @@ def variants(npm: str, effort: str | None) -> dict[str, Any]:
 
 
 def permissions(request: Request) -> dict[str, Any]:
-    """What its tools may do: a tool that is denied outright is not offered to the model.
+    """Return what its tools may do: a tool that is denied outright is not offered to the model.
 
     The last rule that fits decides, so everything is denied first: subagents (`task`) too, whose
     tokens are in no event, and what the same call three times over would ask (`doom_loop`).
@@ -195,8 +200,9 @@ def permissions(request: Request) -> dict[str, Any]:
 
 
 def allowed(request: Request) -> tuple[str, ...]:
-    """The permissions that a step's tools stand for, each once; only those to read where it only
-    reads."""
+    """Return the permissions that a step's tools stand for, each once; only those to read where it
+    only reads.
+    """
     words = tuple(TOOLS) if request.tools is None else request.tools
     wanted = READING if request.reads_only else words
     named = [permission for word in wanted for permission in TOOLS.get(word, ())]

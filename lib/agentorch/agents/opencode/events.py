@@ -40,14 +40,14 @@ _TEXT = '"type":"text","text":"'
 
 
 def is_end(line: Line) -> bool:
-    """Whether the model says with this line that it is done."""
+    """Return whether the model says with this line that it is done."""
     if line.stream != "stdout" or not line.text.startswith('{"type":"step_finish"'):
         return False
     return _reason(parsed(line.text)) == "stop"
 
 
 def outcome(exit_: Exit, lines: Iterable[Line]) -> Outcome:
-    """What the run came to: how it ended first, then what it printed."""
+    """Return what the run came to: how it ended first, then what it printed."""
     heard = Heard()
     for line in lines:
         heard.line(line)
@@ -62,7 +62,7 @@ def outcome(exit_: Exit, lines: Iterable[Line]) -> Outcome:
 
 
 def decided(exit_: Exit, heard: Heard) -> Outcome:
-    """The verdict on a run that ended by itself."""
+    """Return the verdict on a run that ended by itself."""
     if heard.errors or heard.denied:
         return _failed(exit_, heard)
     if not left_well(exit_):
@@ -76,7 +76,7 @@ def decided(exit_: Exit, heard: Heard) -> Outcome:
 
 
 def _failed(exit_: Exit, heard: Heard) -> Outcome:
-    """A failure of which the patterns know the class."""
+    """Return a failure of which the patterns know the class."""
     evidence = [one_line(line, EVIDENCE_CHARS) for line in heard.evidence()]
     words = (heard.errors or heard.denied or evidence or [f"exit code {exit_.code}"])[0]
     return Outcome(
@@ -94,7 +94,7 @@ def _contradicts(exit_: Exit, heard: Heard) -> Outcome:
 
 
 def _unfinished(exit_: Exit, heard: Heard) -> Outcome:
-    """It left well, and its last step did not end as the last one does."""
+    """Return it left well, and its last step did not end as the last one does."""
     if heard.broken and heard.session_id is None:  # every event has it
         return _unreadable(exit_, "malformed_output", "printed no events")
     if heard.ends_broken or heard.reason == "length":
@@ -138,7 +138,7 @@ class Heard:
 
     @property
     def report(self) -> str:
-        """What the model said in its last step."""
+        """Return what the model said in its last step."""
         return "\n\n".join(self._texts)
 
     @property
@@ -227,14 +227,14 @@ class Heard:
         self._facts += facts[: EVIDENCE_LINES - len(self._facts)]
 
     def evidence(self) -> list[str]:
-        """What the patterns are tried on: its errors' facts, what was denied, then stderr's
+        """Return what the patterns are tried on: its errors' facts, what was denied, then stderr's
         first and last lines."""
         finish = [f"finish {self.reason}"] if self.reason else []
         told = (*self._stderr, *self._stderr_last)
         return [*self._facts, *self.denied, *finish, *told][:EVIDENCE_LINES]
 
     def metrics(self) -> dict[str, float]:
-        """The figures of all steps. No cost where it has no prices for its model."""
+        """Return the figures of all steps. No cost where it has no prices for its model."""
         counts = {"turns": self.turns, "tool_calls": self.tool_calls}
         errors = {"tool_errors": self.tool_errors} if self.tool_errors else {}
         cost = {"cost_usd": round(self._cost_usd, 9)} if self._cost_usd else {}
@@ -242,7 +242,7 @@ class Heard:
 
 
 def parsed(text: str) -> dict[str, Any] | None:
-    """The object on this line, None where there is none."""
+    """Return the object on this line, None where there is none."""
     if not text.startswith("{"):
         return None
     try:
@@ -253,7 +253,9 @@ def parsed(text: str) -> dict[str, Any] | None:
 
 
 def tokens(part: Mapping[str, Any]) -> dict[str, float]:
-    """A step's tokens in our words: it counts cached ones and reasoning beside input and output."""
+    """Return a step's tokens in our words: it counts cached ones and reasoning beside input and
+    output.
+    """
     counts = part.get("tokens")
     if not isinstance(counts, dict):
         return {}
@@ -270,7 +272,7 @@ def tokens(part: Mapping[str, Any]) -> dict[str, float]:
 
 
 def changed(tool: str, state: Mapping[str, Any]) -> Iterator[str]:
-    """The files that a finished tool call says it changed, below the workspace."""
+    """Yield the files that a finished tool call says it changed, below the workspace."""
     match tool, state:
         case "edit" | "write", {"input": {"filePath": str(path)}, "title": str(title)}:
             # a title is the path as seen from the repository's top
@@ -284,7 +286,7 @@ def changed(tool: str, state: Mapping[str, Any]) -> Iterator[str]:
 
 
 def said(error: Mapping[str, Any]) -> Iterator[str]:
-    """An error's facts, a line each; the first one is its words."""
+    """Yield an error's facts, a line each; the first one is its words."""
     given = error.get("data")
     data: Mapping[str, Any] = given if isinstance(given, dict) else {}
     name = str(error.get("name"))
