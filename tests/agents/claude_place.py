@@ -17,7 +17,7 @@ from agentorch.agents.claude.adapter import AGENT
 from agentorch.core.job import Outcome
 from agentorch.core.process_end import Ending, Exit
 from agentorch.process.output import lines
-from agentorch.scripted_model import Answer, Asked, Call, Turn, playing
+from agentorch.scripted_model import Answer, Call, ModelRequest, Turn, playing
 from tests.support import clis
 
 DONE = Turn("The greeting is there.\n\nNothing else was changed.")
@@ -30,7 +30,7 @@ class Ran:
 
     code: int
     outcome: Outcome
-    asked: Sequence[Asked]
+    asked: Sequence[ModelRequest]
 
     @property
     def tools(self) -> set[str]:
@@ -106,7 +106,7 @@ class Place:
         """What the latest run came to."""
         said = (line for name in ("stdout", "stderr") for line in lines(self.top / name, name))
         outcome = AGENT.outcome(Exit(Ending.EXITED, code, None, 1.0), said)
-        return failure_rules.classified(outcome, "claude", failure_rules.rules(None))
+        return failure_rules.classify(outcome, "claude", failure_rules.rules(None))
 
 
 def bwrap_argv(request: Request, user: int | None) -> tuple[str, ...]:

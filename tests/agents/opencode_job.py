@@ -18,7 +18,7 @@ from agentorch.agents.base import Command, Endpoint, Request
 from agentorch.agents.opencode.adapter import AGENT
 from agentorch.core.job import Network, Outcome
 from agentorch.core.process_end import Ending, Exit, Line
-from agentorch.sandbox import Confinement, confined
+from agentorch.sandbox import Confinement, confine
 from agentorch.scripted_model import Answer, ModelDouble, playing
 from tests.support import clis
 from tests.support.confined import BWRAP, Inside, as_user, place
@@ -90,7 +90,7 @@ class Job:
         streams = [self.inside.top / name for name in ("stdin", "stdout", "stderr")]
         streams[0].write_bytes(command.stdin)
         with (
-            confined(BWRAP, confinement, command.argv) as start,
+            confine(BWRAP, confinement, command.argv) as start,
             streams[0].open("rb") as stdin,
             streams[1].open("wb") as stdout,
             streams[2].open("wb") as stderr,
@@ -132,7 +132,7 @@ class Ran:
 
     @property
     def outcome(self) -> Outcome:
-        return failure_rules.classified(
+        return failure_rules.classify(
             AGENT.outcome(self.exit, iter(self.lines)), AGENT.name, failure_rules.rules()
         )
 

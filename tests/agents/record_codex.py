@@ -26,7 +26,7 @@ from typing import Any
 from agentorch.agents.base import Command, Endpoint, Request
 from agentorch.agents.codex.adapter import AGENT, TOKEN
 from agentorch.core.job import Network
-from agentorch.sandbox import Confined, Confinement, Wrapper, confined
+from agentorch.sandbox import Confined, Confinement, Wrapper, confine
 from agentorch.scripted_model import (
     Answer,
     Broken,
@@ -266,7 +266,7 @@ def started(case: Case, command: Command, top: Path) -> AbstractContextManager[C
         environment=environment,
     )
     argv = (str(programs() / words[0]), *words[1:-1], *case.more, words[-1])
-    return confined(Wrapper("bwrap") if case.confined else None, confinement, argv)
+    return confine(Wrapper("bwrap") if case.confined else None, confinement, argv)
 
 
 def asked(double: ModelDouble, times: int) -> None:

@@ -24,7 +24,7 @@ from agentorch.agents.codex.adapter import AGENT, TOKEN
 from agentorch.core.job import Network, Outcome
 from agentorch.core.process_end import Ending, Exit, Line
 from agentorch.core.states import OutcomeClass
-from agentorch.sandbox import Confinement, confined
+from agentorch.sandbox import Confinement, confine
 from agentorch.scripted_model import Answer, Fault, ModelDouble, Turn, Usage, playing
 from tests.agents.record_codex import DONE, EDIT, MODEL, SCRIPTING_MODEL, bash, scripted
 from tests.support import clis
@@ -46,7 +46,7 @@ class Ran:
 
     @property
     def outcome(self) -> Outcome:
-        return failure_rules.classified(
+        return failure_rules.classify(
             AGENT.outcome(self.exit, iter(self.lines)), AGENT.name, failure_rules.rules()
         )
 
@@ -105,7 +105,7 @@ class Job:
         streams = [self.inside.top / name for name in ("stdin", "stdout", "stderr")]
         streams[0].write_bytes(command.stdin)
         with (
-            confined(BWRAP, confinement, command.argv) as start,
+            confine(BWRAP, confinement, command.argv) as start,
             streams[0].open("rb") as stdin,
             streams[1].open("wb") as stdout,
             streams[2].open("wb") as stderr,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agentorch.contracts.accept import Document, Door, accept
+from agentorch.contracts.accept import Document, ServerRules, accept
 from agentorch.core.abilities import ANYTHING
 from agentorch.core.job import Job
 from agentorch.core.states import State
@@ -46,7 +46,7 @@ def accepted(now: datetime, scripts: Mapping[str, str], workdir: Path | None = N
             for name, script in scripts.items()
         ],
     }
-    return accept(document, Door({"exec": ANYTHING}, ()), now)
+    return accept(document, ServerRules({"exec": ANYTHING}, ()), now)
 
 
 @dataclass(frozen=True)

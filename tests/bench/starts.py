@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from agentorch.core.job import Network
-from agentorch.sandbox import Confinement, Wrapper, confined
+from agentorch.sandbox import Confinement, Wrapper, confine
 from tests.bench.measure import Figure, Goal, Options, interleaved
 from tests.bench.site import Site
 
@@ -66,7 +66,7 @@ def bare_start(directory: Path) -> Callable[[], float]:
             network=Network.DENY,
             environment={"PATH": "/usr/bin:/bin"},
         )
-        with confined(Wrapper("bwrap"), confinement, ("sh", "-euc", SCRIPT)) as ready:
+        with confine(Wrapper("bwrap"), confinement, ("sh", "-euc", SCRIPT)) as ready:
             began = time.time_ns()
             subprocess.run(
                 ready.argv, env=dict(ready.environment), pass_fds=ready.pass_fds, check=True

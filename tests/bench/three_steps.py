@@ -87,5 +87,5 @@ def prepare(place: Path) -> None:
     words = bubblewrap.options_argv(
         confinement, host(confinement, {}), bubblewrap.Descriptors(FILTER)
     )
-    (place / "options").write_bytes(bubblewrap.encoded(words))
+    (place / "options").write_bytes(bubblewrap.encode(words))
     (place / "filter").write_bytes(seccomp.program())

@@ -20,19 +20,19 @@ from pathlib import Path
 
 from agentorch.agents import failure_rules, registry
 from agentorch.agents.base import Agent, Command, Endpoint, Request
-from agentorch.attempt.broker_access import PORT, WayOut, relay_program
+from agentorch.attempt.broker_access import PORT, BrokerAccess, relay_program
 from agentorch.attempt.place import environment_of
 from agentorch.broker import client
 from agentorch.broker.client import Grant
 from agentorch.config.settings import Settings, load
-from agentorch.contracts.accept import Door, accept
+from agentorch.contracts.accept import ServerRules, accept
 from agentorch.core.abilities import ANYTHING
 from agentorch.core.job import Network
 from agentorch.core.process_end import Ending, Exit
 from agentorch.core.states import OutcomeClass
 from agentorch.process import output
 from agentorch.process.run import Launch, Limits, run
-from agentorch.sandbox import Confinement, Wrapper, confined
+from agentorch.sandbox import Confinement, Wrapper, confine
 from agentorch.scripted_model import Turn, serving
 from agentorch.storage import beneath
 from tests.bench.measure import Options, Unmeasured, seconds
@@ -141,9 +141,9 @@ class Bench:
             written = client.write_grant(self.broker.parent / "grants", one.grant(), token)
             stack.callback(written.unlink)
             command = one.command(Endpoint(one.provider, url, token))
-            out = WayOut(path=self.broker)
+            out = BrokerAccess(path=self.broker)
             confinement = one.confinement(command, self.broker)
-            start = stack.enter_context(confined(Wrapper(), confinement, out.around(command.argv)))
+            start = stack.enter_context(confine(Wrapper(), confinement, out.around(command.argv)))
             launch = Launch(
                 argv=start.argv,
                 cwd=one.work,
@@ -266,7 +266,7 @@ class Run:
         paths = [path for path in (self.stdout, self.stderr) if path.exists()]
         lines = list(chain.from_iterable(output.lines(path, path.name) for path in paths))
         rules = failure_rules.rules(self.settings.ends_directory)
-        outcome = failure_rules.classified(
+        outcome = failure_rules.classify(
             self.agent.outcome(exit_, iter(lines)), self.agent.name, rules
         )
         made = {path.name for path in self.work.glob("turn-*")}
@@ -314,4 +314,4 @@ def a_job(name: str, source: Path) -> Accepted:
         "workdir": str(source),
         "steps": [step],
     }
-    return accept(document, Door({name: ANYTHING}, ()), datetime.now(UTC))
+    return accept(document, ServerRules({name: ANYTHING}, ()), datetime.now(UTC))

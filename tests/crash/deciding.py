@@ -142,7 +142,7 @@ def _edited(site: Site, answered: list[str]) -> Iterator[str]:
     """It is edited, whole, or not at all; and waits as it did."""
     if places(site).get(ID) is not State.AWAITING_APPROVAL:
         yield f"edited, and {places(site).get(ID)}"
-    now = document(site.roots.artifacts(ID).edited)
+    now = document(site.roots.artifacts(ID).edited_job)
     if answered and (now is None or now["steps"] != EDITED["steps"]):
         yield f"answered, and the job is {now}"
     if now is not None:

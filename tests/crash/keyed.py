@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 import click
 
-from agentorch.commands.base import opened, program
-from agentorch.contracts.accept import Door, accept
+from agentorch.commands.base import open_queue, program
+from agentorch.contracts.accept import ServerRules, accept
 from agentorch.core.abilities import ANYTHING
 
 
@@ -20,9 +20,9 @@ from agentorch.core.abilities import ANYTHING
 @click.argument("digest")
 def main(digest: str) -> None:
     """Answers with the id of the key's job."""
-    door = Door({"exec": ANYTHING}, (), source_type="webhook")
+    door = ServerRules({"exec": ANYTHING}, (), source_type="webhook")
     job, document = accept(json.loads(sys.stdin.read()), door, datetime.now(UTC))
-    queue = opened()
+    queue = open_queue()
     queue.prepare()
     first, _ = queue.submit_once(job, document, digest)
     click.echo(first.job_id)

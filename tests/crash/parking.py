@@ -46,7 +46,7 @@ def due(site: Site) -> None:
     past = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
     ((until, key),) = site.queue.list_parked()
     paths = site.queue.paths
-    paths.parked(key, until).rename(paths.parked(key, past))
+    paths.parked_file(key, until).rename(paths.parked_file(key, past))
     artifacts = JobArtifacts(site.roots.artifacts(ID))
     state = artifacts.read_state()
     assert state is not None

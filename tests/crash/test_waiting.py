@@ -54,7 +54,7 @@ def heard(site: Site, _: list[str]) -> Iterator[str]:
     times = len(path.read_text().splitlines()) if path.exists() else 0
     if times not in (1, 2):
         yield f"heard {times} times"
-    known = document(site.roots.artifacts(ID).announced)
+    known = document(site.roots.artifacts(ID).announcements)
     if known is None or known["told"] != ["one"]:
         yield f"on record: {known}"
     site.run("approve", ID)

@@ -22,7 +22,7 @@ from agentorch.broker.wire_formats import Wire
 from agentorch.config.prompt_files import system_prompt
 from agentorch.config.settings import Settings, load
 from agentorch.contracts import parse
-from agentorch.contracts.accept import Door, accept
+from agentorch.contracts.accept import ServerRules, accept
 from agentorch.core.abilities import Abilities
 from agentorch.core.errors import Misconfigured
 from agentorch.core.job import Outcome
@@ -108,7 +108,7 @@ def test_ends(line: str, kind: OutcomeClass, details: dict[str, int]) -> None:
         error=failure_rules.UNCLASSIFIED,
         details={"evidence": [line]},
     )
-    found = failure_rules.classified(said, "codex", failure_rules.rules(SETTINGS.ends_directory))
+    found = failure_rules.classify(said, "codex", failure_rules.rules(SETTINGS.ends_directory))
     assert found.kind is kind
     assert {name: found.details[name] for name in details} == details
 
@@ -129,7 +129,7 @@ def test_prompts() -> None:
 )
 def test_jobs_ask_for_nothing_that_their_agents_have_not(path: Path) -> None:
     built_in: dict[str, Abilities] = dict(load_agents(SETTINGS).abilities())
-    job, _ = accept(parse.parse(path.read_bytes()), Door(built_in, ()), datetime.now(UTC))
+    job, _ = accept(parse.parse(path.read_bytes()), ServerRules(built_in, ()), datetime.now(UTC))
     assert job.steps
 
 

@@ -19,14 +19,14 @@ from agentorch.artifacts.directory import JobState, state_document
 from agentorch.broker import providers
 from agentorch.config.prompt_files import BUILT_IN as PROMPTS
 from agentorch.config.settings import load
-from agentorch.contracts.complete import completed
+from agentorch.contracts.complete import complete
 from agentorch.contracts.to_job import job_of
 from agentorch.core.abilities import Option
 from agentorch.core.job import Handoff, Outcome
 from agentorch.core.pipeline import begin
 from agentorch.core.resources import Resources
 from agentorch.core.states import REACTIONS, STATUSES, Reaction
-from agentorch.core.verdict import judged, verdict_request
+from agentorch.core.verdict import apply_verdict, verdict_request
 from agentorch.doctor.agents import spell
 from agentorch.launch import unit_end, unit_recorder
 from tests.support.manual import ROOT, Item, bold, pages
@@ -116,7 +116,7 @@ def test_fields_of_a_state() -> None:
     assert told == set(state_document(job, JobState("j", "pending", begin(job))))
 
 
-JOB_DOCUMENT = completed({"goal": "x"}, "manual", Handoff.MANUAL, datetime(2026, 1, 1, tzinfo=UTC))
+JOB_DOCUMENT = complete({"goal": "x"}, "manual", Handoff.MANUAL, datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def test_statuses() -> None:
@@ -238,7 +238,9 @@ def test_the_verdict_block_is_one() -> None:
     shown = re.search(r"```\n(VERDICT: .*?)```", AGENT_PAGE.text, re.DOTALL)
     assert shown is not None
     assert shown[1].strip() in verdict_request()
-    assert judged(Outcome(*SUCCESS, report=shown[1]), "reviewer").error == "changes_requested"
+    assert (
+        apply_verdict(Outcome(*SUCCESS, report=shown[1]), "reviewer").error == "changes_requested"
+    )
 
 
 SUCCESS = (next(kind for kind, then in REACTIONS.items() if then is Reaction.ADVANCE), "")

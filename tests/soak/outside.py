@@ -18,7 +18,7 @@ from pathlib import Path
 
 from agentorch.scripted_model import ModelDouble, Turn, Usage
 from agentorch.scripted_model.script import Answer, Fault
-from agentorch.scripted_model.server import Asked
+from agentorch.scripted_model.server import ModelRequest
 from agentorch.storage.json_files import read_json
 from tests.support.clock import Clock
 from tests.support.receiver import Receiver
@@ -81,7 +81,7 @@ class Model(ModelDouble):
         self.is_careful = False
         self.doomed: subprocess.Popen[str] | None = None
 
-    def next(self, asked: Asked) -> Answer:
+    def next(self, asked: ModelRequest) -> Answer:
         text, now = asked.body.decode(), self.clock.now()
         wall_until = re.search(r"wall=(\S+?Z)", text)
         if wall_until is not None:

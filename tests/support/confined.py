@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agentorch.core.job import Network
-from agentorch.sandbox import Confinement, Wrapper, confined
+from agentorch.sandbox import Confinement, Wrapper, confine
 
 BWRAP = Wrapper("bwrap")
 NOBODY = 65534
@@ -68,7 +68,7 @@ class Inside:
         """Runs a command confined, to its end."""
         chosen = wrapper or self.wrapper
         wanted = confinement or self.confinement()
-        with confined(chosen, wanted, argv, alive_fd=alive_fd) as start:
+        with confine(chosen, wanted, argv, alive_fd=alive_fd) as start:
             return subprocess.run(
                 start.argv,
                 env=start.environment,
@@ -86,7 +86,7 @@ class Inside:
         self, argv: Sequence[str], confinement: Confinement, wrapper: Wrapper | None = None
     ) -> Iterator[subprocess.Popen[bytes]]:
         """A confined command that has printed `started`; its client is reaped afterwards."""
-        with confined(wrapper or self.wrapper, confinement, argv) as start:
+        with confine(wrapper or self.wrapper, confinement, argv) as start:
             client = subprocess.Popen(
                 start.argv,
                 env=start.environment,

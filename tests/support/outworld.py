@@ -257,7 +257,7 @@ async def serve(directory: Path, limits: Limits) -> None:
     lines: list[str] = []
 
     def log(text: str, _: Message, **fields: object) -> None:
-        lines.append(journal.said(text, fields))
+        lines.append(journal.entry_text(text, fields))
 
     tunnels = Tunnels(Grants(directory / "grants"), account, log, limits)
     requests = web.Server(tell)

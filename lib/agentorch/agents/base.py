@@ -1,4 +1,4 @@
-"""What an adapter is: two pure functions and a table; and the values they speak in.
+"""Adapters: two pure functions and a table for each agent, and the values that they use.
 
 `command` turns a request into a command line; `outcome` turns how the command ended and what it
 printed into an Outcome. Neither starts a program, reads a clock, or touches a file: the step does.
@@ -24,7 +24,7 @@ SESSION = NAME
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where an agent finds its model: the broker, as it is reached from inside the sandbox.
+    """The model's address for an agent: the broker, as it is reached from inside the sandbox.
 
     `url` is `http://127.0.0.1:PORT/PROVIDER`, without the `/v1` that some clients want; `token`
     stands for the key, in the header where the key would be. `proxy_url` has the token in it, and
@@ -52,7 +52,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Request:
-    """What an agent is asked, with the paths as the agent sees them.
+    """A request to an agent, with the paths as the agent sees them.
 
     `prompt` is everything, the system prompt too; `system` and `body` are its two parts for agents
     that take them apart. `reads_only`: the workspace is read-only for this step. `resume` is the
@@ -86,7 +86,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Command:
-    """What to run: argv, the bytes on standard input, variables, and files to place below HOME.
+    """A program to run: argv, the bytes on standard input, variables, and files to place below
+    HOME.
 
     `environment` names are set as given; `passes` are names taken from the server's environment
     where ENV_ALLOWLIST has them: this agent's own keys and nobody else's.
@@ -101,7 +102,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an agent needs and can do.
+    """The needs and abilities of an agent.
 
     `binary` is the name that ALLOWED_BINARIES and MIN_BINARY_VERSIONS go by; it is looked for on
     PATH, or where `program` says. `version_argv` prints its version, `install` says in words how
@@ -139,7 +140,7 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Simulation:
-    """What a simulated attempt does: files to write below the workspace, and its outcome."""
+    """A simulated attempt: files to write below the workspace, and its outcome."""
 
     files: Mapping[str, bytes]
     outcome: Outcome

@@ -22,7 +22,7 @@ _Answer = TypeVar("_Answer")
 _METHODS = ("command", "outcome", "simulate")
 
 
-def declared(group: str) -> tuple[EntryPoint, ...]:
+def declared_entry_points(group: str) -> tuple[EntryPoint, ...]:
     """Return the entry points of a group, by name; none is loaded. An empty group has none."""
     found = entry_points(group=group) if group else ()
     return tuple(sorted(found, key=lambda one: (one.name, one.value)))
@@ -31,14 +31,14 @@ def declared(group: str) -> tuple[EntryPoint, ...]:
 def load(point: EntryPoint) -> Agent:
     """Return the agent behind an entry point. Raises Misconfigured."""
     place = f"entry point {point.name} = {point.value}"
-    agent = _called(place, lambda: _made(point.load()))
+    agent = _call(place, lambda: _make_agent(point.load()))
     problems = problems_of(agent, point.name)
     if problems:
         raise Misconfigured(*(f"{place}: {words}" for words in problems))
     return ForeignAgent(agent, point.name, agent.capabilities)
 
 
-def _made(found: object) -> Agent:
+def _make_agent(found: object) -> Agent:
     ready = not isinstance(found, type) and all(hasattr(found, name) for name in _METHODS)
     if ready or not callable(found):
         return found  # type: ignore[return-value]  # problems_of looks at it next
@@ -70,7 +70,7 @@ class ForeignAgent:
 
     def command(self, request: Request) -> Command:
         """Raise Misconfigured where the agent's own code fails."""
-        return _called(f"agent {self.name}: command()", lambda: self.agent.command(request))
+        return _call(f"agent {self.name}: command()", lambda: self.agent.command(request))
 
     def provider(self, model: str | None) -> str | None:
         return self.capabilities.provider if self.capabilities is not None else None
@@ -80,24 +80,22 @@ class ForeignAgent:
 
     def outcome(self, exit_: Exit, lines: Iterable[Line]) -> Outcome:
         try:
-            return _called(
-                f"agent {self.name}: outcome()", lambda: self.agent.outcome(exit_, lines)
-            )
+            return _call(f"agent {self.name}: outcome()", lambda: self.agent.outcome(exit_, lines))
         except Misconfigured as problem:
-            return _failed(problem)
+            return _failure(problem)
 
     def simulate(self, request: Request) -> Simulation:
         try:
-            return _called(f"agent {self.name}: simulate()", lambda: self.agent.simulate(request))
+            return _call(f"agent {self.name}: simulate()", lambda: self.agent.simulate(request))
         except Misconfigured as problem:
-            return Simulation({}, _failed(problem))
+            return Simulation({}, _failure(problem))
 
 
-def _failed(problem: Misconfigured) -> Outcome:
+def _failure(problem: Misconfigured) -> Outcome:
     return Outcome(OutcomeClass.AGENT_ERROR, one_line(str(problem)), error="exception")
 
 
-def _called(place: str, call: Callable[[], _Answer]) -> _Answer:
+def _call(place: str, call: Callable[[], _Answer]) -> _Answer:
     try:
         return call()
     # Foreign code, and so the one place where nothing can be said of what it may raise.

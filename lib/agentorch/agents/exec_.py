@@ -15,7 +15,7 @@ from agentorch.agents.simulated import simulate
 from agentorch.core.job import Outcome
 from agentorch.core.process_end import Ending, Exit, Line
 from agentorch.core.states import OutcomeClass
-from agentorch.core.text import fenced, one_line
+from agentorch.core.text import code_block, one_line
 
 TAIL_LINES = 100
 TAIL_LINE_CHARS = 2000
@@ -93,4 +93,6 @@ def _report(exit_: Exit, tail: Iterable[Line]) -> str:
     ended = f"exit code {exit_.code}" if exit_.ending is Ending.EXITED else exit_.ending.value
     last = "\n".join(line.text[:TAIL_LINE_CHARS] for line in tail)
     head = f"Ended after {exit_.duration_s:.1f} s: {ended}.\n"
-    return f"{head}\nThe end of its output:\n\n{fenced(last)}" if last else f"{head}\nNo output.\n"
+    return (
+        f"{head}\nThe end of its output:\n\n{code_block(last)}" if last else f"{head}\nNo output.\n"
+    )

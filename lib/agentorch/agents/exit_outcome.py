@@ -1,4 +1,4 @@
-"""What the end of a process says by itself, the same for every agent."""
+"""The outcome that the end of a process alone shows, the same for every agent."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Rule:
     words: str
 
 
-def classified(outcome: Outcome, agent: str, rules: Iterable[Rule]) -> Outcome:
+def classify(outcome: Outcome, agent: str, rules: Iterable[Rule]) -> Outcome:
     """Return an unclassified outcome with the class that its evidence has; any other as it is.
 
     Pure.
@@ -58,11 +58,11 @@ def classified(outcome: Outcome, agent: str, rules: Iterable[Rule]) -> Outcome:
         for line in evidence:
             match = rule.pattern.search(line)
             if match is not None:
-                return _by(rule, outcome, match)
+                return _apply_rule(rule, outcome, match)
     return outcome
 
 
-def _by(rule: Rule, outcome: Outcome, match: re.Match[str]) -> Outcome:
+def _apply_rule(rule: Rule, outcome: Outcome, match: re.Match[str]) -> Outcome:
     words = rule.words or one_line(match.string)
     when = {
         f"{name}_s" if name == "retry_after" else name: int(value)

@@ -1,4 +1,4 @@
-"""What a third-party agent reads and prints: JSON in, JSON lines out. Pure.
+"""The protocol of a third-party agent: a JSON request in, JSON lines out. Pure.
 
     {"type": "progress", "text": …}
     {"type": "text", "text": …}                                    goes to the report
@@ -103,22 +103,22 @@ def request_bytes(request: Request) -> bytes:
 
 def outcome(name: str, exit_: Exit, lines: Iterable[Line]) -> Outcome:
     """Return what the run came to: how it ended first, then the result that it printed."""
-    heard = _Heard()
+    heard = _Transcript()
     for line in lines:
         if line.stream == "stdout":
             heard.line(line)
-    ended = outcome_of_exit(exit_, name) or _decided(name, exit_, heard)
+    ended = outcome_of_exit(exit_, name) or _decide(name, exit_, heard)
     report = ended.report or "".join(heard.report)
     return replace(ended, report=report, metrics=heard.usage)
 
 
-def _decided(name: str, exit_: Exit, heard: _Heard) -> Outcome:
+def _decide(name: str, exit_: Exit, heard: _Transcript) -> Outcome:
     if exit_.code != 0:
         return _nonzero(name, exit_, heard)
     if heard.malformed is not None:
         return _unreadable(f"{name}: {heard.malformed}")
     if heard.result is None:
-        return _unreadable(f"{name} ended without a result line{heard.last}")
+        return _unreadable(f"{name} ended without a result line{heard.last_line}")
     return heard.result
 
 
@@ -126,11 +126,11 @@ def _unreadable(words: str) -> Outcome:
     return Outcome(OutcomeClass.PARSE_ERROR, one_line(words), error="parse_error")
 
 
-def _nonzero(name: str, exit_: Exit, heard: _Heard) -> Outcome:
+def _nonzero(name: str, exit_: Exit, heard: _Transcript) -> Outcome:
     """Whatever result it printed: a program that succeeded exits with 0."""
     said = heard.result
     failed = said is not None and said.kind is not OutcomeClass.SUCCESS
-    why = f": {said.summary}" if said is not None and failed else heard.last
+    why = f": {said.summary}" if said is not None and failed else heard.last_line
     return Outcome(
         OutcomeClass.AGENT_ERROR,
         one_line(f"{name}: exit code {exit_.code}{why}"),
@@ -143,8 +143,8 @@ def _nonzero(name: str, exit_: Exit, heard: _Heard) -> Outcome:
 # ---- lines ------------------------------------------------------------------------------------
 
 
-class _Heard:
-    """What the agent's lines came to so far. Holds no more than the report's limit."""
+class _Transcript:
+    """The state of a run after the lines read so far; no more than the report's limit."""
 
     def __init__(self) -> None:
         self.report: list[str] = []
@@ -155,12 +155,12 @@ class _Heard:
         self._last = ""
 
     @property
-    def last(self) -> str:
-        """The last ordinary line, for a message that lacks a reason."""
+    def last_line(self) -> str:
+        """Return the last ordinary line, for a message that lacks a reason."""
         return f": {self._last}" if self._last else ""
 
     def line(self, line: Line) -> None:
-        event = parsed(line.text)
+        event = parse_line(line.text)
         try:
             match event:
                 case {"type": "text", "text": str(text)}:
@@ -170,7 +170,7 @@ class _Heard:
                 case {"type": "usage"}:
                     self._add(event)
                 case {"type": "result"}:
-                    self.result = resulted(event)
+                    self.result = outcome_of_result(event)
                 case _:
                     self._last = one_line(line.text) or self._last
         except ValueError as problem:
@@ -181,11 +181,11 @@ class _Heard:
         self._room -= min(self._room, len(text))
 
     def _add(self, counts: Mapping[str, Any]) -> None:
-        for key, amount in used(counts).items():
+        for key, amount in usage_figures(counts).items():
             self.usage[key] = self.usage.get(key, 0) + amount
 
 
-def parsed(text: str) -> Any:
+def parse_line(text: str) -> Any:
     """Return the object on this line, None where there is none."""
     if not text.lstrip().startswith("{"):
         return None
@@ -195,13 +195,13 @@ def parsed(text: str) -> Any:
         return None
 
 
-def unescaped(text: str) -> str:
+def unescape(text: str) -> str:
     """Return the beginning of a JSON string, up to its end or the last escape that is whole."""
     whole = _STRING.match(text)
     return str(json.loads(f'"{whole[0]}"')) if whole else ""
 
 
-def used(counts: Mapping[str, Any]) -> dict[str, float]:
+def usage_figures(counts: Mapping[str, Any]) -> dict[str, float]:
     """Return a usage line's figures. Raises ValueError with the place of what is none."""
     return {
         key: _amount(key, counts[key], whole=key != "cost_usd")
@@ -219,7 +219,7 @@ def _amount(key: str, value: object, *, whole: bool) -> float:
     return value
 
 
-def resulted(result: Mapping[str, Any]) -> Outcome:
+def outcome_of_result(result: Mapping[str, Any]) -> Outcome:
     """Return a result line's outcome. Raises ValueError with the place of what is malformed."""
     status = result.get("status")
     if not isinstance(status, str) or status not in _STATUSES:

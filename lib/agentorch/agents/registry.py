@@ -53,7 +53,7 @@ class Registry:
     def _abilities(self, name: str) -> Abilities:
         if name not in BUILT_IN:
             return ANYTHING
-        capabilities = _built_in(BUILT_IN[name]).capabilities
+        capabilities = _load_built_in(BUILT_IN[name]).capabilities
         known = ANYTHING if capabilities is None else capabilities.abilities
         listed = self._settings.allowed_models
         return replace(known, models=listed) if listed and known is not ANYTHING else known
@@ -61,7 +61,7 @@ class Registry:
     def get(self, name: str) -> Agent:
         """Return the agent of this name. Raises Invalid: unknown, or Misconfigured: broken."""
         if name in BUILT_IN:
-            return _built_in(BUILT_IN[name])
+            return _load_built_in(BUILT_IN[name])
         agents, problems = self._manifests
         if name in agents:
             return agents[name]
@@ -86,7 +86,7 @@ class Registry:
 
         agents: dict[str, Agent] = {}
         problems: list[str] = []
-        for path in _listed(self._settings.agents_directory):
+        for path in _list_manifests(self._settings.agents_directory):
             try:
                 agent = manifest.read(path)
             except Misconfigured as problem:
@@ -105,7 +105,7 @@ class Registry:
 
         points: dict[str, EntryPoint] = {}
         problems: list[str] = []
-        for point in entry_points.declared(self._settings.worker_entrypoint_group):
+        for point in entry_points.declared_entry_points(self._settings.worker_entrypoint_group):
             if not NAME.fullmatch(point.name):
                 words = "is no name for an agent: letters, digits and . _ -, 128 at most"
                 problems.append(f"entry point {point.name} = {point.value}: {words}")
@@ -127,7 +127,7 @@ def load(settings: Settings) -> Registry:
     return Registry(settings)
 
 
-def _built_in(place: str) -> Agent:
+def _load_built_in(place: str) -> Agent:
     module, attribute = place.split(":")
     return cast(Agent, getattr(importlib.import_module(module), attribute))
 
@@ -138,7 +138,7 @@ def _unknown(name: str, names: tuple[str, ...]) -> str:
     return f"agent {name!r} is unknown ({guess}see agentorch-agent(5))"
 
 
-def _listed(directory: Path) -> list[Path]:
+def _list_manifests(directory: Path) -> list[Path]:
     try:
         return sorted(directory.glob("*.toml"))
     except PermissionError:  # the service's; this user's own jobs don't have its agents

@@ -9,13 +9,13 @@ from agentorch.agents.base import Request, Simulation
 from agentorch.core.job import Outcome
 from agentorch.core.roles import reads_only
 from agentorch.core.states import OutcomeClass
-from agentorch.core.text import fenced, one_line
+from agentorch.core.text import code_block, one_line
 
 DIRECTORY = "agentorch-simulated"
 
 
 def simulate(request: Request) -> Simulation:
-    """Return what the agent of this request would do, as far as that can be told without it.
+    """Return what the agent of this request would do, as far as that is known without it. Pure.
     Pure.
     """
     path = None if reads_only(request.role) else f"{DIRECTORY}/{request.step_id}.md"
@@ -41,5 +41,5 @@ def _report(request: Request, change: str) -> str:
         f"# {request.step_id}: {request.agent} as {one_line(request.role)} (simulated)\n\n"
         f"This step was simulated: no program ran, no model was asked, and it {change}.\n\n"
         f"With ENABLE_REAL_CLI=1 the agent would get {len(request.prompt)} characters of prompt "
-        f"and {request.timeout_s} s for this:\n\n{fenced(request.script)}"
+        f"and {request.timeout_s} s for this:\n\n{code_block(request.script)}"
     )

@@ -31,7 +31,7 @@ from agentorch.core.job import Job
 from agentorch.core.states import State
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.jobqueue.lookup import Found, find
-from agentorch.storage.locks import flocked
+from agentorch.storage.locks import hold_lock
 from agentorch.storage.tar_stream import CHUNK_BYTES, END, Header, Kind, header_bytes, padding
 from agentorch.storage.untrusted_tree import MAX_FILE_BYTES, entries, open_up, reading_work
 
@@ -40,8 +40,8 @@ _UNTOLD = frozenset({b"callback.json"})  # on its way to the outbox
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was exported, and what of it was not."""
+class Export:
+    """The parts of a job that were exported, and those that were not."""
 
     job: Job
     left_out: tuple[LeftOut, ...]
@@ -56,27 +56,27 @@ class _Lying:
     status: os.stat_result
 
 
-def export(queue: Queue, word: str, write: Write, *, workspace: bool) -> Exported:
+def export(queue: Queue, word: str, write: Write, *, workspace: bool) -> Export:
     """Write the archive of a job. Raises Refused where somebody works on it, or begins to."""
     first = find(queue, word)
     with deciding(queue.roots.artifacts(first.job.job_id)):
         found = find(queue, first.job.job_id)
         _refuse_busy(queue, found)
         with reading_work():
-            lying, left_out = _sorted_out(_walked(queue, found.job.job_id, workspace=workspace))
+            lying, left_out = _sort_out(_walk(queue, found.job.job_id, workspace=workspace))
             manifest, sources = _manifest(found, lying, left_out)
             _write(manifest, sources, write)
         if queue.find(found.job) != (found.state, found.key, found.slot):
             raise Refused(f"job {found.job.job_id} was moved while it was exported")
         write(END)
-    return Exported(found.job, tuple(left_out))
+    return Export(found.job, tuple(left_out))
 
 
 def _refuse_busy(queue: Queue, found: Found) -> None:
     if found.state in (None, State.RUNNING):
         raise Refused(f"can't export job {found.job.job_id}: somebody works on it")
     for step in queue.roots.artifacts(found.job.job_id).started_steps():
-        with flocked(step.lock, wait=False, owning=False) as free:
+        with hold_lock(step.lock, wait=False, owning=False) as free:
             if free is None:
                 name = step.directory.name
                 raise Refused(f"can't export job {found.job.job_id}: its step {name} runs")
@@ -85,8 +85,8 @@ def _refuse_busy(queue: Queue, found: Found) -> None:
 # ---- what lies there --------------------------------------------------------------------------
 
 
-def _walked(queue: Queue, job_id: str, *, workspace: bool) -> Iterator[_Lying]:
-    """Everything in the job's directories that an archive could have; no link is followed."""
+def _walk(queue: Queue, job_id: str, *, workspace: bool) -> Iterator[_Lying]:
+    """Yield everything in the job's directories that an archive could have; no link is followed."""
     tops = [(ARTIFACTS, queue.roots.artifacts(job_id).directory)]
     if workspace and queue.roots.workspace(job_id).directory.exists():
         tops.append((WORKSPACE, queue.roots.workspace(job_id).directory))
@@ -101,7 +101,7 @@ def _walked(queue: Queue, job_id: str, *, workspace: bool) -> Iterator[_Lying]:
             waiting += [(f"{path}/{os.fsdecode(entry.name)}", entry.path) for entry in below]
 
 
-def _sorted_out(found: Iterator[_Lying]) -> tuple[list[_Lying], list[LeftOut]]:
+def _sort_out(found: Iterator[_Lying]) -> tuple[list[_Lying], list[LeftOut]]:
     """Return what goes in, parents first, and what does not; what is ours alone is not
     mentioned.
     """
@@ -166,11 +166,11 @@ def _entry(one: _Lying, known: dict[tuple[int, int], str], sources: dict[str, by
     known[identity] = one.path
     sources[one.path] = one.disk
     open_up(one.disk, one.status)
-    size, sha256 = _hashed(one.disk)
+    size, sha256 = _hash(one.disk)
     return Entry(Header(one.path, kind, mode | 0o400, size), sha256)
 
 
-def _hashed(disk: bytes) -> tuple[int, str]:
+def _hash(disk: bytes) -> tuple[int, str]:
     digest, size = hashlib.sha256(), 0
     for piece in _pieces(disk):
         digest.update(piece)
@@ -190,7 +190,7 @@ def _pieces(disk: bytes) -> Iterator[bytes]:
 
 
 def _write(manifest: Manifest, sources: dict[str, bytes], write: Write) -> None:
-    content = manifest.encoded()
+    content = manifest.encode()
     write(header_bytes(manifest.header) + content + padding(len(content)))
     for entry in manifest.entries:
         write(header_bytes(entry.header))

@@ -29,7 +29,7 @@ from pathlib import Path
 from agentorch.archive import layout
 from agentorch.archive.import_checks import check
 from agentorch.archive.layout import ARTIFACTS, MAX_MANIFEST_BYTES, Entry, Manifest, manifest_of
-from agentorch.artifacts.decision_log import mark, unmark, who
+from agentorch.artifacts.decision_log import current_user, mark, unmark
 from agentorch.artifacts.directory import JobArtifacts
 from agentorch.core.errors import Damaged, Duplicate, Invalid
 from agentorch.core.job import Job
@@ -39,10 +39,10 @@ from agentorch.ledger import ledger
 from agentorch.storage import atomic
 from agentorch.storage.copy_tree import change_modes, remove
 from agentorch.storage.free_space import refuse_below
-from agentorch.storage.json_files import Document, read_document, read_json, understood
-from agentorch.storage.locks import flocked, lock
+from agentorch.storage.json_files import Document, make_from, read_document, read_json
+from agentorch.storage.locks import hold_lock, lock
 from agentorch.storage.paths import IMPORT, ArtifactPaths, WorkspacePaths
-from agentorch.storage.tar_stream import Header, Kind, Readable, Tape
+from agentorch.storage.tar_stream import Header, Kind, Readable, TarReader
 from agentorch.workspace.history import History
 from agentorch.workspace.record import decode, encode
 
@@ -61,12 +61,12 @@ class Brought:
 
 @dataclass(frozen=True)
 class _Arriving:
-    """Where an import unpacks."""
+    """A job while it is unpacked."""
 
     artifacts: ArtifactPaths
     workspace: WorkspacePaths
 
-    def at(self, path: str) -> Path:
+    def path_of(self, path: str) -> Path:
         """Return where an entry of the archive belongs."""
         top, _, rest = path.partition("/")
         root = self.artifacts if top == ARTIFACTS else self.workspace
@@ -89,7 +89,7 @@ def bring(
     """
     recover(queue)
     refuse_below(queue.paths.incoming, floor_bytes)
-    tape = Tape(file)
+    tape = TarReader(file)
     manifest = _manifest(tape)
     _refuse_taken(queue, manifest.job_id)
     with _unpacking(queue) as (incoming, arriving):
@@ -100,7 +100,7 @@ def bring(
         return Brought(*_complete(queue, incoming, manifest.job_id))
 
 
-def _manifest(tape: Tape) -> Manifest:
+def _manifest(tape: TarReader) -> Manifest:
     header = tape.next()
     if header is None or (header.path, header.kind) != (layout.NAME, Kind.FILE):
         raise Invalid([f"it does not begin with {layout.NAME}: agentorch-export wrote no such tar"])
@@ -125,7 +125,7 @@ def _unpacking(queue: Queue) -> Iterator[tuple[Path, _Arriving]]:
         try:
             yield incoming, arriving
         except BaseException:
-            if _owned(queue, incoming, incoming.stat()) is None:
+            if _owned_job_id(queue, incoming, incoming.stat()) is None:
                 arriving.remove()
                 incoming.unlink()
             raise
@@ -135,7 +135,7 @@ def _unpacking(queue: Queue) -> Iterator[tuple[Path, _Arriving]]:
 def _incoming(queue: Queue) -> Iterator[Path]:
     while True:
         path = queue.paths.incoming / f"{IMPORT}{os.urandom(16).hex()}"
-        with flocked(path, wait=False) as descriptor:
+        with hold_lock(path, wait=False) as descriptor:
             # a recovery may have met the file before its lock was taken, and removed it
             if descriptor is not None and os.fstat(descriptor).st_nlink:
                 yield path
@@ -145,7 +145,7 @@ def _incoming(queue: Queue) -> Iterator[Path]:
 # ---- unpacking --------------------------------------------------------------------------------
 
 
-def _unpack(tape: Tape, manifest: Manifest, arriving: _Arriving) -> None:
+def _unpack(tape: TarReader, manifest: Manifest, arriving: _Arriving) -> None:
     """Unpacks what the manifest names, and nothing else; links when all files are there."""
     for entry in manifest.entries:
         header = tape.next()
@@ -157,11 +157,11 @@ def _unpack(tape: Tape, manifest: Manifest, arriving: _Arriving) -> None:
         raise Invalid([f"{more.path!r}: {layout.NAME} does not name it"])
     for entry in manifest.entries:
         _link(entry.header, arriving)
-    _shut(manifest, arriving)
+    _close_directories(manifest, arriving)
 
 
-def _make(tape: Tape, entry: Entry, arriving: _Arriving) -> None:
-    path = arriving.at(entry.header.path)
+def _make(tape: TarReader, entry: Entry, arriving: _Arriving) -> None:
+    path = arriving.path_of(entry.header.path)
     if entry.header.kind is Kind.DIRECTORY:
         path.mkdir(0o750)
     elif entry.header.kind is Kind.FILE:
@@ -171,7 +171,7 @@ def _make(tape: Tape, entry: Entry, arriving: _Arriving) -> None:
             raise Invalid([f"{entry.header.path!r}: it was altered: its SHA-256 is another"])
 
 
-def _write(tape: Tape, path: Path, mode: int, size: int, *, sync: bool) -> str:
+def _write(tape: TarReader, path: Path, mode: int, size: int, *, sync: bool) -> str:
     """Write a file and tell its hash; where it holds nothing but zeros, it gets a hole."""
     digest = hashlib.sha256()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -191,12 +191,12 @@ def _write(tape: Tape, path: Path, mode: int, size: int, *, sync: bool) -> str:
 
 def _link(header: Header, arriving: _Arriving) -> None:
     if header.kind is Kind.LINK:
-        os.link(arriving.at(header.target), arriving.at(header.path))
+        os.link(arriving.path_of(header.target), arriving.path_of(header.path))
     elif header.kind is Kind.SYMLINK:
-        os.symlink(header.target, arriving.at(header.path))
+        os.symlink(header.target, arriving.path_of(header.path))
 
 
-def _shut(manifest: Manifest, arriving: _Arriving) -> None:
+def _close_directories(manifest: Manifest, arriving: _Arriving) -> None:
     """Give the work tree's entries their permissions, the deepest first."""
     modes = {
         os.fsencode(entry.header.path): entry.header.mode
@@ -218,7 +218,7 @@ def _place(manifest: Manifest, arriving: _Arriving, now: datetime) -> None:
     if manifest.state in ENDED:
         unmark(arriving.artifacts.hold)
     else:
-        mark(arriving.artifacts.hold, who(), REASON, now)
+        mark(arriving.artifacts.hold, current_user(), REASON, now)
     if arriving.workspace.directory.exists():
         _replant(arriving.workspace.history)
         _restart(arriving.workspace.record)
@@ -310,7 +310,7 @@ def _recover(queue: Queue, path: Path) -> None:
     try:
         if not lock(descriptor, wait=False) or not path.exists():
             return
-        job_id = _owned(queue, path, os.fstat(descriptor))
+        job_id = _owned_job_id(queue, path, os.fstat(descriptor))
         if job_id is not None:
             _complete(queue, path, job_id)
         _Arriving(*queue.roots.arriving(path.name)).remove()
@@ -319,14 +319,14 @@ def _recover(queue: Queue, path: Path) -> None:
         os.close(descriptor)
 
 
-def _owned(queue: Queue, path: Path, found: os.stat_result) -> str | None:
+def _owned_job_id(queue: Queue, path: Path, found: os.stat_result) -> str | None:
     """Return the id that a dead import owns and did not queue; None: it owns none, or has queued
     it.
     """
     if found.st_nlink != 2:
         return None
     try:
-        job_id = understood(path, read_document(path), lambda document: str(document["job_id"]))
+        job_id = make_from(path, read_document(path), lambda document: str(document["job_id"]))
     except Damaged:
         return None
     try:

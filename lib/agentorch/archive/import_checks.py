@@ -1,4 +1,4 @@
-"""What an imported job must be like before anybody works with it: its documents, checked.
+"""The checks of an imported job's documents, before anybody works with it.
 
 Behind the door that jobs come through nobody asks again whether a field is there, and what lies in
 a job's artifacts was written by ourselves. An archive is a door: whatever of it becomes a path, an
@@ -41,12 +41,12 @@ def check(
     """
     found = [
         problem
-        for path in (artifacts.job, artifacts.edited)
+        for path in (artifacts.job, artifacts.edited_job)
         for problem in _job_problems(manifest, path, problems)
     ]
     if found:
         raise Invalid(found)
-    job = job_of(_read(artifacts.edited) or _read(artifacts.job))
+    job = job_of(_read(artifacts.edited_job) or _read(artifacts.job))
     _raise([*_state_problems(manifest, artifacts, job), *_result_problems(artifacts, job)])
     _raise([*_base_problems(artifacts.base), *_record_problems(workspace.record)])
 

@@ -1,4 +1,4 @@
-"""What is in an archive of a job: EXPORT.json, the first entry of the tar, and its rules.
+"""The contents of an archive of a job: EXPORT.json, the first entry of the tar, and its rules.
 
     EXPORT.json                 the job's id, its state, and every entry behind it with its hash
     artifacts/…                 the job's artifact directory, without locks and temporary files
@@ -56,7 +56,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What lies in a job's directories and is not in its archive."""
+    """An entry of a job's directories that is not in its archive."""
 
     path: str
     why: str
@@ -75,10 +75,10 @@ class Manifest:
     @property
     def header(self) -> Header:
         """The header of EXPORT.json itself."""
-        return Header(NAME, Kind.FILE, 0o640, len(self.encoded()))
+        return Header(NAME, Kind.FILE, 0o640, len(self.encode()))
 
-    def encoded(self) -> bytes:
-        """Return the same for the same job, whoever exports it and when."""
+    def encode(self) -> bytes:
+        """Return the manifest as bytes: the same for the same job, whoever exports it and when."""
         document = {
             "schema_version": _SCHEMA_VERSION,
             "kind": "export",
@@ -86,13 +86,13 @@ class Manifest:
             "job_id": self.job_id,
             "state": self.state,
             "key": self.key,
-            "entries": [_encoded(entry) for entry in self.entries],
+            "entries": [_entry_document(entry) for entry in self.entries],
             "left_out": [{"path": one.path, "why": one.why} for one in self.left_out],
         }
         return json.dumps(document, ensure_ascii=True, indent=1).encode() + b"\n"
 
 
-def _encoded(entry: Entry) -> dict[str, object]:
+def _entry_document(entry: Entry) -> dict[str, object]:
     header = entry.header
     told: dict[str, object] = {"path": header.path, "kind": header.kind, "mode": header.mode}
     if header.kind is Kind.FILE:
@@ -160,11 +160,11 @@ def _why_not(header: Header, known: Mapping[str, Kind]) -> str | None:
         return "its directory is not there before it"
     if not may_hold(header.path, header.kind):
         return "a job has no such file"
-    return _where_not(header, known)
+    return _link_problem(header, known)
 
 
-def _where_not(header: Header, known: Mapping[str, Kind]) -> str | None:
-    """Why a link can't be taken; None where it can, or it is none."""
+def _link_problem(header: Header, known: Mapping[str, Kind]) -> str | None:
+    """Return why a link can't be taken; None where it can, or it is none."""
     if header.kind is Kind.SYMLINK and not stays(header.path, header.target):
         return "it is a link out of the work tree"
     if header.kind is Kind.LINK and not (

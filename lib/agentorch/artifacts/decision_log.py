@@ -28,7 +28,7 @@ from agentorch.core.states import Status
 from agentorch.core.text import one_line
 from agentorch.core.times import rfc3339
 from agentorch.storage import atomic
-from agentorch.storage.locks import flocked
+from agentorch.storage.locks import hold_lock
 from agentorch.storage.paths import ArtifactPaths
 
 
@@ -42,7 +42,7 @@ def deciding(paths: ArtifactPaths) -> Iterator[None]:
     """
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(flocked(paths.lock, wait=True))
+            held.enter_context(hold_lock(paths.lock, wait=True))
         except FileNotFoundError as problem:
             raise UnknownJob(f"no job {paths.directory.name!r} any more") from problem
         yield
@@ -78,7 +78,7 @@ def _is_decision(line: Any) -> bool:
     return isinstance(line, dict) and all(isinstance(line.get(k), v) for k, v in kinds.items())
 
 
-def who() -> dict[str, Any]:
+def current_user() -> dict[str, Any]:
     """Return who runs this: the user who became root or the service user, where sudo names one."""
     named = os.environ.get("SUDO_UID", "")
     uid = int(named) if named.isascii() and named.isdigit() else os.getuid()
@@ -110,7 +110,7 @@ _TOLD = {
 }
 
 
-def told(line: Mapping[str, Any]) -> str:
+def decision_text(line: Mapping[str, Any]) -> str:
     """Return a decision in words: who, what and when. Pure."""
     what = str(line["what"])
     return f"{name_of(line['who'])} {_TOLD.get(what, what)} at {line['when']}"
@@ -123,20 +123,20 @@ def rejection(line: Mapping[str, Any]) -> Finish:
     return Finish(Status.FAILED, "rejected", f"{words}: {comment}" if comment else words)
 
 
-def shown(paths: ArtifactPaths) -> str:
+def shown_hash(paths: ArtifactPaths) -> str:
     """Return the SHA-256 (hex) of what there is to be seen of a job: the same until something
     changes.
 
     That is the job as it is by now, its state, and its result, report and patch.
     """
-    document = paths.edited if paths.edited.exists() else paths.job
+    document = paths.edited_job if paths.edited_job.exists() else paths.job
     digest = hashlib.sha256()
     for path in (document, paths.state, paths.result, paths.report, paths.patch):
-        digest.update(f"{path.name}\0{hashed(path)}\n".encode())
+        digest.update(f"{path.name}\0{file_hash(path)}\n".encode())
     return digest.hexdigest()
 
 
-def hashed(path: Path) -> str:
+def file_hash(path: Path) -> str:
     """Return the SHA-256 (hex) of a file, `-` where there is none."""
     try:
         with path.open("rb") as file:

@@ -16,10 +16,10 @@ from agentorch.core.allowance import Allowance
 from agentorch.core.job import SCHEMA_VERSION, Job, Outcome, Step, Verdict
 from agentorch.core.pipeline import Phase, Progress, StepProgress
 from agentorch.core.states import STATUSES, State, Status
-from agentorch.core.text import demoted, one_line, printable
+from agentorch.core.text import demote_headings, one_line, printable
 from agentorch.redaction.redactor import Redactor
 from agentorch.storage import atomic
-from agentorch.storage.json_files import Document, read_bytes, read_json, read_text, understood
+from agentorch.storage.json_files import Document, make_from, read_bytes, read_json, read_text
 from agentorch.storage.paths import STEP_FILES, ArtifactPaths
 
 PENDING = "pending"
@@ -39,7 +39,7 @@ FINAL_STATES: Mapping[str, State] = {
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What state.json tells of a step besides the pipeline's progress. Times are RFC 3339."""
+    """A step's record in state.json besides the pipeline's progress. Times are RFC 3339."""
 
     started_at: str | None = None
     finished_at: str | None = None
@@ -84,13 +84,13 @@ class JobArtifacts:
     def read_state(self) -> JobState | None:
         """Return what state.json says; None where the job was never claimed. Raises Damaged."""
         document = read_json(self.paths.state)
-        return None if document is None else understood(self.paths.state, document, state_of)
+        return None if document is None else make_from(self.paths.state, document, state_of)
 
     def told_state(self) -> Document | None:
         """Return the document of `read_state`."""
         document = read_json(self.paths.state)
         if document is not None:
-            understood(self.paths.state, document, state_of)
+            make_from(self.paths.state, document, state_of)
         return document
 
     def write_state(self, job: Job, state: JobState) -> None:
@@ -134,7 +134,7 @@ class JobArtifacts:
         """Return how an attempt's unit ended; None where it had none, or nobody could record it."""
         return read_json(self.paths.step(step_id).attempt(attempt).end)
 
-    def succeeded(self, job: Job) -> list[Document]:
+    def successes(self, job: Job) -> list[Document]:
         """Return the results of the steps that succeeded, or that a human took as they are, in the
         order in which they ended.
         """
@@ -148,7 +148,8 @@ class JobArtifacts:
         return sorted(found, key=lambda result: str(result["finished_at"]))
 
     def write_allowance(self, step_id: str, attempt: int, allowance: Allowance) -> None:
-        """What an attempt may cost, for the process that runs it; nothing where nothing limits it.
+        """Write what an attempt may cost, for the process that runs it; nothing where nothing
+        limits it.
 
         It need not outlive a power cut: the attempt does not.
         """
@@ -178,7 +179,7 @@ class JobArtifacts:
         publish(step.attempt(attempt).directory, step.directory)
 
     def write_end(self, job: Job, result: Document, patch: bytes) -> None:
-        """The job's result, report, patch and logs; the result last."""
+        """Write the job's result, report, patch and logs; the result last."""
         steps = [self.paths.step(step.step_id).latest for step in job.steps]
         texts = [
             (step, paths)
@@ -187,13 +188,13 @@ class JobArtifacts:
         ]
         report = [
             f"# Job {job.job_id}: {result['status']}\n\n",
-            f"{_quoted(job.goal)}\n\n{result['summary']}\n",
+            f"{_quote(job.goal)}\n\n{result['summary']}\n",
         ]
         logs = b""
         for step, paths in texts:
             report.append(
                 f"\n## {step.step_id} ({step.agent}, {one_line(step.role)})\n\n"
-                f"{demoted(read_text(paths.report).strip(), 2)}\n"
+                f"{demote_headings(read_text(paths.report).strip(), 2)}\n"
             )
             logs += read_bytes(paths.logs)
         # the steps' parts are clean; goal and role are what the submitter wrote
@@ -304,13 +305,13 @@ def job_result(
             "logs_txt": "logs.txt",
             "result_json": "result.json",
         },
-        "metrics": summed(steps),
+        "metrics": sum_metrics(steps),
         "error": error,
         "steps": steps,
     }
 
 
-def summed(steps: list[Document]) -> Document:
+def sum_metrics(steps: list[Document]) -> Document:
     """Return the metrics of several results: of peaks the highest, else the sum of what is
     known.
     """
@@ -323,7 +324,7 @@ def summed(steps: list[Document]) -> Document:
     return total
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return "\n".join(f"> {line}" for line in printable(text).splitlines())
 
 
@@ -346,7 +347,7 @@ def _step_documents(job: Job, state: JobState) -> Iterator[tuple[str, Document]]
     for step in job.steps:
         if step.step_id not in state.progress.steps:
             continue
-        progress = state.progress.of(step.step_id)
+        progress = state.progress.step(step.step_id)
         record = state.records.get(step.step_id, StepRecord())
         yield (
             step.step_id,

@@ -39,7 +39,7 @@ _AGENT = ("agent", "model", "session_id", "program")
 
 
 class Word(StrEnum):
-    """What may be wrong with a file of a job."""
+    """The words for what may be wrong with a file of a job."""
 
     ALTERED = "altered"
     MISSING = "missing"
@@ -92,7 +92,7 @@ def canonical(document: Document) -> bytes:
 
 
 def _manifest(paths: ArtifactPaths, result: Mapping[str, Any], ends: int, state: bytes) -> Document:
-    files = dict(listed(paths))
+    files = dict(list_files(paths))
     files[paths.state.name] = _entry(state)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -134,34 +134,35 @@ def _signature(key: Path, content: bytes) -> bytes | None:
 # ---- looking ----------------------------------------------------------------------------------
 
 
-def listed(paths: ArtifactPaths) -> Iterator[tuple[str, Document]]:
-    """Every file that belongs to the record, with its size and hash; names of one inode once read.
+def list_files(paths: ArtifactPaths) -> Iterator[tuple[str, Document]]:
+    """Yield every file that belongs to the record, with its size and hash; names of one inode once
+    read.
 
     What is no regular file has none: it is told by its kind. State, decisions and the record itself
     are not among them, nor locks, markers and what a killed writer left.
     """
     own = (paths.state, paths.decisions, paths.manifest, paths.signature)
-    markers = (paths.cancel, paths.hold, paths.keep, paths.announced, paths.callback)
+    markers = (paths.cancel, paths.hold, paths.keep, paths.announcements, paths.callback)
     left_out = {str(path.relative_to(paths.directory)) for path in (*own, *markers)}
     known: dict[tuple[int, int], Document] = {}
-    for path in _walked(paths.directory):
+    for path in _walk(paths.directory):
         name = str(path.relative_to(paths.directory))
         if name not in left_out:
-            yield name, _told(path, known)
+            yield name, _file_entry(path, known)
 
 
-def _walked(directory: Path) -> Iterator[Path]:
+def _walk(directory: Path) -> Iterator[Path]:
     for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            yield from _walked(Path(entry.path))
+            yield from _walk(Path(entry.path))
         else:
             yield Path(entry.path)
 
 
-def _told(path: Path, known: dict[tuple[int, int], Document]) -> Document:
-    descriptor = _opened(path)
+def _file_entry(path: Path, known: dict[tuple[int, int], Document]) -> Document:
+    descriptor = _open(path)
     if descriptor is None:
         return {"kind": "no regular file"}
     with os.fdopen(descriptor, "rb") as file:
@@ -170,11 +171,11 @@ def _told(path: Path, known: dict[tuple[int, int], Document]) -> Document:
             return {"kind": "no regular file"}
         identity = (found.st_dev, found.st_ino)
         if identity not in known:
-            known[identity] = _hashed(file)
+            known[identity] = _hash(file)
         return known[identity]
 
 
-def _opened(path: Path) -> int | None:
+def _open(path: Path) -> int | None:
     """Return a descriptor; None where it is a link, a socket, or gone: no file, at any rate."""
     try:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -184,7 +185,7 @@ def _opened(path: Path) -> int | None:
         return None
 
 
-def _hashed(file: BinaryIO) -> Document:
+def _hash(file: BinaryIO) -> Document:
     digest, size = hashlib.sha256(), 0
     while block := file.read(_BLOCK_BYTES):
         digest.update(block)
@@ -218,38 +219,39 @@ def verify(paths: ArtifactPaths, allowed: Path | None) -> Verified:
     content = read_bytes(paths.manifest)
     if not content:
         return Verified((Finding(Word.MISSING, paths.manifest.name, "there is no record"),))
-    problem, signer = _signed(paths, content, allowed)
-    document = _parsed(content)
+    problem, signer = _check_signature(paths, content, allowed)
+    document = _parse(content)
     if document is None or document["job_id"] != paths.directory.name:
         reason = "it is no record of this job"
         return Verified((Finding(Word.ALTERED, paths.manifest.name, reason),), signer)
-    found, recorded = dict(listed(paths)), dict(document["files"])
+    found, recorded = dict(list_files(paths)), dict(document["files"])
     edits = _edits(read_bytes(paths.decisions)[document["decisions"]["bytes"] :])
     if edits:
-        recorded, found = edited(paths.edited.name, edits, recorded, found)
+        recorded, found = edited_record(paths.edited_job.name, edits, recorded, found)
     if paths.state.exists():
         found[paths.state.name] = _entry(read_bytes(paths.state))
     findings = (
         *problem,
         *_decisions_differ(paths.decisions, document["decisions"]),
-        *compared(recorded, found),
+        *compare(recorded, found),
     )
     return Verified(findings, signer)
 
 
-def edited(
+def edited_record(
     name: str, edits: Sequence[str], recorded: Document, found: Document
 ) -> tuple[Document, Document]:
-    """Record and files with the job's document as it should be after these edits (hashes), and as
-    it is. It may be the one before the last, too: a line is durable before its act. Pure.
+    """Return the record and the files with the job's document as it should be after these edits,
+    and as it is. it is. It may be the one before the last, too: a line is durable before its act.
+    Pure.
     """
     before = edits[-2] if len(edits) > 1 else recorded.get(name, {}).get("sha256")
     is_ = found.get(name, {}).get("sha256")
     wanted = before if is_ == before else edits[-1]
-    return _with(recorded, name, wanted), _with(found, name, is_)
+    return _with_hash(recorded, name, wanted), _with_hash(found, name, is_)
 
 
-def _with(files: Document, name: str, hash_: str | None) -> Document:
+def _with_hash(files: Document, name: str, hash_: str | None) -> Document:
     rest = {path: entry for path, entry in files.items() if path != name}
     return rest if hash_ is None else {**rest, name: hash_}
 
@@ -267,7 +269,7 @@ def _edits(lines: bytes) -> tuple[str, ...]:
     return tuple(found)
 
 
-def compared(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[Finding]:
+def compare(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield what differs, sorted by path. Pure."""
     for path in sorted(recorded.keys() | found.keys()):
         if path not in found:
@@ -286,7 +288,7 @@ def _decisions_differ(path: Path, recorded: Document) -> Iterable[Finding]:
     return (Finding(word, path.name, "what was decided before the end is another"),)
 
 
-def _signed(
+def _check_signature(
     paths: ArtifactPaths, content: bytes, allowed: Path | None
 ) -> tuple[tuple[Finding, ...], str | None]:
     signature = read_bytes(paths.signature)
@@ -300,7 +302,7 @@ def _signed(
         return (Finding(Word.UNSIGNED, paths.manifest.name, str(problem)),), None
 
 
-def _parsed(content: bytes) -> Document | None:
+def _parse(content: bytes) -> Document | None:
     """Return the record; None where it is none. Only what is looked at is checked."""
     document = _json(content)
     match document:

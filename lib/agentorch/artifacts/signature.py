@@ -61,13 +61,13 @@ def signer(content: bytes, signature: bytes, allowed: Path | None) -> str:
         file.flush()
         path = Path(file.name)
         if allowed is None:
-            return _named(_answer(fits_argv(path), content))
+            return _signer(_answer(fits_argv(path), content))
         names = _answer(principals_argv(allowed, path), b"").decode("utf-8", "replace")
         name = names.partition("\n")[0]
-        return _named(_answer(verify_argv(allowed, path, name), content))
+        return _signer(_answer(verify_argv(allowed, path, name), content))
 
 
-def _named(answer: bytes) -> str:
+def _signer(answer: bytes) -> str:
     match = _GOOD.search(answer.decode("utf-8", "replace"))
     if match is None:
         raise NotSigned("ssh-keygen does not say who signed it")

@@ -1,4 +1,4 @@
-"""Whether an attempt may begin: what it asks of the tills, and what they answer.
+"""The admission of an attempt: the question to the ledger's caps, and their answer.
 
 An agent with a model behind it, run for real, costs money and meets its provider's limits; one that
 is simulated, a command or a script does neither, and is never held back for either.

@@ -33,7 +33,7 @@ from agentorch.config.settings import Settings
 from agentorch.core.allowance import Allowance
 from agentorch.core.attempt import Attempt, StepEnded
 from agentorch.core.errors import Invalid, Misconfigured, TryAgain
-from agentorch.core.hosts import parted
+from agentorch.core.hosts import split_host
 from agentorch.core.job import Job, Network, Outcome
 from agentorch.core.policy import Effective
 from agentorch.core.states import CAP_OF_OTHERS, OutcomeClass
@@ -55,8 +55,8 @@ MAX_LOGIN_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class WayOut:
-    """How the agent of an attempt gets out; without `path` it doesn't.
+class BrokerAccess:
+    """The access of an attempt's agent to the broker; without `path` there is none.
 
     `listener` is a port of the host's loopback, for an agent that shares the host's network.
     `login` names the agent's own login, None where it does not use one.
@@ -143,9 +143,9 @@ def python() -> str:
 
 
 @contextmanager
-def way_out(
+def broker_access(
     settings: Settings, attempt: Attempt, agent: Agent, place: Place, home: Path, token: str
-) -> Iterator[WayOut]:
+) -> Iterator[BrokerAccess]:
     """Return the way out of an attempt, gone with its grant on return; `token` is then worth
     nothing.
 
@@ -156,7 +156,7 @@ def way_out(
     model = model_of(settings, attempt)
     provider = agent.provider(model)
     if provider is None and not policy.hosts:
-        yield WayOut(confined=policy.sandbox)
+        yield BrokerAccess(confined=policy.sandbox)
         return
     with contextlib.ExitStack() as stack:
         found = _credential(settings, attempt, agent, provider)
@@ -166,7 +166,7 @@ def way_out(
         artifacts = JobArtifacts(ArtifactPaths(place.artifacts))
         allowance = artifacts.read_allowance(attempt.step.step_id, attempt.number)
         grant = _grant(attempt, provider, hosts, allowance)
-        written = _granted(settings, grants, grant, token)
+        written = _write_grant(settings, grants, grant, token)
         stack.callback(written.unlink, missing_ok=True)
         listener = _listener(stack, policy)
         port = PORT if listener is None else listener.getsockname()[1]
@@ -181,7 +181,7 @@ def way_out(
             stack.callback(forget, agent, home)
             _seed(settings, agent, home)
         name = f"{LOGIN}{agent.name}" if login else None
-        yield WayOut(endpoint, path, token, listener, policy.sandbox, name)
+        yield BrokerAccess(endpoint, path, token, listener, policy.sandbox, name)
 
 
 def model_of(settings: Settings, attempt: Attempt) -> str | None:
@@ -192,7 +192,7 @@ def model_of(settings: Settings, attempt: Attempt) -> str | None:
 def _broker(stack: contextlib.ExitStack, settings: Settings, place: Place) -> tuple[Path, Path]:
     """Return the broker's socket, and the directory of its grants."""
     if settings.broker_socket is not None:
-        return _of_server(settings.broker_socket)
+        return _server_broker(settings.broker_socket)
     _check_tables(settings)
     shutil.rmtree(place.broker, ignore_errors=True)
     place.broker.mkdir(0o700, parents=True)
@@ -202,7 +202,7 @@ def _broker(stack: contextlib.ExitStack, settings: Settings, place: Place) -> tu
     return path, client.grants_directory(place.broker)
 
 
-def _of_server(path: Path) -> tuple[Path, Path]:
+def _server_broker(path: Path) -> tuple[Path, Path]:
     try:
         is_there = path.is_socket()
     except OSError as problem:
@@ -218,13 +218,13 @@ def _no_broker(words: str) -> StepEnded:
 
 
 def _check_tables(settings: Settings) -> None:
-    """What a broker of one's own would refuse to start with. Raises Misconfigured."""
-    Keys.of(settings, {}).check()
+    """Raise Misconfigured where a broker of one's own would refuse to start with these tables."""
+    Keys.load(settings, {}).check()
     if settings.prices.exists():
         load(settings.prices)
 
 
-def _granted(settings: Settings, grants: Path, grant: Grant, token: str) -> Path:
+def _write_grant(settings: Settings, grants: Path, grant: Grant, token: str) -> Path:
     """Write the grant; with the server's broker, those that killed steps left go."""
     if settings.broker_socket is None:
         return client.write_grant(grants, grant, token)
@@ -289,7 +289,7 @@ def _credential(
 
 def _login_hosts(agent: Agent) -> tuple[tuple[str, int], ...]:
     capabilities = agent.capabilities
-    return () if capabilities is None else tuple(map(parted, capabilities.login_hosts))
+    return () if capabilities is None else tuple(map(split_host, capabilities.login_hosts))
 
 
 def _seed(settings: Settings, agent: Agent, home: Path) -> None:

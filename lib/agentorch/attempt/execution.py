@@ -16,10 +16,10 @@ from pathlib import Path
 from agentorch.agents import failure_rules
 from agentorch.agents.base import Agent, Request
 from agentorch.agents.exit_outcome import outcome_of_exit
-from agentorch.attempt.broker_access import WayOut, relay_program
+from agentorch.attempt.broker_access import BrokerAccess, relay_program
 from agentorch.attempt.journal_lines import agent_lines
-from agentorch.attempt.log import Logbook, redacted
-from agentorch.attempt.metering import metered, unmetered
+from agentorch.attempt.log import Logbook, redact_ends
+from agentorch.attempt.metering import add_account, mark_unmetered
 from agentorch.attempt.place import Place, environment_of, policy_of
 from agentorch.config.settings import Settings
 from agentorch.core.attempt import Attempt
@@ -29,7 +29,7 @@ from agentorch.core.process_end import Ending, Exit, Line
 from agentorch.process import output
 from agentorch.process.run import Launch, Limits, run
 from agentorch.redaction.redactor import Redactor
-from agentorch.sandbox import Confinement, Wrapper, confined
+from agentorch.sandbox import Confinement, Wrapper, confine
 from agentorch.storage import atomic, beneath
 from agentorch.storage.copy_tree import remove
 from agentorch.storage.free_space import refuse_below
@@ -66,7 +66,7 @@ class Execution:
         stops: Stops,
         alive_fd: int | None,
         redactor: Redactor,
-        out: WayOut,
+        out: BrokerAccess,
     ) -> None:
         self.attempt = attempt
         self.agent = agent
@@ -82,7 +82,7 @@ class Execution:
         self.paths: AttemptPaths = place.step.attempt(attempt.number)
 
     def run(self, request: Request, logs: Logbook) -> Outcome:
-        """Run the agent to its end and hears what its adapter makes of it."""
+        """Run the agent to its end and let its adapter read it."""
         # first: nobody pays for an attempt whose end can't be told
         rules = failure_rules.rules(self.settings.ends_directory)
         command = self.agent.command(request)
@@ -109,14 +109,14 @@ class Execution:
         wrapper = Wrapper(self.settings.sandbox_wrapper, self.settings.sandbox_wrapper_args)
         with (
             self._streams(command.stdin) as streams,
-            confined(
+            confine(
                 wrapper if self.policy.sandbox else None,
                 confinement,
                 self.out.around(command.argv),
                 alive_fd=self.alive_fd,
             ) as start,
         ):
-            launch = Launch.of(
+            launch = Launch.from_start(
                 start, request.work, streams, self.out.pass_fds, is_wrapped=self.policy.sandbox
             )
             with agent_lines(self.settings, self.attempt, self.redactor) as told:
@@ -124,9 +124,9 @@ class Execution:
             lines = chain.from_iterable(
                 output.lines(streams / name, name) for name in ("stdout", "stderr")
             )
-            outcome = settled(ended, command.argv[0], self.agent.outcome(ended, lines))
+            outcome = settle(ended, command.argv[0], self.agent.outcome(ended, lines))
             self._keep_raw(streams)
-        outcome = replace(outcome, files=below(outcome.files, request.work))
+        outcome = replace(outcome, files=paths_below(outcome.files, request.work))
         if told.missing:
             logs.note(f"{told.missing} lines are not in the journal")
             missing = {"journal_missing_lines": told.missing}
@@ -134,9 +134,9 @@ class Execution:
         account = self.out.account()
         if account is None and self.out.path is not None:
             logs.note("the broker is gone, and with it what it counted")
-            outcome = unmetered(outcome)
-        outcome = failure_rules.classified(outcome, self.agent.name, rules)
-        return metered(outcome, account, self.out.credential(account))
+            outcome = mark_unmetered(outcome)
+        outcome = failure_rules.classify(outcome, self.agent.name, rules)
+        return add_account(outcome, account, self.out.credential(account))
 
     def _relay(self) -> tuple[Path, ...]:
         return () if self.out.path is None else (relay_program(),)
@@ -198,7 +198,7 @@ class Execution:
         # first: they may be what fills the disk
         shutil.rmtree(streams)
         for path, both in kept.items():
-            text = redacted(both, self.redactor)
+            text = redact_ends(both, self.redactor)
             atomic.replace(path, text.encode("utf-8", "replace"), last=False)
 
 
@@ -212,13 +212,13 @@ def both(first: Callable[[Line], None], second: Callable[[Line], None]) -> Calla
     return hear
 
 
-def below(paths: Iterable[str], top: Path) -> tuple[str, ...]:
-    """Those of the paths that lie below a directory, relative to it. Pure."""
+def paths_below(paths: Iterable[str], top: Path) -> tuple[str, ...]:
+    """Return those of the paths that lie below a directory, relative to it. Pure."""
     full = (os.path.normpath(top / path) for path in paths)
     return tuple(os.path.relpath(path, top) for path in full if path.startswith(f"{top}/"))
 
 
-def settled(ended: Exit, program: str, said: Outcome) -> Outcome:
+def settle(ended: Exit, program: str, said: Outcome) -> Outcome:
     """Return what an adapter made of a run; that it was stopped or killed is not for it to
     overrule.
     """

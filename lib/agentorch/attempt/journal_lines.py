@@ -33,7 +33,7 @@ COST_CHARS = 1024
 
 @dataclass(frozen=True)
 class Bucket:
-    """How many lines may still pass: `level` of them at `at_s`, `rate_per_s` more each second.
+    """A limit of lines: `level` of them may pass at `at_s`, and `rate_per_s` more each second.
 
     Once it was empty, nothing passes until there is a second's worth in it again, so that what
     passes of a flood are runs of lines and not single ones.
@@ -45,7 +45,7 @@ class Bucket:
     at_s: float
     closed_until_s: float = -math.inf
 
-    def taken(self, cost: float, now_s: float) -> Bucket:
+    def take(self, cost: float, now_s: float) -> Bucket:
         """Return what is left when something passed; closed now where it may not. Pure."""
         level = min(self.burst, self.level + (now_s - self.at_s) * self.rate_per_s)
         if level >= min(cost, self.burst):  # what never fits in is paid for afterwards
@@ -77,7 +77,7 @@ class AgentLines:
         self._fields = fields_of(attempt)
 
     def line(self, line: Line) -> None:
-        """A line of the agent's. One that is left out costs next to nothing."""
+        """Log a line of the agent's. One that is left out costs next to nothing."""
         if not self._journal.is_native:
             return
         if not self._passes(line):
@@ -86,16 +86,16 @@ class AgentLines:
             self.missing += 1
             return
         self._say_left_out()
-        dropped = self._journal.dropped
+        dropped = self._journal.dropped_entries
         text = self._redactors[line.stream].line(printable(line.text))
-        words = shown(self._fields["agent"], line, text)
+        words = display(self._fields["agent"], line, text)
         self._journal.info(words, Message.OUTPUT, **self._fields, stream=line.stream)
-        self.missing += self._journal.dropped > dropped
+        self.missing += self._journal.dropped_entries > dropped
 
     def _passes(self, line: Line) -> bool:
         now_s = self._now()
         if now_s >= self._bucket.closed_until_s:
-            self._bucket = self._bucket.taken(1 + len(line.text) / COST_CHARS, now_s)
+            self._bucket = self._bucket.take(1 + len(line.text) / COST_CHARS, now_s)
         return now_s >= self._bucket.closed_until_s
 
     def close(self) -> None:
@@ -132,7 +132,7 @@ def fields_of(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def shown(agent: str, line: Line, text: str) -> str:
+def display(agent: str, line: Line, text: str) -> str:
     """Return a line as the journal shows it: behind its agent's name, and of a bounded length.
 
     Pure.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agentorch.core.process_end import Line
 from agentorch.core.text import printable
-from agentorch.process.output import Kept, kept
+from agentorch.process.output import Kept, trim_ends
 from agentorch.redaction.redactor import LineRedactor, Redactor
 
 STREAMS = ("stdout", "stderr")
@@ -31,11 +31,11 @@ class Logbook:
         self._tail = Tail(limit_chars // 2)
 
     def note(self, text: str) -> None:
-        """A line of our own."""
+        """Write a line of our own."""
         self._write(f"agentorch: {self._redactor.redact(text)}\n")
 
     def line(self, line: Line) -> None:
-        """A line of the agent's. Past the first half it costs next to nothing."""
+        """Write a line of the agent's. Past the first half it costs next to nothing."""
         if self._room <= 0:
             self._tail.add(f"{line.stream}: {line.text}\n")
             return
@@ -48,9 +48,9 @@ class Logbook:
 
     def settle(self) -> Counter[str]:
         """Write what was kept of the end; the kinds of secrets that were met, and how often."""
-        ends = self._tail.kept()
+        ends = self._tail.ends()
         ends = replace(ends, head=printable(ends.head), tail=printable(ends.tail))
-        self._write(redacted(ends, self._redactor))
+        self._write(redact_ends(ends, self._redactor))
         found = sum((one.found for one in self._redactors.values()), Counter[str]())
         return found + Counter(one.kind for one in self._redactor.find(ends.head + ends.tail))
 
@@ -81,15 +81,15 @@ class Tail:
         while self._chars > self._limit:
             self._chars -= len(self._texts.popleft())
 
-    def kept(self) -> Kept:
-        """Return what is left of it."""
+    def ends(self) -> Kept:
+        """Return both ends of the text, as far as they are kept."""
         text = "".join(self._texts)
         if self._total == self._chars:
             return Kept(text)
-        return kept("", self._total, f"\n{text}" if len(self._texts) > 1 else text)
+        return trim_ends("", self._total, f"\n{text}" if len(self._texts) > 1 else text)
 
 
-def redacted(ends: Kept, redactor: Redactor) -> str:
+def redact_ends(ends: Kept, redactor: Redactor) -> str:
     """Return what is kept of a text, without its secrets, and a line for what is missing.
 
     Escapes stay in it unless a secret is hidden behind them.

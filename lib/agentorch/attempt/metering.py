@@ -1,4 +1,4 @@
-"""What the broker counted and saw, put into the outcome of the attempt that it was for. Pure.
+"""The broker's figures, put into the outcome of the attempt that they belong to. Pure.
 
 Its figures win over the agent's own: it sees every call, and an agent that resumes a session tells
 the sum of all its runs.
@@ -23,25 +23,25 @@ OWN = frozenset(
 _TOKENS = ("tokens_in", "tokens_out", "tokens_cached", "tokens_reasoning")
 
 
-def metered(outcome: Outcome, account: Account | None, credential: str | None) -> Outcome:
+def add_account(outcome: Outcome, account: Account | None, credential: str | None) -> Outcome:
     """Return the outcome with what its account says, and with what it was let in with.
 
     As it is where there is no account: see `unmetered`.
     """
     outcome = replace(outcome, credential=credential)
     if credential is not None and credential.startswith(counts.LOGIN):
-        outcome = replace(outcome, metrics=_reported(outcome))
+        outcome = replace(outcome, metrics=_agent_metrics(outcome))
     if account is None:
         return outcome
-    return _ended(replace(outcome, **_counted(outcome, account)), account)
+    return _class_by_broker(replace(outcome, **_account_metrics(outcome, account)), account)
 
 
-def unmetered(outcome: Outcome) -> Outcome:
-    """Return the outcome of an attempt whose account is lost: what it has cost, nobody knows."""
+def mark_unmetered(outcome: Outcome) -> Outcome:
+    """Return the outcome of an attempt whose account is lost: its cost is not known."""
     return replace(outcome, metrics={**outcome.metrics, counts.UNMETERED: 1})
 
 
-def _reported(outcome: Outcome) -> dict[str, float]:
+def _agent_metrics(outcome: Outcome) -> dict[str, float]:
     """Return the metrics without what the agent says that it has cost: that is kept by another
     name.
     """
@@ -51,12 +51,12 @@ def _reported(outcome: Outcome) -> dict[str, float]:
     return metrics
 
 
-def _counted(outcome: Outcome, account: Account) -> dict[str, Any]:
+def _account_metrics(outcome: Outcome, account: Account) -> dict[str, Any]:
     network = {"connections": list(account.connections), "refused": list(account.refusals)}
     found: dict[str, Any] = {"network": network} if any(network.values()) else {}
     if not account.calls:
         return found
-    metrics = _reported(outcome) | {name: getattr(account, name) for name in _TOKENS}
+    metrics = _agent_metrics(outcome) | {name: getattr(account, name) for name in _TOKENS}
     metrics["model_calls"] = account.calls
     if account.unpriced_calls:
         metrics["unpriced_calls"] = account.unpriced_calls
@@ -66,8 +66,10 @@ def _counted(outcome: Outcome, account: Account) -> dict[str, Any]:
     return {**found, "metrics": metrics, "model": model}
 
 
-def _ended(outcome: Outcome, account: Account) -> Outcome:
-    """Return the class that the broker knows better than who was refused by it."""
+def _class_by_broker(outcome: Outcome, account: Account) -> Outcome:
+    """Return the outcome with the class that the broker knows better than the agent that it
+    refused.
+    """
     end = account.end
     if end is None or outcome.kind in OWN or outcome.error in ("interrupted", "disk_full"):
         return outcome

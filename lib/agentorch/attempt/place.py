@@ -1,4 +1,4 @@
-"""Where an attempt happens, and what rules there."""
+"""The place of an attempt, and the policy that holds there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agentorch.workspace.workspace import Workspace
 
 @dataclass(frozen=True)
 class Place:
-    """Where an attempt happens.
+    """The place of an attempt.
 
     `artifacts` is the directory that input artifacts are read from, and that the agent may read.
     `broker` is where a broker that the step starts has its socket. `make` makes the workspace where

@@ -1,4 +1,4 @@
-"""What an agent is told: its system prompt, the task, the conversation, the input artifacts.
+"""The prompt: the system prompt, the task, the conversation, the input artifacts.
 
     SYSTEM PROMPT                               only where the agent has one; without it there
     ## Task                                     is no such heading, and the task comes first
@@ -42,7 +42,7 @@ _FRAME_LINE = re.compile(
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of the input artifacts goes into a prompt; 0 is none."""
+    """The share of the input artifacts that goes into a prompt; 0 is none."""
 
     files: int = 10
     file_chars: int = 12000
@@ -63,7 +63,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a prompt is made of.
+    """The parts of a prompt.
 
     `artifacts` are those of `wanted` and read one by one, as they are needed; `left_out` says how
     many more the step asked for.
@@ -78,8 +78,8 @@ class Parts:
     limits: Limits = Limits()
 
 
-def wanted(paths: Sequence[str], limits: Limits) -> tuple[str, ...]:
-    """Those of a step's input artifacts that are read at all."""
+def readable_inputs(paths: Sequence[str], limits: Limits) -> tuple[str, ...]:
+    """Return those of a step's input artifacts that are read at all."""
     return tuple(paths[: limits.files])
 
 

@@ -1,4 +1,4 @@
-"""What an attempt leaves on disk: patch, report, logs, all without secrets; the result last."""
+"""The files that an attempt leaves: patch, report, logs, all without secrets; the result last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an agent really works in this sandbox, tried with a model that plays a script.
+"""The self-test of an agent: it really works in this sandbox, with a model that plays a script.
 
 A CLI whose own sandbox, shell or permissions are broken ends well all the same: it says that it
 could not do what it was asked, and exits with 0. So before the first real attempt the agent is
@@ -23,7 +23,7 @@ from agentorch import __version__
 from agentorch.agents import failure_rules
 from agentorch.agents.base import Agent, Endpoint, Request
 from agentorch.agents.exit_outcome import outcome_of_exit
-from agentorch.attempt.broker_access import PORT, WayOut, relay_program
+from agentorch.attempt.broker_access import PORT, BrokerAccess, relay_program
 from agentorch.attempt.place import environment_of
 from agentorch.broker import client
 from agentorch.config.settings import Settings
@@ -34,7 +34,7 @@ from agentorch.core.process_end import Ending, Exit
 from agentorch.core.states import OutcomeClass
 from agentorch.process import output
 from agentorch.process.run import Launch, Limits, Stops, run
-from agentorch.sandbox import Confinement, Wrapper, confined, vacate
+from agentorch.sandbox import Confinement, Wrapper, confine, vacate
 from agentorch.sandbox.programs import absolute_path
 from agentorch.storage import beneath
 from agentorch.storage.copy_tree import remove
@@ -50,7 +50,7 @@ PROMPT = f"This is a test of the sandbox. Run this command, then say that it is 
 
 
 class _NoStops:
-    """Nobody stops a self-test."""
+    """The stops of a self-test: there are none."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -71,7 +71,7 @@ def works(settings: Settings, agent: Agent, stops: Stops) -> tuple[str, ...]:
     mark = _mark(settings, agent)
     if mark is not None and mark.exists():
         return ()
-    problems = tried(settings, agent, stops)
+    problems = try_agent(settings, agent, stops)
     if not problems and mark is not None:
         with contextlib.suppress(OSError):  # it is tried again then
             mark.parent.mkdir(0o750, parents=True, exist_ok=True)
@@ -79,8 +79,8 @@ def works(settings: Settings, agent: Agent, stops: Stops) -> tuple[str, ...]:
     return problems
 
 
-def tried(settings: Settings, agent: Agent, stops: Stops | None = None) -> tuple[str, ...]:
-    """Run the agent once with the scripted model; what is wrong with it, in words.
+def try_agent(settings: Settings, agent: Agent, stops: Stops | None = None) -> tuple[str, ...]:
+    """Run the agent once with the scripted model; return what is wrong with it, in words.
 
     Raises StepEnded where it was ended before it showed anything.
     """
@@ -96,7 +96,7 @@ def tried(settings: Settings, agent: Agent, stops: Stops | None = None) -> tuple
     unfinished = cut_short(agent.name, exit_)
     if unfinished is not None:
         raise StepEnded(unfinished)
-    return judged(agent.name, outcome, exit_, proof)
+    return judge(agent.name, outcome, exit_, proof)
 
 
 def _proof(work: Path) -> bytes | None:
@@ -120,7 +120,7 @@ def cut_short(name: str, exit_: Exit) -> Outcome | None:
     return None
 
 
-def judged(name: str, outcome: Outcome, exit_: Exit, proof: bytes | None) -> tuple[str, ...]:
+def judge(name: str, outcome: Outcome, exit_: Exit, proof: bytes | None) -> tuple[str, ...]:
     """Return what a run with the scripted model shows. Pure."""
     if proof == WORD.encode() and outcome.kind is OutcomeClass.SUCCESS:
         return ()
@@ -144,26 +144,26 @@ def _ran(settings: Settings, agent: Agent, top: Path, stops: Stops | None) -> tu
     for path, content in command.files.items():
         beneath.write(request.home, path, content, 0o600)
     (top / "stdin").write_bytes(command.stdin)
-    out = WayOut(path=top / "model", confined=settings.sandbox)
+    out = BrokerAccess(path=top / "model", confined=settings.sandbox)
     reading, writing = os.pipe()
     with (
         contextlib.closing(client.listen(top / "model")) as listener,
         serving(listener, script),
         os.fdopen(reading, "rb") as quiet,
         os.fdopen(writing, "wb"),
-        confined(
+        confine(
             Wrapper(settings.sandbox_wrapper, settings.sandbox_wrapper_args),
             _confinement(settings, agent, request, command.environment, out),
             out.around(command.argv),
         ) as start,
     ):
-        launch = Launch.of(start, request.work, top)
+        launch = Launch.from_start(start, request.work, top)
         limits = Limits(TIMEOUT_S, top)
         nobody = _NoStops(quiet.fileno())
         exit_ = run(launch, limits, stops or nobody, lambda _: None, agent.is_end)
     lines = chain.from_iterable(output.lines(top / name, name) for name in ("stdout", "stderr"))
     rules = failure_rules.rules(settings.ends_directory)
-    return exit_, failure_rules.classified(agent.outcome(exit_, lines), agent.name, rules)
+    return exit_, failure_rules.classify(agent.outcome(exit_, lines), agent.name, rules)
 
 
 def _request(settings: Settings, agent: Agent, top: Path) -> Request:
@@ -195,7 +195,7 @@ def _confinement(
     agent: Agent,
     request: Request,
     given: Mapping[str, str],
-    out: WayOut,
+    out: BrokerAccess,
 ) -> Confinement:
     capabilities = agent.capabilities
     assert capabilities is not None

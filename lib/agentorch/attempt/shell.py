@@ -1,4 +1,4 @@
-"""A job in the hands of somebody who looks into its workspace, and what may be seen there.
+"""A shell in a job's workspace: the job is held meanwhile, and the sandbox is the job's.
 
 The job is in a slot of its visitor's meanwhile, so nobody claims, edits or collects it; then it is
 put back to where it lay. A visitor that was killed is settled like any dead owner.
@@ -28,7 +28,7 @@ from agentorch.jobqueue.lookup import Found, find
 from agentorch.jobqueue.reclaim import settle
 from agentorch.jobqueue.slots import Slot
 from agentorch.process import terminal
-from agentorch.sandbox import Confinement, Wrapper, confined, vacate
+from agentorch.sandbox import Confinement, Wrapper, confine, vacate
 from agentorch.storage.copy_tree import remove
 from agentorch.storage.paths import WorkspacePaths
 from agentorch.system.signals import leaving
@@ -40,8 +40,8 @@ MENDED = "its work tree was gone, or from before a reboot: put back as it was re
 
 
 @contextlib.contextmanager
-def entered(queue: Queue, word: str) -> Iterator[Found]:
-    """Return the job in a slot of ours.
+def hold_job(queue: Queue, word: str) -> Iterator[Found]:
+    """Hold the job in a slot of ours meanwhile.
 
     Raises Refused where it has another owner, or none can be had.
     """
@@ -69,7 +69,7 @@ def _free_slot(queue: Queue) -> Iterator[Slot]:
     for name in slots.SHELLS:
         with slots.hold(queue, name, wait=False) as slot:
             if slot is not None:
-                for stray in slot.held():  # a visitor was killed in here
+                for stray in slot.held_keys():  # a visitor was killed in here
                     settle(slot, stray)
                 yield slot
                 return
@@ -90,8 +90,11 @@ def _target(queue: Queue, found: Found, lay: Path) -> Path:
 # ---- the workspace ----------------------------------------------------------------------------
 
 
-def prepared(settings: Settings, agents: Registry, found: Found) -> str:
-    """Make the workspace where it is not there; say so, or nothing. Raises Refused."""
+def prepare_workspace(settings: Settings, agents: Registry, found: Found) -> str:
+    """Make the workspace where it is not there; return a sentence about it, or an empty one.
+
+    Raises Refused.
+    """
     artifacts = JobArtifacts(settings.roots.artifacts(found.job.job_id))
     workspace = Workspace(settings.roots.workspace(found.job.job_id))
     try:
@@ -122,7 +125,7 @@ def run(settings: Settings, agents: Registry, found: Found, step: Step, argv: Se
     remove(paths.visitor_home)
     paths.visitor_home.mkdir(0o700, parents=True)
     try:
-        with confined(wrapper if policy.sandbox else None, confinement, command) as start:
+        with confine(wrapper if policy.sandbox else None, confinement, command) as start:
             return terminal.run(start, paths.work, on_terminal=on_terminal)
     finally:
         remove(paths.visitor_home)

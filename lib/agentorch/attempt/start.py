@@ -70,8 +70,8 @@ def run_queued(
         ).run()
 
 
-def forked(settings: Settings, agents: Registry, attempt: Attempt, alive_fd: int) -> int:
-    """`run_queued` as what a forked child does: an exit code instead of an exception."""
+def run_forked(settings: Settings, agents: Registry, attempt: Attempt, alive_fd: int) -> int:
+    """Run `run_queued` as what a forked child does: return an exit code instead of raising."""
     try:
         result = run_queued(settings, agents, attempt, alive_fd)
     except TryAgain as problem:
@@ -157,11 +157,11 @@ def make_workspace(settings: Settings, artifacts: JobArtifacts, job: Job) -> Non
         return
     patches = [
         artifacts.paths.step(result["step_id"]).latest.patch.read_bytes()
-        for result in artifacts.succeeded(job)
+        for result in artifacts.successes(job)
     ]
     workspace.prepare(
         source(settings, job),
-        excluded=excluded(settings),
+        excluded=excluded_paths(settings),
         patches=patches,
         commit=artifacts.read_base(),
         when=job.submitted_at,
@@ -169,7 +169,7 @@ def make_workspace(settings: Settings, artifacts: JobArtifacts, job: Job) -> Non
     artifacts.write_base(workspace.commit, workspace.tree)
 
 
-def excluded(settings: Settings) -> tuple[Path, ...]:
+def excluded_paths(settings: Settings) -> tuple[Path, ...]:
     """Return what is never copied into a workspace: the state itself."""
     roots = settings.roots
     return (
@@ -182,7 +182,7 @@ def excluded(settings: Settings) -> tuple[Path, ...]:
 
 def latest_success(artifacts: JobArtifacts, job: Job, step: Step) -> str | None:
     """Return the other step that succeeded last, None where none did."""
-    ended = [str(result["step_id"]) for result in artifacts.succeeded(job)]
+    ended = [str(result["step_id"]) for result in artifacts.successes(job)]
     others = [step_id for step_id in ended if step_id != step.step_id]
     return others[-1] if others else None
 

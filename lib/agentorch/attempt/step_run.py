@@ -21,7 +21,7 @@ from typing import Any
 
 from agentorch.agents.base import SESSION, Agent, Endpoint, Request
 from agentorch.attempt import prompt, self_test
-from agentorch.attempt.broker_access import WayOut, model_of, way_out
+from agentorch.attempt.broker_access import BrokerAccess, broker_access, model_of
 from agentorch.attempt.execution import Execution, Stops
 from agentorch.attempt.log import Logbook
 from agentorch.attempt.place import Place, environment_of, policy_of, secret_values
@@ -35,7 +35,7 @@ from agentorch.core.errors import Invalid, Misconfigured
 from agentorch.core.job import Outcome
 from agentorch.core.policy import model_refusal
 from agentorch.core.states import OutcomeClass
-from agentorch.core.verdict import judged
+from agentorch.core.verdict import apply_verdict
 from agentorch.launch.unit_end import usage_of, with_memory
 from agentorch.preflight.check import Ground, check
 from agentorch.preflight.program_identity import program_of
@@ -63,7 +63,7 @@ NO_UNIT = Unit(lambda: None, dict)
 
 @dataclass(frozen=True)
 class Resumed:
-    """The attempt to go on with: its session, where there is one, and what its agent is told."""
+    """The attempt to go on with: its session, where there is one, and the notice for its agent."""
 
     session: str | None
     notice: str
@@ -105,7 +105,7 @@ class StepRun:
     def run(self) -> Document | None:
         """Run the attempt; its result, durable. None where this attempt was started before."""
         with atomic.disk_trouble(self.paths.directory):
-            if not self._claimed():
+            if not self._claim():
                 return None
             self.unit.claimed()
             started_at, began = datetime.now(UTC), time.monotonic()
@@ -128,7 +128,7 @@ class StepRun:
                 started_at=started_at,
             )
 
-    def _claimed(self) -> bool:
+    def _claim(self) -> bool:
         self.paths.directory.mkdir(0o750, parents=True, exist_ok=True)
         try:
             self.paths.claim.touch(0o640, exist_ok=False)
@@ -169,11 +169,11 @@ class StepRun:
             written = self.redactor.redact(request.prompt).encode("utf-8", "replace")
             atomic.replace(self.paths.prompt, written, last=False)
             real = self.settings.real_cli
-            outcome = self._executed(request, out, logs) if real else self._simulated(request)
+            outcome = self._execute(request, out, logs) if real else self._simulate(request)
         vacate(workspace.paths.work)
         if outcome.error != "disk_full":
             self.change = workspace.end(self._step_before() or before)
-        return judged(outcome, self.step.role) if real and self.speaks else outcome
+        return apply_verdict(outcome, self.step.role) if real and self.speaks else outcome
 
     # ---- before -------------------------------------------------------------------------------
 
@@ -207,10 +207,12 @@ class StepRun:
             if broken:
                 raise StepEnded(failure(OutcomeClass.POLICY, "preflight", "; ".join(broken)))
 
-    def _way_out(self) -> AbstractContextManager[WayOut]:
+    def _way_out(self) -> AbstractContextManager[BrokerAccess]:
         if not self.settings.real_cli:
-            return nullcontext(WayOut())
-        return way_out(self.settings, self.attempt, self.agent, self.place, self.home, self.token)
+            return nullcontext(BrokerAccess())
+        return broker_access(
+            self.settings, self.attempt, self.agent, self.place, self.home, self.token
+        )
 
     @property
     def home(self) -> Path:
@@ -221,7 +223,7 @@ class StepRun:
 
     @property
     def speaks(self) -> bool:
-        """Return whether the agent has a model behind it, which is told its role."""
+        """Return whether the agent has a model behind it, which is given its role."""
         return self.agent.capabilities is not None and (
             self.agent.provider(self.step.model) is not None
         )
@@ -277,7 +279,7 @@ class StepRun:
             self.settings.max_input_artifact_chars,
             self.settings.max_input_artifacts_chars,
         )
-        read = prompt.wanted(inputs, limits)
+        read = prompt.readable_inputs(inputs, limits)
         return prompt.compose(
             prompt.Parts(
                 task=self.step.prompt,
@@ -299,7 +301,7 @@ class StepRun:
         return prompt.Artifact(path, content.decode("utf-8", "replace"))
 
     def _system(self) -> str:
-        """Return what an agent with a model is told before all else; nothing for others."""
+        """Return the system prompt of an agent with a model; nothing for others."""
         if not self.speaks:
             return ""
         return system_prompt(self.settings.prompts_directory, self.step.agent, self.step.role)
@@ -360,13 +362,13 @@ class StepRun:
 
     # ---- the agent ----------------------------------------------------------------------------
 
-    def _simulated(self, request: Request) -> Outcome:
+    def _simulate(self, request: Request) -> Outcome:
         simulation = self.agent.simulate(request)
         for path, content in simulation.files.items():
             beneath.write(self.place.workspace.paths.work, path, content)
         return simulation.outcome
 
-    def _executed(self, request: Request, out: WayOut, logs: Logbook) -> Outcome:
+    def _execute(self, request: Request, out: BrokerAccess, logs: Logbook) -> Outcome:
         execution = Execution(
             self.attempt,
             self.agent,

@@ -1,4 +1,4 @@
-"""What a grant was used for: calls, tokens, money, refusals, and why it ended.
+"""The account of a grant: calls, tokens, money, refusals, and why it ended.
 
 One JSON object an attempt, kept by the broker and read by the step (GET /agentorch/account).
 Every list and table in it is bounded: an agent decides how long it would be.
@@ -65,13 +65,13 @@ class Account:
     rate_limits: dict[str, str] = field(default_factory=dict)
     end: End | None = None
 
-    def refused(self, what: str, why: str) -> None:
+    def note_refusal(self, what: str, why: str) -> None:
         """Note what was refused; of what comes again and again, the first."""
         one = {"what": what[:_MOST_CHARS], "why": why[:_MOST_CHARS]}
         if len(self.refusals) < MOST_REFUSED and one not in self.refusals:
             self.refusals.append(one)
 
-    def connected(self, host: str) -> None:
+    def note_connection(self, host: str) -> None:
         """Note that `NAME:PORT` was connected to."""
         if len(self.connections) < MOST_CONNECTIONS and host not in self.connections:
             self.connections.append(host)
@@ -97,7 +97,7 @@ class Accounts:
         self._new = new
         self._accounts: dict[str, Account] = {}
 
-    def of(self, grant: Grant) -> Account:
+    def account_of(self, grant: Grant) -> Account:
         """Return the account of a grant; with a new one those of grants that are gone are
         closed.
         """

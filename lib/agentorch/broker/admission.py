@@ -1,4 +1,4 @@
-"""Whether a call may be made, and whether more of its kind have any hope."""
+"""The admission of calls: whether one may be made, and whether more of its kind have any hope."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Refusal(Exception):
 
 @dataclass
 class Call:
-    """What is known of a call, as it goes on."""
+    """A call and what is known of it as it goes on."""
 
     grant: Grant
     account: Account
@@ -53,8 +53,8 @@ class Call:
 
 
 @dataclass
-class Judge:
-    """What is refused, and why. `walls` are the ends of credentials whose limit is reached."""
+class CallJudge:
+    """The judge of calls. `walls` are the ends of credentials whose limit is reached."""
 
     accounts: Accounts
     providers: dict[str, Provider]
@@ -62,12 +62,12 @@ class Judge:
     now: Callable[[], float] = time.time
     walls: dict[str, End] = field(default_factory=dict)
 
-    def granted(self, grant: Grant | None) -> Grant:
+    def check_grant(self, grant: Grant | None) -> Grant:
         if grant is None:
             raise Refusal("auth", "this token is of no step that runs")
         return grant
 
-    def judged(self, request: web.BaseRequest, grant: Grant, name: str, rest: str) -> Call:
+    def judge(self, request: web.BaseRequest, grant: Grant, name: str, rest: str) -> Call:
         """Return the call, where it may be made at all. Raises Refusal."""
         provider = self.providers.get(name)
         if provider is None or name not in grant.providers:
@@ -76,7 +76,7 @@ class Judge:
         if wire is None:
             what = one_line(f"{request.method} {rest}", 100)
             raise Refusal("policy", f"{what!r} is not among what {name} may be asked")
-        return Call(grant, self.accounts.of(grant), provider, wire, rest)
+        return Call(grant, self.accounts.account_of(grant), provider, wire, rest)
 
     def check_budget(self, call: Call) -> None:
         cap = call.grant.max_cost_usd
@@ -85,7 +85,7 @@ class Judge:
             raise Refusal("budget", words, end=End("budget", call.grant.cap, words))
 
     def check_priced(self, call: Call, model: str) -> None:
-        """A cap that can't be held is none: what has no price does not run under one."""
+        """Refuse a model without a price under a cap: a cap that can't be held is none."""
         if not call.is_paid or call.grant.max_cost_usd is None or self.prices.has(model):
             return
         words = (
@@ -104,7 +104,7 @@ class Judge:
         raise Refusal(end.kind, end.words, end=end)
 
     def check_failing(self, call: Call, status: int, body: bytes) -> None:
-        """Some CLIs would try again for long: what has no hope ends here. Raises Refusal."""
+        """End what has no hope, where some CLIs would try again for long. Raises Refusal."""
         account, provider = call.account, call.provider.name
         if 0 < status < 400:
             account.failures = 0
@@ -114,12 +114,15 @@ class Judge:
         account.failures += 1
         end = provider_errors.hopeless(
             status, body, provider, self.now()
-        ) or provider_errors.given_up(status, account.failures, provider)
+        ) or provider_errors.end_after(status, account.failures, provider)
         if end is not None:
             raise self._wall(call, end)
 
     def check_far(self, call: Call, answer: aiohttp.ClientResponse) -> None:
-        """A limit that is not free again soon is told at once: some CLIs would wait for it."""
+        """End a call whose limit is not free again soon: some CLIs would wait for it.
+
+        Raises Refusal.
+        """
         now = self.now()
         free_at = rate_headers.free_at(answer.headers, now) if answer.status == 429 else None
         if free_at is None or free_at - now <= rate_headers.PATIENCE_S:

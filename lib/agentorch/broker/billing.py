@@ -13,7 +13,10 @@ _MODEL_CHARS = 100
 
 
 class Bill:
-    """One call's. `asked` is the model of the request, `unpriced` is told a model without price."""
+    """The bill of one call.
+
+    `asked` is the model of the request, `unpriced` gets a model without price.
+    """
 
     def __init__(
         self, account: Account, prices: Prices, asked: str, unpriced: Callable[[str], None]
@@ -37,7 +40,7 @@ class Bill:
             usage = Usage(**{**vars(usage), "model": self.usage.model})
         before, self.usage = self.usage, usage
         cost = self._prices.cost(usage)
-        account, part = self._account, self._of_model(priced=cost is not None)
+        account, part = self._account, self._model_account(priced=cost is not None)
         account.tokens_in += usage.tokens_in - before.tokens_in
         account.tokens_cached += usage.cached - before.cached
         account.tokens_out += usage.tokens_out - before.tokens_out
@@ -51,11 +54,13 @@ class Bill:
             self.cost_usd = cost
 
     def close(self) -> None:
-        """The answer is over. What never said its usage can't be priced either."""
+        """Close the bill: the answer is over. What never reported its usage can't be priced
+        either.
+        """
         if self._part is None:
-            self._of_model(priced=False)
+            self._model_account(priced=False)
 
-    def _of_model(self, *, priced: bool) -> ModelAccount:
+    def _model_account(self, *, priced: bool) -> ModelAccount:
         if self._part is None:
             self._part = self._account.model(self.model)
             self._part.calls += 1

@@ -127,11 +127,14 @@ def get(path: Path, what: str, token: str, timeout_s: float = _ANSWER_S) -> tupl
     with connect(path, timeout_s) as connection:
         connection.sendall("\r\n".join(lines).encode())
         answer = b"".join(iter(lambda: connection.recv(_PIECE_BYTES), b""))
-    return answered(answer)
+    return parse_answer(answer)
 
 
-def answered(answer: bytes) -> tuple[int, str]:
-    """Status and body of an HTTP answer. Raises OSError where it is none, or not whole. Pure."""
+def parse_answer(answer: bytes) -> tuple[int, str]:
+    """Return status and body of an HTTP answer.
+
+    Raises OSError where it is none, or not whole. Pure.
+    """
     head, _, body = answer.partition(b"\r\n\r\n")
     status = re.match(rb"HTTP/1\.[01] (\d{3})\b", head)
     length = re.search(rb"(?im)^content-length: *(\d+)\r?$", head)

@@ -21,7 +21,7 @@ from agentorch.broker.account import Account
 from agentorch.broker.grants import Grant, Grants, whose
 from agentorch.broker.tunnel import Tunnel
 from agentorch.core import hosts
-from agentorch.system.public_connect import Refused, connected, lookup
+from agentorch.system.public_connect import Refused, connect, lookup
 from agentorch.systemd.message_ids import Message
 
 MOST_HEAD_BYTES = 16 << 10
@@ -52,8 +52,8 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a client asked for: `NAME:PORT` as it wrote it, and its token, None without one."""
+class ConnectRequest:
+    """A CONNECT request: `NAME:PORT` as the client wrote it, and its token, None without one."""
 
     target: str
     token: str | None
@@ -62,7 +62,7 @@ class Asked:
 # ---- what is asked, and what is answered: pure --------------------------------------------------
 
 
-def asked(head: bytes) -> Asked:
+def parse_request(head: bytes) -> ConnectRequest:
     """Return the question in a header block, without its last empty line. Raises Refused."""
     first, *lines = head.split(b"\r\n")
     request = _REQUEST.fullmatch(first)
@@ -72,7 +72,7 @@ def asked(head: bytes) -> Asked:
     found = [one[2] for one in fields if one and one[1].lower() == b"proxy-authorization"]
     if len(found) > 1:
         raise Refused(400, "policy", "two Proxy-Authorization fields")
-    return Asked(request[1].decode("ascii"), _token(found[0]) if found else None)
+    return ConnectRequest(request[1].decode("ascii"), _token(found[0]) if found else None)
 
 
 def _token(credentials: bytes) -> str | None:
@@ -96,7 +96,7 @@ def target(text: str, grant: Grant) -> tuple[str, int]:
         words = f"{text}: a host is asked for by name and port"
         raise Refused(403, "policy", words, note=True)
     place = (name, int(port))
-    if place not in {hosts.parted(one) for one in grant.hosts}:
+    if place not in {hosts.split_host(one) for one in grant.hosts}:
         words = f"{host} is not among the hosts that this step may reach"
         raise Refused(403, "policy", words, note=True)
     return place
@@ -122,7 +122,7 @@ def answer(refused: Refused) -> bytes:
 
 @dataclass
 class Use:
-    """What a grant has open."""
+    """The open tunnels of a grant."""
 
     tunnels: int = 0
     lookups: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_LOOKUPS))
@@ -148,7 +148,7 @@ class Tunnels:
         for tunnel in tuple(self.open):
             tunnel.cut(why)
 
-    def grant(self, question: Asked) -> Grant:
+    def grant(self, question: ConnectRequest) -> Grant:
         """Return the grant of a token. Raises Refused."""
         if question.token is None:
             raise Refused(407, "policy", "the step's token is missing (Proxy-Authorization: Basic)")
@@ -179,7 +179,7 @@ class Tunnels:
             async with asyncio.timeout(self.limits.opening_s):
                 async with use.lookups, asyncio.timeout(self.limits.lookup_s):
                     found = await lookup(name, port)
-                return await connected(name, port, found, self.limits.address_s)
+                return await connect(name, port, found, self.limits.address_s)
         except TimeoutError:
             raise Refused(504, "infra", f"{name}:{port}: no answer") from None
         except OSError as problem:
@@ -189,7 +189,7 @@ class Tunnels:
     def tunnel(self, grant: Grant, token: str, host: str) -> Tunnel:
         """Return a tunnel to be joined; it ends with the grant."""
 
-        def ended(sent_bytes: int, received_bytes: int, why: str) -> None:
+        def note_end(sent_bytes: int, received_bytes: int, why: str) -> None:
             self.open.discard(tunnel)
             self.give_back(grant)
             counts = f"{sent_bytes} bytes out, {received_bytes} in"
@@ -198,7 +198,7 @@ class Tunnels:
 
         limits = self.limits
         may_be = functools.partial(self._may_be, token)
-        tunnel = Tunnel(may_be, ended, limits.idle_s, limits.look_s)
+        tunnel = Tunnel(may_be, note_end, limits.idle_s, limits.look_s)
         return tunnel
 
     def _may_be(self, token: str) -> bool:
@@ -237,7 +237,7 @@ class Connect(asyncio.Protocol):
             self._opening = asyncio.get_running_loop().create_task(self._open(head))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client left, or was refused: what was begun for it ends."""
+        """End what was begun for a client that left, or was refused."""
         self._deadline.cancel()
         if self._opening is not None:
             self._opening.cancel()
@@ -249,7 +249,7 @@ class Connect(asyncio.Protocol):
         """Answers, one way or the other."""
         grant: Grant | None = None
         try:
-            question = asked(head)
+            question = parse_request(head)
             grant = self._tunnels.grant(question)
             place = target(question.target, grant)
             await self._join(place, grant, question.token or "")
@@ -272,14 +272,14 @@ class Connect(asyncio.Protocol):
             self._tunnels.give_back(grant)
             raise
         self._tunnels.open.add(tunnel)
-        self._tunnels.account(grant).connected(host)
+        self._tunnels.account(grant).note_connection(host)
         tunnel.join(self._transport, ESTABLISHED, self._received)
 
     def _refuse(self, refused: Refused, grant: Grant | None = None) -> None:
         assert self._transport is not None
         self._deadline.cancel()
         if grant is not None and refused.note:
-            self._tunnels.account(grant).refused("CONNECT", refused.words)
+            self._tunnels.account(grant).note_refusal("CONNECT", refused.words)
         words = f"CONNECT: {refused.status} {refused.words}"
         self._tunnels.log(words, Message.BROKER_REFUSED, **whose(grant))
         self._transport.write(answer(refused))

@@ -36,7 +36,7 @@ class FrontDoor(asyncio.Protocol):
         self._deadline = loop.call_later(FIRST_WORD_S, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """Step aside as soon as it can be told which it is."""
+        """Step aside as soon as the first bytes show which of the two it is."""
         self._received += data
         if len(self._received) < len(METHOD) and METHOD.startswith(self._received):
             return
@@ -44,7 +44,7 @@ class FrontDoor(asyncio.Protocol):
         self._hand_over(cast(asyncio.Protocol, choose()))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It left without a word."""
+        """Forget a client that left without a word."""
         self._no_deadline()
 
     def _hand_over(self, protocol: asyncio.Protocol) -> None:

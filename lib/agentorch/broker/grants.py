@@ -1,4 +1,4 @@
-"""What a step may use: a file a grant, named after its token's hash, written and removed by it.
+"""Grants: the permissions of steps, a file each, named after its token's hash.
 
     GRANTS/SHA256(token).json       mode 0640, made by one rename
 
@@ -32,7 +32,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Grant:
-    """What one attempt of a step may use until `expires_at` (seconds since 1970).
+    """The permission of one attempt of a step until `expires_at` (seconds since 1970).
 
     `providers` are names of model providers, `hosts` are `NAME:PORT`, `max_cost_usd` None means no
     cap of its own; `cap` is the error code of running into it. `digest` is its token's hash, by

@@ -41,7 +41,7 @@ class Fields:
 
     def _next(self, chunk: bytes, place: int) -> int:
         if self._string is not None:
-            return self._in_string(chunk, place, self._string)
+            return self._read_string(chunk, place, self._string)
         end = _past(_BARE, chunk, place)
         if end > place:
             self._keep(self._bare, chunk, place, end)
@@ -49,7 +49,7 @@ class Fields:
         self._mark(chunk[place : place + 1])
         return place + 1
 
-    def _in_string(self, chunk: bytes, place: int, string: bytearray) -> int:
+    def _read_string(self, chunk: bytes, place: int, string: bytearray) -> int:
         if self._escaped:
             self._escaped = False
             self._keep(string, chunk, place, place + 1)
@@ -63,10 +63,10 @@ class Fields:
             self._keep(string, chunk, end, end + 1)
             return end + 1
         self._string = None
-        self._said(string)
+        self._end_string(string)
         return end + 1
 
-    def _said(self, string: bytearray) -> None:
+    def _end_string(self, string: bytearray) -> None:
         text = string.decode("utf-8", "replace")
         if self._is_key and self._frames and not self._deeper:
             self._frames[-1] = text

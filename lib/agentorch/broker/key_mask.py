@@ -19,7 +19,7 @@ class Mask:
         if not self._key:
             return chunk
         seen = (self._held + chunk).replace(self._key, self._stars)
-        begun = self._begun(seen)
+        begun = self._prefix_start(seen)
         self._held = seen[begun:]
         return seen[:begun]
 
@@ -34,7 +34,7 @@ class Mask:
             text.replace(self._key.decode("utf-8", "surrogateescape"), "*") if self._key else text
         )
 
-    def _begun(self, seen: bytes) -> int:
+    def _prefix_start(self, seen: bytes) -> int:
         place = seen.find(self._key[:1], max(0, len(seen) - len(self._key) + 1))
         while place >= 0 and not self._key.startswith(seen[place:]):
             place = seen.find(self._key[:1], place + 1)

@@ -107,17 +107,21 @@ class Keys:
         self._environment = environment
 
     @classmethod
-    def of(cls, settings: Settings, environment: Mapping[str, str]) -> Keys:
-        """Those of the unit's credentials, of the settings' file, and of an environment."""
+    def load(cls, settings: Settings, environment: Mapping[str, str]) -> Keys:
+        """Return the keys of the unit's credentials, of the settings' file, and of an
+        environment.
+        """
         directory = settings.environment.get("CREDENTIALS_DIRECTORY")
         return cls(Path(directory) if directory else None, settings.keys_file, environment)
 
     def find(self, variable: str, agent: str, project_id: str | None) -> str | None:
         """Return the key; None where there is none. Raises Misconfigured."""
-        found = self.named(variable, agent, project_id)
+        found = self.find_named(variable, agent, project_id)
         return None if found is None else found[1]
 
-    def named(self, variable: str, agent: str, project_id: str | None) -> tuple[str, str] | None:
+    def find_named(
+        self, variable: str, agent: str, project_id: str | None
+    ) -> tuple[str, str] | None:
         """Return the name by which the key is there, and the key. As above."""
         tables = [file.read() for file in self._files]
         for name in names(variable, agent, project_id):

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from agentorch.broker import provider_errors, provider_request, rate_headers, wire_formats
 from agentorch.broker.account import Account, End, document
-from agentorch.broker.admission import Call, Judge, Refusal
+from agentorch.broker.admission import Call, CallJudge, Refusal
 from agentorch.broker.billing import Bill
 from agentorch.broker.grants import Grant, Grants, whose
 from agentorch.broker.key_mask import Mask
@@ -48,7 +48,7 @@ class Calls:
     """All calls. `total_s` is how long one may last."""
 
     grants: Grants
-    judge: Judge
+    judge: CallJudge
     keys: Keys
     upstream: Upstream
     journal: Journal
@@ -63,13 +63,13 @@ class Calls:
         provider, _, rest = request.rel_url.raw_path.lstrip("/").partition("/")
         call: Call | None = None
         try:
-            grant = self.judge.granted(grant)
+            grant = self.judge.check_grant(grant)
             if request.rel_url.raw_path == ACCOUNT and request.method == "GET":
-                return _json(200, document(self.judge.accounts.of(grant)))
-            call = self.judge.judged(request, grant, provider, rest)
-            return await self._counted(request, call)
+                return _json(200, document(self.judge.accounts.account_of(grant)))
+            call = self.judge.judge(request, grant, provider, rest)
+            return await self._count(request, call)
         except Refusal as refusal:
-            return self._refused(request, refusal, grant, call)
+            return self._refuse(request, refusal, grant, call)
 
     def _key(self, call: Call) -> str:
         """Return the provider's key, whose name is noted. Raises Refusal."""
@@ -78,7 +78,7 @@ class Calls:
             call.credential = call.provider.keyless
             return ""
         try:
-            found = self.keys.named(variable, call.grant.agent, call.grant.project_id)
+            found = self.keys.find_named(variable, call.grant.agent, call.grant.project_id)
         except Misconfigured as problem:
             self.journal.error(str(problem), Message.MISCONFIGURED, **whose(call.grant))
             found = None
@@ -91,7 +91,7 @@ class Calls:
 
     # ---- forwarding ---------------------------------------------------------------------------
 
-    async def _counted(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
+    async def _count(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         if self._open[call.grant.digest] >= MOST_CALLS:
             raise Refusal("policy", f"this step has {MOST_CALLS} calls open already")
         self._open[call.grant.digest] += 1
@@ -100,9 +100,9 @@ class Calls:
             key = self._key(call)
             self.judge.check_wall(call)
             async with self.bodies.read(request) as body:
-                asked = _asked(body, call.wire)
+                asked = _parse_body(body, call.wire)
                 self.judge.check_priced(call, asked.model)
-                answer = await _while_there(request, self._forwarded(request, call, asked, key))
+                answer = await _while_there(request, self._forward(request, call, asked, key))
             self._log(call)
             return answer or web.Response(status=499, reason="Client Closed Request")
         except TooLarge as problem:
@@ -113,8 +113,8 @@ class Calls:
             self._open[call.grant.digest] -= 1
             self._open += Counter()  # drops those that have none
 
-    async def _forwarded(
-        self, request: web.BaseRequest, call: Call, asked: provider_request.Asked, key: str
+    async def _forward(
+        self, request: web.BaseRequest, call: Call, asked: provider_request.CallBody, key: str
     ) -> web.StreamResponse:
         asking = self._asking(request, call, asked, key)
         try:
@@ -126,9 +126,11 @@ class Calls:
                 beginning = await _beginning(answer)
                 self.judge.check_failing(call, answer.status, beginning)
                 if call.is_paid and answer.status == 200:
-                    call.bill = Bill(call.account, self.judge.prices, asked.model, self._unpriced)
+                    call.bill = Bill(
+                        call.account, self.judge.prices, asked.model, self._warn_unpriced
+                    )
                 chunks = _behind(beginning, self.upstream.chunks(asking, answer))
-                return await self._passed_on(request, call, chunks, answer, Mask(key))
+                return await self._pass_on(request, call, chunks, answer, Mask(key))
         except Unanswered as problem:
             self.judge.check_failing(call, 0, b"")
             raise Refusal("infra", str(problem), status=502) from problem
@@ -137,7 +139,7 @@ class Calls:
                 call.bill.close()
 
     def _asking(
-        self, request: web.BaseRequest, call: Call, asked: provider_request.Asked, key: str
+        self, request: web.BaseRequest, call: Call, asked: provider_request.CallBody, key: str
     ) -> Asking:
         url = wire_formats.upstream_url(call.provider.base_url, call.rest, call.wire)
         query = request.rel_url.raw_query_string
@@ -156,9 +158,9 @@ class Calls:
         )
 
     def _note(self, call: Call, answer: aiohttp.ClientResponse, mask: Mask) -> None:
-        """What the answer's status and headers say about the grant."""
+        """Note on the account what the answer's status and headers say about the grant."""
         account = call.account
-        kept = rate_headers.kept(answer.headers)
+        kept = rate_headers.limit_headers(answer.headers)
         account.limits({name: mask.text(value) for name, value in kept.items()})
         if answer.status in (401, 403):
             words = f"{call.provider.name} refused the key (HTTP {answer.status})"
@@ -166,7 +168,7 @@ class Calls:
         elif answer.status < 300 and account.end is not None and account.end.kind != "budget":
             account.end = None  # it was not the end
 
-    async def _passed_on(
+    async def _pass_on(
         self,
         request: web.BaseRequest,
         call: Call,
@@ -187,11 +189,11 @@ class Calls:
                     await response.write(sent)
         except Unanswered as problem:
             call.words = str(problem)
-            return _broken(request, response)
+            return _break_off(request, response)
         except Refusal as cut:
-            self._ended(call.account, cut, f"{request.method} {request.path}")
+            self._note_end(call.account, cut, f"{request.method} {request.path}")
             call.words = cut.words
-            return _broken(request, response)
+            return _break_off(request, response)
         meter.close()
         if call.bill is not None and meter.usage is not None:
             call.bill.note(meter.usage)
@@ -211,12 +213,12 @@ class Calls:
 
     # ---- what is said -------------------------------------------------------------------------
 
-    def _refused(
+    def _refuse(
         self, request: web.BaseRequest, refusal: Refusal, grant: Grant | None, call: Call | None
     ) -> web.Response:
         what = one_line(f"{request.method} {request.path}", 200)
         if grant is not None:
-            self._ended(self.judge.accounts.of(grant), refusal, what)
+            self._note_end(self.judge.accounts.account_of(grant), refusal, what)
         words = f"{what}: refused: {refusal.kind}: {refusal.words}"
         self.journal.info(words, Message.BROKER_REFUSED, **whose(grant))
         wire = call.wire if call else Wire.MESSAGES if "messages" in request.path else Wire.CHAT
@@ -225,12 +227,12 @@ class Calls:
         return web.Response(status=refusal.status, body=body, content_type="application/json")
 
     @staticmethod
-    def _ended(account: Account, refusal: Refusal, what: str) -> None:
+    def _note_end(account: Account, refusal: Refusal, what: str) -> None:
         if refusal.kind != "infra":
-            account.refused(what, f"{refusal.kind}: {refusal.words}")
+            account.note_refusal(what, f"{refusal.kind}: {refusal.words}")
         account.end = refusal.end or account.end
 
-    def _unpriced(self, model: str) -> None:
+    def _warn_unpriced(self, model: str) -> None:
         if model not in self._warned and len(self._warned) < _MOST_WARNED:
             self._warned.add(model)
             self.journal.warning(
@@ -250,9 +252,9 @@ class Calls:
         self.journal.info(message, Message.BROKER_CALLED, **fields)
 
 
-def _asked(body: bytes, wire: Wire) -> provider_request.Asked:
+def _parse_body(body: bytes, wire: Wire) -> provider_request.CallBody:
     try:
-        return provider_request.asked(body, wire)
+        return provider_request.parse_body(body, wire)
     except ValueError as problem:
         raise Refusal("policy", str(problem), status=400) from problem
 
@@ -299,7 +301,7 @@ async def _while_there(request: web.BaseRequest, talk: Any) -> web.StreamRespons
         return None
 
 
-def _broken(request: web.BaseRequest, response: web.StreamResponse) -> web.StreamResponse:
+def _break_off(request: web.BaseRequest, response: web.StreamResponse) -> web.StreamResponse:
     """End the connection without the answer's end, so that nobody takes it for whole."""
     if request.transport is not None:
         request.transport.close()

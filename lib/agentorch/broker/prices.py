@@ -1,4 +1,4 @@
-"""What calls cost, by a table of list prices (prices.toml). A price is never guessed."""
+"""The prices of calls, by a table of list prices (prices.toml). A price is never guessed."""
 
 from __future__ import annotations
 

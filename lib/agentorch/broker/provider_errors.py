@@ -1,4 +1,4 @@
-"""What a provider's errors come to: an end that is told at once, where a CLI would try on. Pure.
+"""The meaning of a provider's errors: an end that is final at once, where a CLI would try on. Pure.
 
 Some CLIs try each error five or ten times, one of them for minutes and without a word. What can't
 get better by asking again ends with the first answer, anything else with the MOST_FAILURES-th in a
@@ -54,7 +54,7 @@ def hopeless(status: int, body: bytes, provider: str, now: float) -> End | None:
     return None
 
 
-def given_up(status: int, count: int, provider: str) -> End | None:
+def end_after(status: int, count: int, provider: str) -> End | None:
     """Return the end that so many failures in a row come to; None: it may be tried again.
 
     Status 0: there was no answer.

@@ -32,8 +32,8 @@ _STREAM = re.compile(rb'"stream"\s*:\s*true')
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a request's body says: its model, and whether the answer is to come as a stream."""
+class CallBody:
+    """A request's body: its model, and whether the answer is to come as a stream."""
 
     body: bytes
     model: str
@@ -75,7 +75,7 @@ def to_client(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name.lower() not in dropped}
 
 
-def asked(body: bytes, wire: Wire) -> Asked:
+def parse_body(body: bytes, wire: Wire) -> CallBody:
     """Return what a request asks for; a stream of the chat protocol is made to say its usage at its
     end.
 
@@ -85,10 +85,10 @@ def asked(body: bytes, wire: Wire) -> Asked:
         return _chat(body)
     model = _MODEL.search(body)
     name = model[1].decode("utf-8", "replace") if model else ""
-    return Asked(body, name, _STREAM.search(body) is not None)
+    return CallBody(body, name, _STREAM.search(body) is not None)
 
 
-def _chat(body: bytes) -> Asked:
+def _chat(body: bytes) -> CallBody:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as problem:
@@ -100,11 +100,11 @@ def _chat(body: bytes) -> Asked:
     stream = document.get("stream") is True
     options = document.get("stream_options")
     if not stream or (isinstance(options, dict) and options.get("include_usage") is True):
-        return Asked(body, name, stream)
+        return CallBody(body, name, stream)
     if "stream_options" in document:
         more = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-        return Asked(json.dumps({**document, "stream_options": more}).encode(), name, stream)
+        return CallBody(json.dumps({**document, "stream_options": more}).encode(), name, stream)
     # As little as possible is changed: providers cache by what they are sent.
     begin = body.index(b"{") + 1
     put_in = b'"stream_options":{"include_usage":true},'
-    return Asked(body[:begin] + put_in + body[begin:], name, stream)
+    return CallBody(body[:begin] + put_in + body[begin:], name, stream)

@@ -1,4 +1,4 @@
-"""What a provider's headers say about its limits: kept, and read for when they end. Pure.
+"""The limits in a provider's headers: kept, and read for when they end. Pure.
 
 Sources: RFC 9110 section 10.2.3 (Retry-After: seconds or a date), docs.anthropic.com "Rate limits"
 (anthropic-ratelimit-*-{limit,remaining,reset}, RFC 3339), platform.openai.com "Rate limits"
@@ -24,7 +24,7 @@ _EPOCH = 1e9
 _EPOCH_MS = 1e12
 
 
-def kept(headers: Mapping[str, str]) -> dict[str, str]:
+def limit_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers about limits, with their names in small letters."""
     return {name.lower(): value for name, value in headers.items() if _KEPT.fullmatch(name)}
 

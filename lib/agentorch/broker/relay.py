@@ -54,7 +54,7 @@ def relay_argv(
 def main(arguments: list[str]) -> int:
     """Run the command; the exit code to leave with."""
     try:
-        options, command = parsed(arguments)
+        options, command = parse_arguments(arguments)
         address = address_of(options["--socket"])
         listener = listening(options)
     except Trouble as problem:
@@ -86,7 +86,7 @@ def complain(words: str, code: int) -> int:
     return code
 
 
-def parsed(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+def parse_arguments(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     """Return the options, and the command. Raises Trouble."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     words, command = arguments[:end], arguments[end + 1 :]
@@ -156,7 +156,7 @@ def listening(options: dict[str, str]) -> _socket.socket:
             listener = _socket.socket(fileno=int(options["--listen-fd"]))
             fcntl.fcntl(listener.fileno(), fcntl.F_SETFD, fcntl.FD_CLOEXEC)
         else:
-            listener = bound(int(options["--port"]))
+            listener = bind_port(int(options["--port"]))
         listener.listen(BACKLOG)
         listener.settimeout(0)
     except (OSError, OverflowError) as problem:
@@ -166,7 +166,7 @@ def listening(options: dict[str, str]) -> _socket.socket:
     return listener
 
 
-def bound(port: int) -> _socket.socket:
+def bind_port(port: int) -> _socket.socket:
     """Return a socket on the loopback port, whose interface is up. Raises OSError and Trouble."""
     listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     listener.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
@@ -188,7 +188,7 @@ def raise_loopback(socket_fd: int) -> None:
         raise Trouble(f"lo is down and can't be brought up: {problem.strerror}") from problem
 
 
-def connected(address: str) -> _socket.socket:
+def connect(address: str) -> _socket.socket:
     """Return a connection to the broker. Raises OSError."""
     kind = _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
     broker = _socket.socket(_socket.AF_UNIX, kind)
@@ -276,7 +276,7 @@ class Relay:
     def _meet(self) -> None:
         """Lets a client in, once the broker has let us in for it."""
         try:
-            broker = connected(self._address)
+            broker = connect(self._address)
         except OSError as problem:
             if problem.errno in FULL:
                 self._pause()
@@ -284,7 +284,7 @@ class Relay:
                 self._turn_away(problem)
             return
         try:
-            self._join(self._accepted(), broker)
+            self._join(self._accept(), broker)
         except OSError:  # the client left again, or there is no descriptor for it: then it waits
             broker.close()
             self._pause()
@@ -293,7 +293,7 @@ class Relay:
         self._full = True
         self._poller.modify(self._listener.fileno(), 0)
 
-    def _accepted(self) -> _socket.socket:
+    def _accept(self) -> _socket.socket:
         descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]
         client = _socket.socket(fileno=descriptor)
         client.settimeout(0)
@@ -302,12 +302,14 @@ class Relay:
         return client
 
     def _turn_away(self, problem: OSError) -> None:
-        """The broker can't be reached: better no connection than a silent one."""
+        """Turn a client away: the broker can't be reached, and no connection is better than a
+        silent one.
+        """
         if not self._complained:
             self._complained = True
             complain(f"{self._address}: {problem.strerror}", TROUBLE)
         try:
-            self._accepted().close()
+            self._accept().close()
         except OSError:  # nobody waits there any more
             return
 
@@ -334,7 +336,9 @@ class Relay:
             self._arm(side.other)
 
     def _arm(self, side: Side) -> None:
-        """What is waited for; nothing at all where nothing is wanted, or a hangup would spin."""
+        """Watch a side for what is wanted of it; for nothing at all where nothing is, or a hangup
+        would spin.
+        """
         wanted, descriptor = side.wants(), side.socket.fileno()
         if wanted == side.armed:
             return

@@ -1,4 +1,4 @@
-"""The broker as a process: one listening socket, passed to it, until it is told to end."""
+"""The broker as a process: one listening socket, passed to it, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aiohttp import web
 
 from agentorch.broker import prices, providers
 from agentorch.broker.account import Account, Accounts
-from agentorch.broker.admission import Judge
+from agentorch.broker.admission import CallJudge
 from agentorch.broker.connect import Tunnels
 from agentorch.broker.front_door import FrontDoor
 from agentorch.broker.grants import Grant, Grants
@@ -40,7 +40,7 @@ _SHUTDOWN_S = 1.0
 
 @dataclass(frozen=True)
 class Tables:
-    """What the broker reads when it starts."""
+    """The tables that the broker reads when it starts."""
 
     providers: dict[str, Provider]
     prices: prices.Prices
@@ -50,7 +50,7 @@ class Tables:
 def tables(settings: Settings) -> Tables:
     """Read and check all files. Raises Misconfigured."""
     environment = settings.environment
-    keys = Keys.of(settings, environment)
+    keys = Keys.load(settings, environment)
     keys.check()
     known = providers.load(settings.providers, environment)
     return Tables(known, prices.load(settings.prices), keys)
@@ -125,9 +125,9 @@ async def serve(
         loop.add_signal_handler(number, told.set)
     upstream = Upstream(patience)
     accounts = Accounts(grants, lambda grant: _new_account(grant, found))
-    judge = Judge(accounts, found.providers, found.prices)
+    judge = CallJudge(accounts, found.providers, found.prices)
     calls = Calls(grants, judge, found.keys, upstream, journal, patience.total_s)
-    tunnels = Tunnels(grants, accounts.of, journal.info)
+    tunnels = Tunnels(grants, accounts.account_of, journal.info)
     server = web.Server(calls.answer)
     logger = logging.getLogger("aiohttp.server")
     door: Callable[[], FrontDoor] = lambda: FrontDoor(  # noqa: E731  (a factory, named for its type)
@@ -135,7 +135,7 @@ async def serve(
     )
     listener = await loop.create_server(door, sock=listening, backlog=_BACKLOG)
     notify.notify("READY=1")
-    while not await _within(leave_after_s, told):
+    while not await _happens_in_time(leave_after_s, told):
         # what is counted of a grant is in memory only
         if not grants.living():
             break
@@ -146,7 +146,7 @@ async def serve(
     await upstream.close()
 
 
-async def _within(limit_s: float | None, told: asyncio.Event) -> bool:
+async def _happens_in_time(limit_s: float | None, told: asyncio.Event) -> bool:
     """Return whether it happened before the time was over; None waits as long as it takes."""
     try:
         await asyncio.wait_for(told.wait(), limit_s)
@@ -164,7 +164,7 @@ def _credential(provider: Provider, grant: Grant, found: Tables) -> str | None:
     if not provider.key_variable:
         return provider.keyless
     try:
-        key = found.keys.named(provider.key_variable, grant.agent, grant.project_id)
+        key = found.keys.find(provider.key_variable, grant.agent, grant.project_id)
     except Misconfigured:  # each call says it
         return None
     return None if key is None else key[0]
@@ -187,7 +187,7 @@ def passed_socket() -> socket.socket:
 
 
 def end_with(parent: int) -> None:
-    """The kernel kills this process when its parent ends; at once where it ended already."""
+    """Let the kernel kill this process when its parent ends; end at once where it ended already."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), "prctl")

@@ -54,18 +54,18 @@ class Side(asyncio.Protocol):
             transport.abort()
 
     def pause_writing(self) -> None:
-        """This side takes no more for now."""
+        """Stop reading from the other side: this one takes no more for now."""
         if self.other.transport is not None:
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """Read from the other side again."""
         self._moved()
         if self.other.transport is not None:
             self.other.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The other side still gets what is on its way to it, and goes too."""
+        """Let the other side get what is on its way to it, then end it too."""
         if self.other.transport is not None:
             self.other.transport.close()
         self._gone()
@@ -84,8 +84,8 @@ class Tunnel:
         idle_s: float,
         look_s: float,
     ) -> None:
-        self.near = Side(self._moved, self._gone)
-        self.far = Side(self._moved, self._gone)
+        self.near = Side(self._note_movement, self._side_closed)
+        self.far = Side(self._note_movement, self._side_closed)
         self.near.other, self.far.other = self.far, self.near
         self._may_be = may_be
         self._ended = ended
@@ -98,7 +98,7 @@ class Tunnel:
         self._timer: asyncio.TimerHandle | None = None
 
     def join(self, near: asyncio.Transport, greeting: bytes, early: bytes) -> None:
-        """Both sides are there: `near` is told so, and `early` is what it sent before."""
+        """Join both sides: `near` gets the greeting, and `early` is what it sent before."""
         assert self.far.transport is not None
         self._timer = self._loop.call_later(self._look_s, self._look)
         self.near.transport = near
@@ -116,7 +116,7 @@ class Tunnel:
             if side.transport is not None:
                 side.transport.abort()
 
-    def _moved(self) -> None:
+    def _note_movement(self) -> None:
         self._moved_at = self._loop.time()
 
     def _look(self) -> None:
@@ -126,7 +126,7 @@ class Tunnel:
         elif self._loop.time() - self._moved_at > self._idle_s:
             self.cut(f"nothing moved for {self._idle_s:g} s")
 
-    def _gone(self) -> None:
+    def _side_closed(self) -> None:
         self._left -= 1
         if not self._left and self._timer is not None:
             self._timer.cancel()

@@ -14,7 +14,7 @@ from yarl import URL
 
 @dataclass(frozen=True)
 class Patience:
-    """How long what may take, in seconds.
+    """The limits of waits, in seconds.
 
     connect: TCP and TLS; across the world it is one. first_byte: a stream's headers come before
     the model thinks, so minutes mean that nobody is there. whole_answer: one that is no stream
@@ -68,7 +68,7 @@ class Upstream:
         """Return the answer, when its headers are there. Raises Unanswered."""
         first = self._patience.first_byte_s if asking.stream else self._patience.whole_answer_s
         try:
-            async with asyncio.timeout(self._left(asking, first)):
+            async with asyncio.timeout(self._time_left(asking, first)):
                 answer = await self._client.request(
                     asking.method,
                     URL(asking.url, encoded=True),
@@ -90,7 +90,7 @@ class Upstream:
         """
         while True:
             try:
-                async with asyncio.timeout(self._left(asking, self._patience.idle_s)):
+                async with asyncio.timeout(self._time_left(asking, self._patience.idle_s)):
                     chunk = await answer.content.readany()
             except TimeoutError as problem:
                 raise Unanswered(f"{asking.host} stopped in the middle of its answer") from problem
@@ -101,7 +101,7 @@ class Upstream:
             yield chunk
 
     @staticmethod
-    def _left(asking: Asking, most_s: float) -> float:
+    def _time_left(asking: Asking, most_s: float) -> float:
         return min(most_s, max(0.0, asking.deadline - asyncio.get_running_loop().time()))
 
 

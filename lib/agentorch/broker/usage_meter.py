@@ -18,7 +18,7 @@ _DATA = b"data:"
 
 @dataclass(frozen=True)
 class Usage:
-    """What a call used so far. `tokens_in` is all input: cached, written to a cache, and new.
+    """The figures of a call so far. `tokens_in` is all input: cached, written to a cache, and new.
 
     `cache_write` includes `cache_write_1h`, `tokens_out` includes `reasoning`.
     """
@@ -59,15 +59,17 @@ _CHAT: dict[Path, str] = {
 }
 
 
-def _wanted(model: Path, places: tuple[Path, ...], counts: Mapping[Path, str]) -> dict[Path, str]:
+def _wanted_fields(
+    model: Path, places: tuple[Path, ...], counts: Mapping[Path, str]
+) -> dict[Path, str]:
     found = {(*place, "usage", *path): name for place in places for path, name in counts.items()}
     return {("model",): "model", model: "model", **found}
 
 
 _WANTED: dict[Wire, dict[Path, str]] = {
-    Wire.MESSAGES: _wanted(("message", "model"), ((), ("message",)), _MESSAGES),
-    Wire.RESPONSES: _wanted(("response", "model"), ((), ("response",)), _RESPONSES),
-    Wire.CHAT: _wanted(("model",), ((), ("choices", ANY)), _CHAT),
+    Wire.MESSAGES: _wanted_fields(("message", "model"), ((), ("message",)), _MESSAGES),
+    Wire.RESPONSES: _wanted_fields(("response", "model"), ((), ("response",)), _RESPONSES),
+    Wire.CHAT: _wanted_fields(("model",), ((), ("choices", ANY)), _CHAT),
 }
 
 
@@ -91,7 +93,9 @@ class Meter:
             self._take(fields)
 
     def close(self) -> None:
-        """The answer is over: what came last counts without an end of its own."""
+        """Close the meter: the answer is over, and what came last counts without an end of its
+        own.
+        """
         if self._events is not None:
             for fields in self._events.feed(b"\n\n"):
                 self._take(fields)
@@ -132,7 +136,7 @@ class _Events:
         while (end := chunk.find(b"\n", place)) >= 0:
             self._part(chunk[place:end])
             if not self._head.rstrip(b"\r"):
-                found += self._completed()
+                found += self._complete_events()
             elif self._head == _DATA:
                 self._data(b"\n")
             self._head.clear()
@@ -160,7 +164,7 @@ class _Events:
         self._kept.clear()
         return fields
 
-    def _completed(self) -> list[Fields]:
+    def _complete_events(self) -> list[Fields]:
         fields, self._fields = self._fields, None
         if fields is None and b'"usage"' in self._kept:
             fields = self._read()

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 
 import click
 
-from agentorch.commands.base import answer, configured, program
+from agentorch.commands.base import load_settings, print_json, program
 from agentorch.config.settings import Settings
 from agentorch.jobqueue.jobqueue import Queue
-from agentorch.notify.announce import LIMIT_S, announce, complain_of, described, due
+from agentorch.notify.announce import LIMIT_S, announce, complain_of, due_programs, program_input
 from agentorch.notify.hooks import Hooks, hooks_in
-from agentorch.storage.locks import flocked
+from agentorch.storage.locks import hold_lock
 from agentorch.systemd.journal import Journal
 
 
@@ -24,7 +24,7 @@ def main(*, dry_run: bool) -> None:
 
     What a program does not take is told again for a day, more and more seldom.
     """
-    settings = configured()
+    settings = load_settings()
     queue, hooks = Queue(settings.roots), hooks_in(settings.notify_directory, os.geteuid())
     if dry_run:
         _print(queue, hooks)
@@ -33,14 +33,16 @@ def main(*, dry_run: bool) -> None:
 
 
 def _print(queue: Queue, hooks: Hooks) -> None:
-    for one in due(queue, hooks.programs, datetime.now(UTC)):
-        answer({"programs": [path.name for path in one.programs], **described(queue, one.waiting)})
+    for one in due_programs(queue, hooks.programs, datetime.now(UTC)):
+        print_json(
+            {"programs": [path.name for path in one.programs], **program_input(queue, one.waiting)}
+        )
 
 
 def _tell(queue: Queue, hooks: Hooks, settings: Settings) -> None:
     journal = Journal("agentorch-announce", settings)
-    with flocked(queue.paths.announcing_lock, wait=True):
-        entries = due(queue, hooks.programs, datetime.now(UTC))
+    with hold_lock(queue.paths.announcing_lock, wait=True):
+        entries = due_programs(queue, hooks.programs, datetime.now(UTC))
         if entries:
             complain_of(hooks.refused or {}, journal)
             asyncio.run(announce(queue, settings, entries, journal, LIMIT_S))

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from agentorch.commands.base import HASH, configured, decide, program, without_secrets
+from agentorch.commands.base import HASH, decide, load_settings, program, without_secrets
 from agentorch.core.errors import Invalid
 from agentorch.decisions.decide import answer
 from agentorch.jobqueue.jobqueue import Queue
@@ -22,7 +22,7 @@ def main(word: str, text: str, shown: str | None) -> None:
     Its step goes on from there: the agent finds its work as it left it, and its session where it
     can resume one.
     """
-    settings = configured()
+    settings = load_settings()
     queue = Queue(settings.roots)
     said = without_secrets(_read() if text == "-" else text, settings)
     decide(queue, "answer", [word], lambda word: answer(queue, word, said, shown=shown))

@@ -7,9 +7,9 @@ import click
 from agentorch.commands.base import (
     COMMENT,
     HASH,
-    configured,
     decide,
     ids,
+    load_settings,
     program,
     with_ids,
     without_secrets,
@@ -31,7 +31,7 @@ def main(
     The step begins anew; with --accept, and where it succeeded and was only to be approved, the
     job goes on behind it. agentorch-reject and agentorch-cancel end such a job instead.
     """
-    settings = configured()
+    settings = load_settings()
     queue, said = Queue(settings.roots), without_secrets(comment, settings)
     decide(
         queue,

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from agentorch import __version__
-from agentorch.artifacts.decision_log import who
+from agentorch.artifacts.decision_log import current_user
 from agentorch.config.settings import SERVICE_USER, SYSTEM_STATE, Settings, load
 from agentorch.core.errors import AgentorchError, Exit, Misconfigured, Refused, UnknownJob
 from agentorch.core.job import Job
@@ -44,22 +44,22 @@ class Program(click.Command):
         except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise  # click's own
         except Exception as problem:  # noqa: BLE001  (the one place where our bugs end)
-            ctx.exit(_unexpected(problem))
+            ctx.exit(_report_unexpected(problem))
         return result
 
 
-def _unexpected(problem: Exception) -> Exit:
+def _report_unexpected(problem: Exception) -> Exit:
     if isinstance(problem, OSError) and problem.errno in DISK_TROUBLE:
-        say(f"{problem.filename or 'standard output'}: {problem.strerror}")
+        print_line(f"{problem.filename or 'standard output'}: {problem.strerror}")
         # what could not be written would be tried again, and complained about, at the exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return Exit.TRY_AGAIN
     if isinstance(problem, PermissionError) and (owner := _another_owner(problem.filename)):
         people = " and ".join(dict.fromkeys(("root", owner)))
-        say(f"{problem.filename}: {problem.strerror}: only {people} may change it")
+        print_line(f"{problem.filename}: {problem.strerror}: only {people} may change it")
         return Exit.USAGE
     if isinstance(problem, IsADirectoryError | NotADirectoryError):
-        say(f"{problem.filename}: {problem.strerror}")
+        print_line(f"{problem.filename}: {problem.strerror}")
         return Exit.USAGE if isinstance(problem, IsADirectoryError) else Exit.CONFIGURATION
     import traceback  # noqa: PLC0415  (nobody else needs it)
 
@@ -88,7 +88,7 @@ def _another_owner(path: object) -> str | None:
 
 
 def open_standard_streams() -> None:
-    """Where one of the three was closed, the next file that is opened would get its number."""
+    """Open /dev/null for a standard stream that is closed: the next file would get its number."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)  # noqa: FBT003  (os's own)
     os.close(descriptor)
@@ -108,8 +108,8 @@ def program(**settings: Any) -> Callable[[Callable[..., Any]], Program]:
     return make
 
 
-def say(line: str) -> None:
-    """A line on stderr, behind the program's name."""
+def print_line(line: str) -> None:
+    """Print a line on stderr, behind the program's name."""
     click.echo(f"{program_name()}: {line}", err=True)
 
 
@@ -127,14 +127,16 @@ def complain(problem: AgentorchError) -> None:
     for line in lines:
         is_entry = isinstance(problem, Misconfigured) and _stderr_is_journal()
         if not (is_entry and note(line, Message.MISCONFIGURED, "ERROR")):
-            say(line)
+            print_line(line)
 
 
-def tell(text: str, message: Message, **fields: Any) -> None:
-    """A line on stderr, and an entry beside it; the entry alone where stderr is the journal."""
+def log_entry(text: str, message: Message, **fields: Any) -> None:
+    """Print a line on stderr, and log an entry beside it; the entry alone where stderr is the
+    journal.
+    """
     taken = note(text, message, **fields)
     if not (taken and _stderr_is_journal()):
-        say(f"{fields['job']}: {text}")
+        print_line(f"{fields['job']}: {text}")
 
 
 def note(text: str, message: Message, level: str = "INFO", **fields: Any) -> bool:
@@ -152,21 +154,21 @@ def _stderr_is_journal() -> bool:
     return stderr_is_journal()
 
 
-def answer(document: Any) -> None:
-    """A JSON object as one line on stdout."""
+def print_json(document: Any) -> None:
+    """Print a JSON object as one line on stdout."""
     click.echo(json.dumps(document, ensure_ascii=False))
 
 
-def configured() -> Settings:
+def load_settings() -> Settings:
     """Return the settings, after root has become the service user where one is installed."""
     settings = load()
     become_service_user(settings)
     return settings
 
 
-def opened() -> Queue:
+def open_queue() -> Queue:
     """Return the queue of this configuration. Makes nothing."""
-    return Queue(configured().roots)
+    return Queue(load_settings().roots)
 
 
 def become_service_user(settings: Settings) -> None:
@@ -230,9 +232,9 @@ def decide(queue: Queue, what: str, words: Iterable[str], act: Callable[[str], J
     """`each` for a decision: the ids of the jobs that it was taken on are the answer."""
     from agentorch.jobqueue.lookup import resolve  # noqa: PLC0415  (every other command lives without it)
 
-    told: dict[str, Any] = {"decision": what, **told_by()}
+    told: dict[str, Any] = {"decision": what, **caller_fields()}
 
-    def decided(word: str) -> None:
+    def decide_one(word: str) -> None:
         try:
             job = act(word)
         except Refused as problem:
@@ -243,7 +245,7 @@ def decide(queue: Queue, what: str, words: Iterable[str], act: Callable[[str], J
         place: dict[str, Any] = {"job": job.job_id, "project": job.project_id}
         note(f"{what}, decided by {told['who']}", Message.DECIDED, **place, **told)
 
-    each(words, decided)
+    each(words, decide_one)
 
 
 COMMENT = click.option("--comment", default="", help="Recorded, and told to the next steps.")
@@ -263,7 +265,7 @@ def without_secrets(text: str, settings: Settings) -> str:
     return Redactor(secret_values(settings)).redact(text)
 
 
-def told_by() -> dict[str, Any]:
+def caller_fields() -> dict[str, Any]:
     """Return who runs this, as an entry carries it."""
-    user = who()
+    user = current_user()
     return {"who": user["name"], "uid": user["uid"]}

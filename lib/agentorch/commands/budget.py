@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from agentorch.broker import prices
-from agentorch.commands.base import answer, configured, program, say
+from agentorch.commands.base import load_settings, print_json, print_line, program
 from agentorch.config.settings import Settings
 from agentorch.core.errors import Invalid, Misconfigured, Refused
 from agentorch.ledger import ledger
@@ -39,7 +39,7 @@ def main(
     Beside that, the credentials that are not used now, because a limit of their provider's is
     reached. What is reserved is of attempts that run; it counts until they have ended.
     """
-    settings = configured()
+    settings = load_settings()
     if file is not None and not check:
         raise click.UsageError("a FILE is for --check alone")
     if check:
@@ -64,7 +64,9 @@ def _day(text: str) -> str:
 
 
 def _check(settings: Settings, file: Path | None) -> None:
-    """What is given is input; what is installed is configuration."""
+    """Check the tables of prices: a file that is given is input, an installed one is
+    configuration.
+    """
     if file is None:
         path, found = settings.prices, prices.entries(settings.prices, optional=True)
     else:
@@ -80,7 +82,7 @@ def _clear(settings: Settings, credential: str) -> None:
     if not (credential.isprintable() and ledger.clear(settings.roots, credential)):
         raise Refused(f"no limit of {credential!r} is known")
     click.echo(credential)
-    say(
+    print_line(
         f"{credential} is used again; jobs that wait for it go on at their time (agentorch-release)"
     )
 
@@ -91,7 +93,7 @@ def _clear(settings: Settings, credential: str) -> None:
 def _show(book: Book, *, as_json: bool) -> None:
     if as_json:
         for document in documents(book):
-            answer(document)
+            print_json(document)
         return
     lines = [_cells(row) for row in rows(book)]
     if sys.stdout.isatty():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from agentorch.commands.base import (
     RECORDED,
-    configured,
     decide,
     ids,
+    load_settings,
     program,
     with_ids,
     without_secrets,
@@ -23,6 +23,6 @@ def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str) -> None:
 
     A running step is ended by its runner.
     """
-    settings = configured()
+    settings = load_settings()
     queue, said = Queue(settings.roots), without_secrets(comment, settings)
     decide(queue, "cancel", ids(words, jobs), lambda word: cancel(queue, word, comment=said))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentorch.commands.base import decide, ids, opened, program, with_ids
+from agentorch.commands.base import decide, ids, open_queue, program, with_ids
 from agentorch.retention.collect import delete
 
 
@@ -14,5 +14,5 @@ def main(words: tuple[str, ...], jobs: tuple[str, ...]) -> None:
     A job that has not ended is refused, and so is one that is pinned (agentorch-hold --keep). The
     journal says who did it; of the job nothing is left that could.
     """
-    queue = opened()
+    queue = open_queue()
     decide(queue, "delete", ids(words, jobs), lambda word: delete(queue, word))

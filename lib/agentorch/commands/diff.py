@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from agentorch.commands.base import ids, opened, program, with_ids
+from agentorch.commands.base import ids, open_queue, program, with_ids
 from agentorch.core.errors import UnknownJob
 from agentorch.core.text import printable
 from agentorch.jobqueue.lookup import find
@@ -19,7 +19,7 @@ COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 @click.option("--step", "step_id", metavar="STEP", help="The patch of this step alone.")
 def main(words: tuple[str, ...], jobs: tuple[str, ...], step_id: str | None) -> None:
     """Print a patch that `git apply` takes: as it is in a pipe, coloured on a terminal."""
-    queue = opened()
+    queue = open_queue()
     for word in ids(words, jobs):
         found = find(queue, word)
         paths = queue.roots.artifacts(found.job.job_id)

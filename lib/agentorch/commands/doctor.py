@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from agentorch.commands.base import answer, configured, program
+from agentorch.commands.base import load_settings, print_json, program
 from agentorch.config.settings import Settings
 from agentorch.core.errors import Exit
 from agentorch.doctor.agent_trial import probe_agents
@@ -34,7 +34,7 @@ def main(names: tuple[str, ...], *, agents: bool, probe: bool, as_json: bool) ->
     """
     if names and not probe:
         raise click.UsageError("agents are named for --probe alone")
-    settings = configured()
+    settings = load_settings()
     checks = []
     for check in _checks(settings, names, agents=agents, probe=probe):
         checks.append(check)
@@ -54,7 +54,7 @@ def _checks(
 
 def _tell(check: Check, *, as_json: bool) -> None:
     if as_json:
-        answer({"check": check.name, "state": check.state, "words": check.words})
+        print_json({"check": check.name, "state": check.state, "words": check.words})
     else:
         click.echo(f"{click.style(f'{check.state:8}', COLOURS[check.state])} {_line(check)}")
 

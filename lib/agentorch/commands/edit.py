@@ -15,9 +15,9 @@ import click
 from agentorch.agents.registry import load
 from agentorch.artifacts import decision_log
 from agentorch.artifacts.directory import JobArtifacts
-from agentorch.commands.base import HASH, configured, decide, program, say
+from agentorch.commands.base import HASH, decide, load_settings, print_line, program
 from agentorch.config.settings import Settings
-from agentorch.contracts.accept import Door
+from agentorch.contracts.accept import ServerRules
 from agentorch.contracts.parse import parse
 from agentorch.core.errors import Invalid
 from agentorch.core.job import Job
@@ -56,43 +56,43 @@ def main(word: str, path: str | None, shown: str | None) -> None:
     Opens them in $VISUAL or $EDITOR; without a terminal they are read from standard input. They
     are checked as those of a new job are. job.json stays what was submitted.
     """
-    settings = configured()
+    settings = load_settings()
     queue = Queue(settings.roots)
 
-    def edited(word: str) -> Job:
-        before = _before(queue, word)
-        kept, content = _given(before, path)
+    def edit_one(word: str) -> Job:
+        before = _read_before(queue, word)
+        kept, content = _new_document(before, path)
         try:
-            wanted = editing.merged(before.document, before.over, parse(content))
+            wanted = editing.merge_edit(before.document, before.over, parse(content))
             job = edit(
                 queue, word, wanted, _door(settings), shown=shown or before.hash, seen=before.state
             )
         except Invalid as invalid:
             if kept is not None:
-                say(f"what you wrote is in {kept}: give it again with --file")
-            raise Invalid(editing.renumbered(invalid.problems, before.over)) from invalid
+                print_line(f"what you wrote is in {kept}: give it again with --file")
+            raise Invalid(editing.renumber_problems(invalid.problems, before.over)) from invalid
         if kept is not None:
             kept.unlink()
         return job
 
-    decide(queue, "edit", [word], edited)
+    decide(queue, "edit", [word], edit_one)
 
 
-def _before(queue: Queue, word: str) -> Before:
+def _read_before(queue: Queue, word: str) -> Before:
     """Return the job as it is; what changes after the hash was made is found out."""
     paths = queue.roots.artifacts(find(queue, word).job.job_id)
-    seen = decision_log.shown(paths)
+    seen = decision_log.shown_hash(paths)
     found, state = find(queue, paths.directory.name), JobArtifacts(paths).read_state()
     over = 0 if state is None else found.job.index(state.progress.current)
     return Before(found.document, over, seen, found.state)
 
 
-def _door(settings: Settings) -> Door:
+def _door(settings: Settings) -> ServerRules:
     agents = load(settings).abilities()
-    return Door(agents, tuple(settings.project_aliases), settings.allowed_hosts)
+    return ServerRules(agents, tuple(settings.project_aliases), settings.allowed_hosts)
 
 
-def _given(before: Before, path: str | None) -> tuple[Path | None, bytes]:
+def _new_document(before: Before, path: str | None) -> tuple[Path | None, bytes]:
     """Return what the job is to be; and the file of the user's own work, where an editor was
     opened.
     """

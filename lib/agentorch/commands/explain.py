@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
-from agentorch.commands.base import answer, configured, ids, program, with_ids
+from agentorch.commands.base import ids, load_settings, print_json, program, with_ids
 from agentorch.core.text import printable
 from agentorch.explain.explain import explained
 from agentorch.explain.gather import facts
@@ -22,12 +22,12 @@ def main(words: tuple[str, ...], jobs: tuple[str, ...], *, as_json: bool) -> Non
 
     From its files alone: it makes nothing, and asks nobody.
     """
-    settings = configured()
+    settings = load_settings()
     queue = Queue(settings.roots)
     for word in ids(words, jobs):
         found = explained(facts(queue, find(queue, word), settings, datetime.now(UTC)))
         if as_json:
-            answer(found.document())
+            print_json(found.document())
         else:
             for line in found.lines():
                 click.echo(printable(line))

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import click
 
 from agentorch.archive.export import export
-from agentorch.commands.base import ids, opened, program, say, with_ids
+from agentorch.commands.base import ids, open_queue, print_line, program, with_ids
 from agentorch.commands.output_file import output_file
 from agentorch.core.text import printable
 
@@ -36,16 +36,16 @@ def main(
         raise click.UsageError(f"an archive is of one job: {len(given)} ids were given")
     if output in (None, "-") and sys.stdout.isatty():
         raise click.UsageError("a tar is nothing for a terminal: give -o FILE, or a pipe")
-    queue = opened()
-    with _opened(output) as file:
+    queue = open_queue()
+    with _open_output(output) as file:
         exported = export(queue, given[0], file.write, workspace=workspace)
         file.flush()
     for one in exported.left_out[:MOST_LINES]:
-        say(f"{exported.job.job_id}: left out: {printable(one.path)}: {one.why}")
+        print_line(f"{exported.job.job_id}: left out: {printable(one.path)}: {one.why}")
     if len(exported.left_out) > MOST_LINES:
-        say(f"and {len(exported.left_out) - MOST_LINES} more: EXPORT.json lists them")
+        print_line(f"and {len(exported.left_out) - MOST_LINES} more: EXPORT.json lists them")
 
 
-def _opened(output: str | None) -> AbstractContextManager[BinaryIO]:
+def _open_output(output: str | None) -> AbstractContextManager[BinaryIO]:
     """Return where the archive goes. Raises Refused."""
     return nullcontext(sys.stdout.buffer) if output in (None, "-") else output_file(output)

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 import click
 
-from agentorch.commands.base import answer, configured, program, say
+from agentorch.commands.base import load_settings, print_json, print_line, program
 from agentorch.config.settings import Settings
 from agentorch.jobqueue.jobqueue import Queue
-from agentorch.retention.collect import Collected, carry_out, planned
+from agentorch.retention.collect import Collected, carry_out, make_plan
 from agentorch.retention.rules import Plan, Removal, Rules
 from agentorch.systemd.journal import Journal
 from agentorch.systemd.message_ids import Message
@@ -27,9 +27,9 @@ def main(*, dry_run: bool, as_json: bool) -> None:
     its age, and so does one that is pinned (agentorch-hold --keep). Prints a line a removal: the
     id, what of it, and why.
     """
-    settings = configured()
+    settings = load_settings()
     queue = Queue(settings.roots)
-    plan = planned(queue, rules_of(settings), datetime.now(UTC))
+    plan = make_plan(queue, rules_of(settings), datetime.now(UTC))
     if dry_run:
         _show(plan, as_json=as_json)
         return
@@ -41,19 +41,19 @@ def main(*, dry_run: bool, as_json: bool) -> None:
             _log(journal, done)
     for limit in plan.unmet:
         if journal is None:
-            say(limit)
+            print_line(limit)
         else:
             journal.warning(limit, Message.PINNED)
 
 
 def _show(plan: Plan, *, as_json: bool) -> None:
-    """What would go, what would but for its pin, and the limits that are not met then."""
+    """Print what would go, what would but for its pin, and the limits that are not met then."""
     for removal in plan.goes:
         _print(removal, removal.bytes, as_json=as_json)
     for removal in plan.kept:
         _print(removal, removal.bytes, as_json=as_json, is_kept=True)
     for limit in plan.unmet:
-        say(limit)
+        print_line(limit)
 
 
 def rules_of(settings: Settings) -> Rules:
@@ -67,7 +67,7 @@ def rules_of(settings: Settings) -> Rules:
 
 
 def _log(journal: Journal, done: Collected) -> None:
-    """Nobody reads what a timer's service prints."""
+    """Log what was removed: nobody reads what a timer's service prints."""
     journal.info(
         f"{done.removal.part} removed: {done.removal.why}",
         Message.COLLECTED,
@@ -80,7 +80,7 @@ def _print(removal: Removal, freed_bytes: int, *, as_json: bool, is_kept: bool =
     job_id, why = removal.job.key.job_id, removal.why
     if as_json:
         told = {"job_id": job_id, "part": removal.part, "why": why, "bytes": freed_bytes}
-        answer({**told, "kept": "pinned" if is_kept else None})
+        print_json({**told, "kept": "pinned" if is_kept else None})
     elif is_kept:
         click.echo(f"{job_id}\tkept\tpinned, else its {removal.part} would go: {why}")
     else:

@@ -1,4 +1,4 @@
-"""What units can't spell, written when systemd loads them (systemd.generator(7)).
+"""The generator: what units can't spell, written when systemd loads them (systemd.generator(7)).
 
 The number of slots, the service user's number, limits of all steps together, places that the
 configuration names: all of it drop-ins below the directory that systemd gives. A variable that is
@@ -59,7 +59,9 @@ HOMES = ("/home", "/root", "/run/user")
 
 @dataclass(frozen=True)
 class Given:
-    """What is known at that time. `uid` None: there is no service user yet.
+    """The configuration as it is known when units are loaded.
+
+    `uid` None: there is no service user yet.
 
     `variables` are those that were set and can be read; `warm` are the slots whose services are
     enabled; `problems` are a line each.
@@ -75,10 +77,10 @@ def units(given: Given) -> dict[str, str]:
     """Drop-ins of the system's manager, by their names below the directory. Pure."""
     return {
         **user_units(given),
-        **dict(_of_user(given)),
-        **dict(_of_places(given)),
-        **dict(_of_totals(given)),
-        **dict(_of_metrics(given)),
+        **dict(_user_manager(given)),
+        **dict(_writable_paths(given)),
+        **dict(_totals(given)),
+        **dict(_metrics_directory(given)),
     }
 
 
@@ -86,10 +88,10 @@ def user_units(given: Given) -> dict[str, str]:
     """Drop-ins of a user's manager. Pure."""
     return {
         drop_in("agentorch.target"): _slots(given),
-        **dict(_of_warm(given)),
-        **dict(_of_queue(given)),
-        **dict(_of_announcing(given)),
-        **dict(_of_interval(given)),
+        **dict(_warm_slots(given)),
+        **dict(_queue_paths(given)),
+        **dict(_notify_paths(given)),
+        **dict(_retention_interval(given)),
     }
 
 
@@ -109,15 +111,17 @@ def _slots(given: Given) -> str:
     return _text("Unit", *(f"{WRONG}{problem}" for problem in given.problems), *wants)
 
 
-def _of_warm(given: Given) -> Iterator[tuple[str, str]]:
-    """Yield an enabled slot does not leave when it is idle, and comes back when it was told to."""
+def _warm_slots(given: Given) -> Iterator[tuple[str, str]]:
+    """Yield drop-ins of enabled slots: they don't leave when idle, and come back when they were
+    told to.
+    """
     for slot in given.warm:
         command = f"ExecStart=/usr/bin/agentorch-runner --slot={slot}"
         lines = ("ExecStart=", command, "Restart=always")
         yield drop_in(f"agentorch-runner@{slot}.service"), _text("Service", *lines)
 
 
-def _of_user(given: Given) -> Iterator[tuple[str, str]]:
+def _user_manager(given: Given) -> Iterator[tuple[str, str]]:
     if given.uid is None:
         return
     service, runtime = f"user@{given.uid}.service", f"/run/user/{given.uid}"
@@ -132,7 +136,7 @@ def _of_user(given: Given) -> Iterator[tuple[str, str]]:
     yield drop_in(service), _text("Service", "Delegate=cpu memory pids io")
 
 
-def _of_totals(given: Given) -> Iterator[tuple[str, str]]:
+def _totals(given: Given) -> Iterator[tuple[str, str]]:
     lines = tuple(
         f"{key}={given.variables[name]}"
         for name, key in ((f"AGENTORCH_TOTAL_{one}", key) for one, key, _ in LIMITS)
@@ -142,7 +146,7 @@ def _of_totals(given: Given) -> Iterator[tuple[str, str]]:
         yield drop_in(f"user-{given.uid}.slice"), _text("Slice", *lines)
 
 
-def _of_interval(given: Given) -> Iterator[tuple[str, str]]:
+def _retention_interval(given: Given) -> Iterator[tuple[str, str]]:
     interval = given.variables.get("RETENTION_INTERVAL_SEC")
     if interval is not None:
         # all of a timer's times go with an empty one
@@ -150,12 +154,12 @@ def _of_interval(given: Given) -> Iterator[tuple[str, str]]:
         yield drop_in("agentorch-gc.timer"), _text("Timer", *lines)
 
 
-def _of_metrics(given: Given) -> Iterator[tuple[str, str]]:
+def _metrics_directory(given: Given) -> Iterator[tuple[str, str]]:
     path = given.variables.get("AGENTORCH_METRICS_FILE")
-    if path is None and Places.of(given.variables) == Places.of({}):
+    if path is None and Places.from_variables(given.variables) == Places.from_variables({}):
         return
     directory = PurePosixPath(path or METRICS_FILE).parent
-    there = ("ConditionPathIsDirectory=", f"ConditionPathIsDirectory={_escaped(directory)}")
+    there = ("ConditionPathIsDirectory=", f"ConditionPathIsDirectory={_escape(directory)}")
     # after the drop-in of places, which takes away what the unit itself may write to
     yield (
         _service("metrics").replace("/50-", "/51-"),
@@ -168,7 +172,7 @@ def _of_metrics(given: Given) -> Iterator[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the queue and the rest are, as the settings have it."""
+    """The places of the queue and the rest, as the settings have it."""
 
     state: PurePosixPath
     queue: PurePosixPath
@@ -177,8 +181,8 @@ class Places:
     ledger: PurePosixPath
 
     @classmethod
-    def of(cls, given: Mapping[str, str], state: PurePosixPath = STATE) -> Places:
-        """From the variables. Pure."""
+    def from_variables(cls, given: Mapping[str, str], state: PurePosixPath = STATE) -> Places:
+        """Return the places that the variables name. Pure."""
         state = PurePosixPath(given.get("AGENTORCH_STATE_DIR", str(state)))
         return cls(
             state,
@@ -199,31 +203,32 @@ class Places:
         return sorted(one for one in wanted if not any(other in one.parents for other in wanted))
 
 
-def _of_queue(given: Given) -> Iterator[tuple[str, str]]:
+def _queue_paths(given: Given) -> Iterator[tuple[str, str]]:
     if not {"QUEUE_ROOT", "AGENTORCH_STATE_DIR"} & given.variables.keys():
         return
-    queue = _escaped(Places.of(given.variables).queue)
+    queue = _escape(Places.from_variables(given.variables).queue)
     slot = (f"DirectoryNotEmpty={queue}/pending", f"PathExistsGlob={queue}/running/%i/[0-9]*")
     yield drop_in("agentorch-runner@.path"), _text("Path", "DirectoryNotEmpty=", *slot)
     outbox = f"DirectoryNotEmpty={queue}/outbox/new"
     yield drop_in("agentorch-notify.path"), _text("Path", "DirectoryNotEmpty=", outbox)
 
 
-def _of_announcing(given: Given) -> Iterator[tuple[str, str]]:
-    """Yield where jobs wait for a human, and where the programs are that hear of it.
+def _notify_paths(given: Given) -> Iterator[tuple[str, str]]:
+    """Yield the drop-ins that say where jobs wait for a human, and where the programs of notify.d
+    are.
 
     An empty condition takes all of a unit's away: what is known comes again, for the rest of them
     the program looks itself.
     """
     conditions = ["ConditionDirectoryNotEmpty="]
     if {"QUEUE_ROOT", "AGENTORCH_STATE_DIR"} & given.variables.keys():
-        queue = _escaped(Places.of(given.variables).queue)
+        queue = _escape(Places.from_variables(given.variables).queue)
         waiting = [f"{queue}/{name}" for name in ("awaiting_approval", "held")]
         watched = (f"PathChanged={path}" for path in waiting)
         yield drop_in("agentorch-announce.path"), _text("Path", "PathChanged=", *watched)
         conditions += [f"ConditionDirectoryNotEmpty=|{path}" for path in waiting]
     if (configuration := given.variables.get("AGENTORCH_CONFIG_DIR")) is not None:
-        hooks = _escaped(PurePosixPath(configuration) / "notify.d")
+        hooks = _escape(PurePosixPath(configuration) / "notify.d")
         conditions.append(f"ConditionDirectoryNotEmpty={hooks}")
     if len(conditions) > 1:
         # beside the drop-in of places
@@ -231,9 +236,9 @@ def _of_announcing(given: Given) -> Iterator[tuple[str, str]]:
         yield name, _text("Unit", *conditions)
 
 
-def _of_places(given: Given) -> Iterator[tuple[str, str]]:
-    places = Places.of(given.variables)
-    if places == Places.of({}):
+def _writable_paths(given: Given) -> Iterator[tuple[str, str]]:
+    places = Places.from_variables(given.variables)
+    if places == Places.from_variables({}):
         return
     writable = tuple(_writable(places.writable()))
     hidden = f"InaccessiblePaths={_optional(places.workspaces)}"
@@ -251,13 +256,13 @@ def _writable(directories: Iterable[PurePosixPath]) -> Iterator[str]:
             yield f"ReadWritePaths={_optional(directory)}"
 
 
-def _escaped(path: PurePosixPath) -> str:
+def _escape(path: PurePosixPath) -> str:
     return str(path).replace("%", "%%")
 
 
 def _optional(path: PurePosixPath) -> str:
     """Return a path of a list: in quotes, and no failure where it is not there."""
-    text = _escaped(path).replace("\\", "\\\\").replace('"', '\\"')
+    text = _escape(path).replace("\\", "\\\\").replace('"', '\\"')
     return f'"-{text}"'
 
 
@@ -268,7 +273,7 @@ def _text(section: str, *lines: str) -> str:
 # ---- the outside ------------------------------------------------------------------------------
 
 
-def checked(found: Mapping[str, str], problems: tuple[str, ...] = ()) -> Given:
+def check_variables(found: Mapping[str, str], problems: tuple[str, ...] = ()) -> Given:
     """Return the variables that can be read, and what is wrong with the others. Pure."""
     good, wrong = {}, []
     for name, read in READERS.items():
@@ -280,7 +285,7 @@ def checked(found: Mapping[str, str], problems: tuple[str, ...] = ()) -> Given:
             wrong.append(f"{name}: {value!r}: {problem}")
         else:
             good[name] = value
-    places = Places.of(good).writable()
+    places = Places.from_variables(good).writable()
     if PurePosixPath("/") in places:
         wrong.append("QUEUE_ROOT, ARTIFACTS_ROOT: expected one directory, not /, that holds both")
     return Given(good, problems=(*problems, *wrong))
@@ -302,7 +307,7 @@ def warm_slots(directory: Path) -> tuple[str, ...]:
     return tuple(sorted(link.name.removeprefix(start).removesuffix(end) for link in links))
 
 
-def given_to(scope: str, environ: Mapping[str, str]) -> Given:
+def read_given(scope: str, environ: Mapping[str, str]) -> Given:
     """Return what a manager's generator goes by. `scope` is `system` or `user`."""
     if scope == "user":
         configuration = _users_configuration(environ)
@@ -331,12 +336,12 @@ def schedules_in(
         return {}, ()
     from agentorch.schedules import files  # noqa: PLC0415  (it takes longer than all the rest)
 
-    return files.generated(directory)
+    return files.unit_files(directory)
 
 
 def _read(path: Path) -> Given:
     try:
-        return checked(environment_file.parse(path.read_text("utf-8"), str(path)))
+        return check_variables(environment_file.parse(path.read_text("utf-8"), str(path)))
     except FileNotFoundError:
         return Given()
     except (OSError, UnicodeDecodeError) as problem:
@@ -349,7 +354,7 @@ def main() -> None:
     """Write the drop-ins below the directory that is the first argument."""
     directory = Path(sys.argv[1])
     scope = os.environ.get("SYSTEMD_SCOPE", "system")
-    given = given_to(scope, os.environ)
+    given = read_given(scope, os.environ)
     make = user_units if scope == "user" else units
     _write(directory, make(given))
     timers, wrong = schedules_in(given, scope, os.environ)
@@ -366,7 +371,7 @@ def _write(directory: Path, texts: Mapping[str, str]) -> None:
 
 
 def _say(problem: str) -> None:
-    """A line in the kernel's log: at boot nobody else listens. A user may not write there."""
+    """Write a line to the kernel's log: at boot nobody else listens. A user may not write there."""
     line = f"agentorch-generator: {problem}\n"
     try:
         descriptor = os.open("/dev/kmsg", os.O_WRONLY | os.O_CLOEXEC)

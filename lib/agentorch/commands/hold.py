@@ -6,11 +6,11 @@ import click
 
 from agentorch.commands.base import (
     RECORDED,
-    configured,
     decide,
     ids,
+    load_settings,
+    print_line,
     program,
-    say,
     with_ids,
     without_secrets,
 )
@@ -30,16 +30,16 @@ def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str, *, pins: b
     A running one is held when its step has ended. With --keep a job goes on as it does, and what
     it left is not removed before it is released with --keep; it may have ended.
     """
-    settings = configured()
+    settings = load_settings()
     queue, said = Queue(settings.roots), without_secrets(comment, settings)
 
-    def held(word: str) -> Job:
+    def hold_one(word: str) -> Job:
         if pins:
             return keep(queue, word, pinned=True, comment=said)
         job = hold(queue, word, comment=said)
         place = queue.find(job)
         if place is not None and place[0] is State.RUNNING:
-            say(f"{job.job_id}: it runs, and is held when its step has ended")
+            print_line(f"{job.job_id}: it runs, and is held when its step has ended")
         return job
 
-    decide(queue, "keep" if pins else "hold", ids(words, jobs), held)
+    decide(queue, "keep" if pins else "hold", ids(words, jobs), hold_one)

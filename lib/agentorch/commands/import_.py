@@ -12,7 +12,7 @@ import click
 
 from agentorch.agents.registry import load
 from agentorch.archive.import_ import Problems, bring
-from agentorch.commands.base import answer, configured, note, program, told_by
+from agentorch.commands.base import caller_fields, load_settings, note, print_json, program
 from agentorch.config.settings import Settings
 from agentorch.contracts.semantics import host_problems, semantic_problems
 from agentorch.core.errors import Invalid
@@ -32,8 +32,8 @@ def main(name: str, *, as_json: bool) -> None:
     failed/; any other is held back until agentorch-release. Its id must be free here.
     """
     with ExitStack() as held:
-        file = _opened(name, held)
-        settings = configured()
+        file = _open_archive(name, held)
+        settings = load_settings()
         queue = Queue(settings.roots)
         queue.prepare()
         try:
@@ -47,17 +47,17 @@ def main(name: str, *, as_json: bool) -> None:
         except Invalid as invalid:
             shown = "standard input" if name == "-" else name
             raise Invalid([f"{shown}: {one}" for one in invalid.problems]) from invalid
-    job, by = brought.job, told_by()
+    job, by = brought.job, caller_fields()
     text = f"imported by {by['who']}, {brought.state}"
     place: dict[str, Any] = {"job": job.job_id, "project": job.project_id}
     note(text, Message.SUBMITTED, **place, **by, state=brought.state, source="import")
     if as_json:
-        answer({"job_id": job.job_id, "state": brought.state})
+        print_json({"job_id": job.job_id, "state": brought.state})
     else:
         click.echo(job.job_id)
 
 
-def _opened(name: str, held: ExitStack) -> BinaryIO:
+def _open_archive(name: str, held: ExitStack) -> BinaryIO:
     """Return the archive, opened by whoever runs this: the service user may not be able to."""
     if name == "-":
         if sys.stdin.isatty():

@@ -6,7 +6,7 @@ import click
 
 from agentorch.agents.base import Capabilities
 from agentorch.agents.registry import load
-from agentorch.commands.base import configured, program, say
+from agentorch.commands.base import load_settings, print_line, program
 from agentorch.config.settings import Settings
 from agentorch.core.errors import Exit, Refused
 from agentorch.preflight import logins
@@ -24,7 +24,7 @@ def main(agent: str, arguments: tuple[str, ...], *, remove: bool) -> None:
 
     Exits with 0 when the login is there, 1 when it is not.
     """
-    settings = configured()
+    settings = load_settings()
     capabilities = _capabilities(settings, agent)
     if remove:
         if arguments:
@@ -33,7 +33,7 @@ def main(agent: str, arguments: tuple[str, ...], *, remove: bool) -> None:
         return
     code = logins.login(settings, agent, capabilities, arguments)
     there = logins.is_there(settings, agent, capabilities)
-    say(_words(settings, agent, capabilities, code, there=there))
+    print_line(_words(settings, agent, capabilities, code, there=there))
     click.get_current_context().exit(Exit.DONE if there and not code else Exit.NEGATIVE)
 
 

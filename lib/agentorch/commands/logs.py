@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from agentorch.artifacts.directory import JobArtifacts
-from agentorch.commands.base import ids, opened, program, with_ids
+from agentorch.commands.base import ids, open_queue, program, with_ids
 from agentorch.config.settings import load
 from agentorch.core.errors import Misconfigured, UnknownJob
 from agentorch.core.states import State
@@ -41,8 +41,8 @@ def main(
     With --journal it becomes journalctl(1), which goes on until it is interrupted when it follows.
     """
     # the service user may not read the journal: root stays root for it
-    queue = Queue(load().roots) if journal else opened()
-    wanted = [_wanted(queue, word, step_id) for word in ids(words, jobs)]
+    queue = Queue(load().roots) if journal else open_queue()
+    wanted = [_find_job(queue, word, step_id) for word in ids(words, jobs)]
     if journal:
         _become(journal_argv([found.job.job_id for found in wanted], step_id, follow=follow))
     for found in wanted:
@@ -53,7 +53,7 @@ def main(
                 _show(path.read_bytes())
 
 
-def _wanted(queue: Queue, word: str, step_id: str | None) -> Found:
+def _find_job(queue: Queue, word: str, step_id: str | None) -> Found:
     found = find(queue, word)
     if step_id is not None and step_id not in {step.step_id for step in found.job.steps}:
         raise UnknownJob(f"job {found.job.job_id} has no step {step_id!r}")
@@ -87,7 +87,7 @@ def _attempts(queue: Queue, found: Found, step_id: str | None) -> Iterator[Path]
     paths = queue.roots.artifacts(found.job.job_id)
     state = JobArtifacts(paths).read_state()
     for step in found.job.steps:
-        attempt = state.progress.of(step.step_id).attempt if state is not None else 0
+        attempt = state.progress.step(step.step_id).attempt if state is not None else 0
         at: AttemptPaths = paths.step(step.step_id).attempt(attempt)
         if step_id in (None, step.step_id) and at.logs.exists():
             yield at.logs

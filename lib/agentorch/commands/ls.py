@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 import click
 
 from agentorch.artifacts.directory import FINAL_STATES
-from agentorch.commands.base import answer, opened, program
+from agentorch.commands.base import open_queue, print_json, program
 from agentorch.commands.duration import Span
 from agentorch.core.states import OutcomeClass, State
 from agentorch.jobqueue.age_table import document, lines, shape
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.jobqueue.lookup import Listed, Row, age_s, keys, rows
-from agentorch.jobqueue.selection import By, Filters, by_content, by_state, selected
+from agentorch.jobqueue.selection import By, Filters, rows_by_content, rows_by_state, select
 
 FLAGS = {
     State.PENDING: "--pending",
@@ -109,34 +109,34 @@ def main(
     """
     if by is not None and not by_age:
         raise click.UsageError("--by belongs to --age")
-    queue, now = opened(), datetime.now(UTC)
+    queue, now = open_queue(), datetime.now(UTC)
     flagged = [state for state, flag in FLAGS.items() if flags[flag.removeprefix("--")]]
     wanted = [state for state in State if state in (*flagged, *states)] or list(State)
     filters = Filters(projects, tags, agents, outcomes, statuses, older_s, newer_s)
     if by_age:
         _print_shape(queue, wanted, filters, By(by or By.STATE), now, as_json=as_json)
     else:
-        _list(queue, list(selected(queue, keys(queue, wanted), filters, now)), as_json=as_json)
+        _list(queue, list(select(queue, keys(queue, wanted), filters, now)), as_json=as_json)
 
 
 def _print_shape(
     queue: Queue, states: Sequence[State], filters: Filters, by: By, now: datetime, *, as_json: bool
 ) -> None:
     if by is By.STATE and filters == Filters():
-        named = by_state(queue, states)
+        named = rows_by_state(queue, states)
     else:
-        named = by_content(queue, selected(queue, keys(queue, states), filters, now), by)
+        named = rows_by_content(queue, select(queue, keys(queue, states), filters, now), by)
     found = shape(named, now)
     for line in [] if as_json else lines(found):
         click.echo(line)
     for row, columns in found.items() if as_json else ():
-        answer(document(by, row, columns))
+        print_json(document(by, row, columns))
 
 
 def _list(queue: Queue, listed: Sequence[Listed], *, as_json: bool) -> None:
     if as_json:
         for row in rows(queue, listed):
-            answer(row.document())
+            print_json(row.document())
     elif sys.stdout.isatty():
         _print_table(list(rows(queue, listed)))
     else:

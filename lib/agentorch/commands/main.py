@@ -36,7 +36,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table, without an import of what it lists."""
+        """Write the table, without an import of what it lists."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -44,7 +44,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="%(version)s")
 def main() -> None:
-    """The mail queue of coding agents: drop a job, every step runs in its own sandbox.
+    """Run `agentorch NAME`: drop a job, and every step runs in its own sandbox.
 
     Every command is an executable of its own, too: agentorch-NAME.
     """

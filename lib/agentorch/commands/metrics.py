@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
-from agentorch.commands.base import configured, program, say
+from agentorch.commands.base import load_settings, print_line, program
 from agentorch.core.errors import Exit
 from agentorch.metrics import exposition
 
@@ -20,13 +20,13 @@ def main(context: click.Context, *, to_stdout: bool) -> None:
     Where its directory is not there, it says so, and that is all. Exits with 1 where the ledger is
     broken, and the counters are missing therefore.
     """
-    settings = configured()
+    settings = load_settings()
     found = exposition.read_metrics(settings, datetime.now(UTC))
     path = settings.metrics_file
     if to_stdout:
         click.echo(found.text, nl=False)
     elif not exposition.write_textfile(path, found.text):
-        say(f"{path.parent} is not there: nothing is written (AGENTORCH_METRICS_FILE)")
+        print_line(f"{path.parent} is not there: nothing is written (AGENTORCH_METRICS_FILE)")
     if found.problem is not None:
-        say(found.problem)
+        print_line(found.problem)
         context.exit(Exit.NEGATIVE)

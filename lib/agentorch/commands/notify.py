@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import click
 
-from agentorch.commands.base import answer, configured, each, ids, program
+from agentorch.commands.base import each, ids, load_settings, print_json, program
 from agentorch.config.settings import Settings
 from agentorch.core.times import rfc3339
 from agentorch.jobqueue import outbox
-from agentorch.storage.locks import flocked
+from agentorch.storage.locks import hold_lock
 from agentorch.storage.paths import NEW, REFUSED, WAITING, QueuePaths
 from agentorch.systemd.journal import Journal
 
@@ -27,7 +27,7 @@ def main(words: tuple[str, ...], *, listing: bool, again: bool) -> None:
     """
     if words and not again:
         raise click.UsageError("ids go with --again")
-    settings = configured()
+    settings = load_settings()
     paths = settings.roots.queue
     if listing:
         _print(paths)
@@ -41,7 +41,7 @@ def main(words: tuple[str, ...], *, listing: bool, again: bool) -> None:
 def _tell(paths: QueuePaths, settings: Settings) -> None:
     if not paths.outbox(NEW).is_dir():  # no job was ever submitted
         return
-    with flocked(paths.outbox_lock, wait=True):
+    with hold_lock(paths.outbox_lock, wait=True):
         outbox.sweep(paths)
     if next(outbox.due(paths, datetime.now(UTC)), None) is None:
         return
@@ -49,16 +49,16 @@ def _tell(paths: QueuePaths, settings: Settings) -> None:
     from agentorch.notify.deliver import Rules, tell  # noqa: PLC0415
 
     rules = Rules(settings.callback_secrets, settings.callback_allowed_hosts)
-    with flocked(paths.outbox_lock, wait=True):
+    with hold_lock(paths.outbox_lock, wait=True):
         asyncio.run(tell(paths, rules, Journal("agentorch-notify", settings)))
 
 
 def _print(paths: QueuePaths) -> None:
     for where in (NEW, WAITING, REFUSED):
-        for placed in outbox.listed(paths, where):
+        for placed in outbox.list_entries(paths, where):
             entry = placed.entry
-            until = rfc3339(outbox.until(placed.path)) if where == WAITING else None
-            answer(
+            until = rfc3339(outbox.due_at(placed.path)) if where == WAITING else None
+            print_json(
                 {
                     "job_id": entry.job_id,
                     "status": entry.body["status"],

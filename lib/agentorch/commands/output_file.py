@@ -1,4 +1,4 @@
-"""Where the answer of a command with `-o FILE` goes."""
+"""The destination of the answer of a command with `-o FILE`."""
 
 from __future__ import annotations
 

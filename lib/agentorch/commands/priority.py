@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from agentorch.commands.base import decide, ids, opened, program, with_ids
+from agentorch.commands.base import decide, ids, open_queue, program, with_ids
 from agentorch.decisions.decide import reprioritise
 
 
@@ -13,5 +13,5 @@ from agentorch.decisions.decide import reprioritise
 @with_ids
 def main(priority: int, words: tuple[str, ...], jobs: tuple[str, ...]) -> None:
     """Give pending, held, parked and awaiting jobs this PRIORITY (0-9): 0 is claimed first."""
-    queue = opened()
+    queue = open_queue()
     decide(queue, "priority", ids(words, jobs), lambda word: reprioritise(queue, word, priority))

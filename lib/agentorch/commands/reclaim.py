@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import click
 
 from agentorch.archive import import_
-from agentorch.commands.base import answer, configured, program, tell
-from agentorch.decisions.expire import Over, end, over
+from agentorch.commands.base import load_settings, log_entry, print_json, program
+from agentorch.decisions.expire import Over, end, find_expired
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.jobqueue.reclaim import reclaim, wake
 from agentorch.systemd.message_ids import Message
@@ -30,7 +30,7 @@ def main(least_age_s: float | None) -> None:
 
     A job of a live owner is left alone, however long it runs. Prints {reclaimed, stale_after_sec}.
     """
-    settings = configured()
+    settings = load_settings()
     queue = Queue(settings.roots)
     age_s = settings.runner_reclaim_after_s if least_age_s is None else least_age_s
     queue.prepare()
@@ -38,18 +38,18 @@ def main(least_age_s: float | None) -> None:
     import_.recover(queue)
     taken = reclaim(queue, least_age_s=age_s)
     for job_id in taken:
-        tell("taken back from a dead owner", Message.RECLAIMED, job=job_id)
+        log_entry("taken back from a dead owner", Message.RECLAIMED, job=job_id)
     for job_id in wake(queue, datetime.now(UTC)):
-        tell("its time has come: it goes on", Message.WOKEN, job=job_id)
-    for found in over(queue, settings.waiting, datetime.now(UTC)):
+        log_entry("its time has come: it goes on", Message.WOKEN, job=job_id)
+    for found in find_expired(queue, settings.waiting, datetime.now(UTC)):
         _tell_of(found, end(queue, found))
-    answer({"reclaimed": len(taken), "stale_after_sec": age_s})
+    print_json({"reclaimed": len(taken), "stale_after_sec": age_s})
 
 
 def _tell_of(found: Over, refused: str | None) -> None:
     place, then = {"job": found.job_id, "project": found.project_id}, found.expired.then
     if refused is None:
         words = f"{then} by agentorch: {found.expired.comment}"
-        tell(words, Message.EXPIRED, **place, decision=then)
+        log_entry(words, Message.EXPIRED, **place, decision=then)
     else:
-        tell(f"its waiting is over, but {refused}", Message.EXPIRED, **place)
+        log_entry(f"its waiting is over, but {refused}", Message.EXPIRED, **place)

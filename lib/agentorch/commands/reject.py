@@ -5,9 +5,9 @@ from __future__ import annotations
 from agentorch.commands.base import (
     COMMENT,
     HASH,
-    configured,
     decide,
     ids,
+    load_settings,
     program,
     with_ids,
     without_secrets,
@@ -25,7 +25,7 @@ def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str, shown: str
 
     agentorch-retry queues such a job again.
     """
-    settings = configured()
+    settings = load_settings()
     queue, said = Queue(settings.roots), without_secrets(comment, settings)
     decide(
         queue,

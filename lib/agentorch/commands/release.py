@@ -6,9 +6,9 @@ import click
 
 from agentorch.commands.base import (
     COMMENT,
-    configured,
     decide,
     ids,
+    load_settings,
     program,
     with_ids,
     without_secrets,
@@ -27,12 +27,12 @@ def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str, *, unpins:
 
     A running job that was to be held when its step has ended goes on.
     """
-    settings = configured()
+    settings = load_settings()
     queue, said = Queue(settings.roots), without_secrets(comment, settings)
 
-    def released(word: str) -> Job:
+    def release_one(word: str) -> Job:
         if unpins:
             return keep(queue, word, pinned=False, comment=said)
         return release(queue, word, comment=said)
 
-    decide(queue, "unkeep" if unpins else "release", ids(words, jobs), released)
+    decide(queue, "unkeep" if unpins else "release", ids(words, jobs), release_one)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
-from agentorch.commands.base import ids, opened, program, with_ids
+from agentorch.commands.base import ids, open_queue, program, with_ids
 from agentorch.commands.output_file import output_file
 from agentorch.jobqueue.lookup import find
 from agentorch.report.gather import job_view
@@ -46,15 +46,15 @@ def main(
     if len(given) != (0 if is_index else 1):
         wanted = "no id" if is_index else "exactly one id"
         raise click.UsageError(f"a page is about one job, or with --index about all: give {wanted}")
-    queue, now = opened(), datetime.now(UTC)
+    queue, now = open_queue(), datetime.now(UTC)
     if is_index:
         page = index_page(overview(queue, limit, now))
     else:
         page = job_page(job_view(queue, find(queue, given[0]), now))
-    _put(page.encode("utf-8", "replace"), output)
+    _write(page.encode("utf-8", "replace"), output)
 
 
-def _put(page: bytes, output: str | None) -> None:
+def _write(page: bytes, output: str | None) -> None:
     """Write the page. Raises Refused where the file can't be made."""
     if output is None:
         sys.stdout.buffer.write(page)

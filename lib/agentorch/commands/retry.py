@@ -6,9 +6,9 @@ import click
 
 from agentorch.commands.base import (
     COMMENT,
-    configured,
     decide,
     ids,
+    load_settings,
     program,
     with_ids,
     without_secrets,
@@ -26,7 +26,7 @@ def main(words: tuple[str, ...], jobs: tuple[str, ...], step_id: str | None, com
 
     What succeeded before that step is kept. A job that is done begins at its first step.
     """
-    settings = configured()
+    settings = load_settings()
     queue, said = Queue(settings.roots), without_secrets(comment, settings)
     decide(
         queue,

@@ -13,7 +13,7 @@ import click
 from agentorch.agents.registry import BUILT_IN, Registry, load
 from agentorch.attempt import start
 from agentorch.attempt.place import secret_values
-from agentorch.commands.base import configured, program
+from agentorch.commands.base import load_settings, program
 from agentorch.config.settings import Settings
 from agentorch.core.errors import Misconfigured
 from agentorch.jobqueue.slots import RESERVED, SLOT
@@ -40,14 +40,14 @@ from agentorch.systemd.journal import Journal
     help="Leave after N seconds with nothing to do; default: stay.",
 )
 def main(slot: str, *, drain: bool, once: bool, idle_s: float | None) -> None:
-    """Claims jobs and works on them, one at a time, until it is told to leave.
+    """Claim jobs and work on them, one at a time, until asked to leave.
 
     TERM or INT ends the step at hand and gives its job back; a step in a unit of its own goes on,
     and the next runner waits for it. HUP finishes the job first.
     """
     if not SLOT.fullmatch(slot) or slot in RESERVED:
         raise click.BadParameter(f"{slot!r} is not a slot's name", param_hint="--slot")
-    settings = configured()
+    settings = load_settings()
     agents = load(settings)
     if settings.launcher == "fork":
         _warm(settings, agents)
@@ -57,7 +57,7 @@ def main(slot: str, *, drain: bool, once: bool, idle_s: float | None) -> None:
         agents,
         Journal("agentorch-runner", settings),
         until,
-        run_step=partial(start.forked, settings, agents),
+        run_step=partial(start.run_forked, settings, agents),
         job_patch=partial(start.job_patch, settings, agents),
         without_secrets=partial(without_secrets, redactor=Redactor(secret_values(settings))),
         program=step_program(),

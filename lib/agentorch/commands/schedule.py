@@ -16,9 +16,16 @@ import click
 
 from agentorch.agents.registry import load
 from agentorch.artifacts.directory import JobArtifacts
-from agentorch.commands.base import answer, configured, note, program, say, told_by
+from agentorch.commands.base import (
+    caller_fields,
+    load_settings,
+    note,
+    print_json,
+    print_line,
+    program,
+)
 from agentorch.config.settings import Settings
-from agentorch.contracts.accept import Door
+from agentorch.contracts.accept import ServerRules
 from agentorch.core.errors import Invalid
 from agentorch.core.times import rfc3339
 from agentorch.jobqueue.jobqueue import Queue, read_job
@@ -32,8 +39,8 @@ from agentorch.systemd.message_ids import Message
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was asked for, but for the verb."""
+class Options:
+    """The options of the command, but for the verb."""
 
     words: tuple[str, ...]
     times: int
@@ -72,18 +79,18 @@ def main(verb: str, words: tuple[str, ...], times: int, *, due: bool, as_json: b
     run ID           submits the job of a schedule now
     crontab          lines for cron(8), where there is no systemd
     """
-    VERBS[verb](configured(), Asked(words, times, due, as_json))
+    VERBS[verb](load_settings(), Options(words, times, due, as_json))
 
 
-def _told(settings: Settings) -> Folder:
-    """Return the schedules; what is wrong with others is said."""
+def _read_folder(settings: Settings) -> Folder:
+    """Return the schedules; print what is wrong with others."""
     folder = files.read(settings.schedules_directory)
     for problem in folder.problems:
-        say(problem)
+        print_line(problem)
     return folder
 
 
-def _named(settings: Settings, name: str) -> Schedule:
+def _find_schedule(settings: Settings, name: str) -> Schedule:
     """Return the schedule of an id.
 
     Raises Invalid, with what is wrong with files where there is none.
@@ -99,17 +106,17 @@ def _named(settings: Settings, name: str) -> Schedule:
 # ---- list -------------------------------------------------------------------------------------
 
 
-def _list(settings: Settings, asked: Asked) -> None:
+def _list(settings: Settings, asked: Options) -> None:
     asked.only(0)
-    rows = [_row(settings, one) for one in _told(settings).schedules]
+    rows = [_row(settings, one) for one in _read_folder(settings).schedules]
     if asked.as_json:
         for row in rows:
-            answer(row)
+            print_json(row)
     elif sys.stdout.isatty():
         _print_table(rows)
     else:
         for row in rows:
-            click.echo("\t".join(map(_shown, row.values())))
+            click.echo("\t".join(map(_display, row.values())))
 
 
 def _row(settings: Settings, schedule: Schedule) -> dict[str, Any]:
@@ -136,7 +143,7 @@ def _status(queue: Queue, job_id: str) -> str | None:
     return status_word(place[0] if place else None, JobArtifacts(artifacts).told_state())
 
 
-def _shown(value: object) -> str:
+def _display(value: object) -> str:
     if isinstance(value, bool):
         return "enabled" if value else "disabled"
     return "-" if value is None else str(value)
@@ -152,7 +159,7 @@ def _print_table(rows: Iterable[Mapping[str, Any]]) -> None:
         table.add_column(name, no_wrap=name != "SCHEDULE")
     for row in rows:
         words = {**row, "next": _to_the_second(row["next"]), "last": _to_the_second(row["last"])}
-        table.add_row(*map(_shown, words.values()), style="" if row["enabled"] else "dim")
+        table.add_row(*map(_display, words.values()), style="" if row["enabled"] else "dim")
     Console().print(table)
 
 
@@ -163,16 +170,16 @@ def _to_the_second(moment: str | None) -> str | None:
 # ---- next -------------------------------------------------------------------------------------
 
 
-def _next(settings: Settings, asked: Asked) -> None:
+def _next(settings: Settings, asked: Options) -> None:
     names = asked.only(1)
-    chosen = [_named(settings, name) for name in names] or [
-        one for one in _told(settings).schedules if one.enabled
+    chosen = [_find_schedule(settings, name) for name in names] or [
+        one for one in _read_folder(settings).schedules if one.enabled
     ]
     now = datetime.now(UTC)
     every = merge(*(_with_id(one, now, asked.times) for one in chosen))
     for moment, name in islice(every, asked.times):
         if asked.as_json:
-            answer({"time": rfc3339(moment), "id": name})
+            print_json({"time": rfc3339(moment), "id": name})
         else:
             click.echo(f"{_to_the_second(rfc3339(moment))}\t{name}")
 
@@ -188,7 +195,7 @@ def _times(schedule: Schedule, now: datetime, most: int) -> Iterator[datetime]:
         yield from _events(schedule, most)
         return
     for _ in range(most):
-        now = schedule.cron.after(now)
+        now = schedule.cron.next_after(now)
         yield now
 
 
@@ -196,17 +203,19 @@ def _events(schedule: Schedule, most: int) -> list[datetime]:
     try:
         times = on_calendar.next_times(schedule.expression, most)
     except Invalid as invalid:
-        say(f"{schedule.schedule_id}: {invalid}")
+        print_line(f"{schedule.schedule_id}: {invalid}")
         return []
     if times is None:
-        say(f"{schedule.schedule_id}: {schedule.expression}: only systemd-analyze knows when")
+        print_line(
+            f"{schedule.schedule_id}: {schedule.expression}: only systemd-analyze knows when"
+        )
     return times or []
 
 
 # ---- check ------------------------------------------------------------------------------------
 
 
-def _check(settings: Settings, asked: Asked) -> None:
+def _check(settings: Settings, asked: Options) -> None:
     named = [Path(word) for word in asked.words]
     folder = files.read_files(named or files.files(settings.schedules_directory))
     door = _door(settings)
@@ -217,7 +226,7 @@ def _check(settings: Settings, asked: Asked) -> None:
         click.echo(one.schedule_id)
 
 
-def _problems(schedule: Schedule, door: Door) -> Iterator[str]:
+def _problems(schedule: Schedule, door: ServerRules) -> Iterator[str]:
     """Yield what is wrong beyond the file: with the event as systemd sees it, with the job."""
     try:
         if schedule.cron is None and on_calendar.next_times(schedule.expression) == []:
@@ -230,21 +239,21 @@ def _problems(schedule: Schedule, door: Door) -> Iterator[str]:
         yield from (f"{schedule.schedule_id}: {one}" for one in invalid.problems)
 
 
-def _door(settings: Settings) -> Door:
+def _door(settings: Settings) -> ServerRules:
     agents = load(settings).abilities()
-    return Door(agents, tuple(settings.project_aliases), settings.allowed_hosts, "cron")
+    return ServerRules(agents, tuple(settings.project_aliases), settings.allowed_hosts, "cron")
 
 
 # ---- run --------------------------------------------------------------------------------------
 
 
-def _run(settings: Settings, asked: Asked) -> None:
+def _run(settings: Settings, asked: Options) -> None:
     if not asked.words:
         raise click.UsageError("give the ID of a schedule")
     (name,) = asked.only(1)
-    schedule, now = _named(settings, name), datetime.now(UTC)
+    schedule, now = _find_schedule(settings, name), datetime.now(UTC)
     if asked.due and not schedule.enabled:
-        say(f"{name}: is not enabled")
+        print_line(f"{name}: is not enabled")
         return
     queue = Queue(settings.roots)
     queue.prepare()
@@ -268,24 +277,24 @@ def due_time(schedule: Schedule, now: datetime, elapsed: datetime | None) -> dat
     Of a calendar event it is when its timer elapsed; where nobody knows, the minute.
     """
     if schedule.cron is not None:
-        return schedule.cron.until(now)
+        return schedule.cron.last_until(now)
     return elapsed or now.replace(second=0, microsecond=0)
 
 
 def _tell(name: str, fired: Fired, *, as_json: bool) -> None:
-    by, job = told_by(), fired.job
+    by, job = caller_fields(), fired.job
     for job_id in fired.replaced:
         text = f"cancelled: a later run of schedule {name} replaces it"
         note(text, Message.DECIDED, job=job_id, schedule=name, **by)
     if job is None:
-        say(f"{name}: nothing submitted: {fired.why}")
+        print_line(f"{name}: nothing submitted: {fired.why}")
     else:
         text = f"submitted by schedule {name}, {fired.state}"
         place: dict[str, Any] = {"job": job.job_id, "project": job.project_id, "schedule": name}
         note(text, Message.SUBMITTED, **place, **by, state=fired.state, source=job.source_type)
     if as_json:
         new = None if job is None else job.job_id
-        answer({"id": name, "job_id": new, "state": fired.state, "why": fired.why})
+        print_json({"id": name, "job_id": new, "state": fired.state, "why": fired.why})
     elif job is not None:
         click.echo(job.job_id)
 
@@ -293,13 +302,13 @@ def _tell(name: str, fired: Fired, *, as_json: bool) -> None:
 # ---- crontab ----------------------------------------------------------------------------------
 
 
-def _crontab(settings: Settings, asked: Asked) -> None:
+def _crontab(settings: Settings, asked: Options) -> None:
     asked.only(0)
-    for line in crontab(_told(settings).schedules):
+    for line in crontab(_read_folder(settings).schedules):
         click.echo(line)
 
 
-VERBS: Mapping[str, Callable[[Settings, Asked], None]] = {
+VERBS: Mapping[str, Callable[[Settings, Options], None]] = {
     "list": _list,
     "check": _check,
     "next": _next,

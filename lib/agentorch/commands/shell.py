@@ -9,8 +9,8 @@ import click
 from agentorch.agents.registry import load
 from agentorch.artifacts.directory import JobArtifacts
 from agentorch.attempt.place import policy_of
-from agentorch.attempt.shell import entered, prepared, run
-from agentorch.commands.base import configured, note, program, say, told_by
+from agentorch.attempt.shell import hold_job, prepare_workspace, run
+from agentorch.commands.base import caller_fields, load_settings, note, print_line, program
 from agentorch.core.errors import UnknownJob
 from agentorch.core.job import Step
 from agentorch.jobqueue.jobqueue import Queue
@@ -31,15 +31,15 @@ def main(job_id: str, command: tuple[str, ...], step_id: str | None) -> None:
     There is no network, no key, and an empty HOME. Not while the job runs; nobody else has it
     meanwhile. Exits with what the command exits with.
     """
-    settings = configured()
+    settings = load_settings()
     agents, queue = load(settings), Queue(settings.roots)
-    with atomic.disk_trouble(settings.state_directory), entered(queue, job_id) as found:
+    with atomic.disk_trouble(settings.state_directory), hold_job(queue, job_id) as found:
         step = _step(queue, found, step_id)
-        said = prepared(settings, agents, found)
+        said = prepare_workspace(settings, agents, found)
         if said:
-            say(f"{found.job.job_id}: {said}")
+            print_line(f"{found.job.job_id}: {said}")
         if not policy_of(settings, found.job.policy).sandbox:
-            say(f"{found.job.job_id}: no sandbox: SANDBOX=0, and the job asks for none")
+            print_line(f"{found.job.job_id}: no sandbox: SANDBOX=0, and the job asks for none")
         _note(found, step)
         code = run(settings, agents, found, step, command or (_shell(),))
     click.get_current_context().exit(code)
@@ -66,6 +66,6 @@ def _shell() -> str:
 
 
 def _note(found: Found, step: Step) -> None:
-    who = told_by()
+    who = caller_fields()
     who |= {"job": found.job.job_id, "project": found.job.project_id, "step": step.step_id}
     note(f"a shell, opened by {who['who']}", Message.ENTERED, **who)

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from agentorch.commands.base import ids, opened, program, with_ids
+from agentorch.commands.base import ids, open_queue, program, with_ids
 from agentorch.jobqueue.lookup import find, status
 
 
@@ -14,6 +14,6 @@ from agentorch.jobqueue.lookup import find, status
 @with_ids
 def main(words: tuple[str, ...], jobs: tuple[str, ...]) -> None:
     """Print a JSON object for each job: where it is, its state and its result."""
-    queue = opened()
+    queue = open_queue()
     for word in ids(words, jobs):
         click.echo(json.dumps(status(queue, find(queue, word)), ensure_ascii=False, indent=2))

@@ -17,9 +17,9 @@ from agentorch.artifacts.decision_log import deciding
 from agentorch.artifacts.directory import JobArtifacts
 from agentorch.attempt import start
 from agentorch.attempt.step_run import Unit
-from agentorch.commands.base import configured, program
+from agentorch.commands.base import load_settings, program
 from agentorch.config.settings import Settings
-from agentorch.contracts.accept import Door, accept
+from agentorch.contracts.accept import ServerRules, accept
 from agentorch.contracts.parse import parse
 from agentorch.core.attempt import Attempt
 from agentorch.core.errors import Exit, Invalid, Refused, UnknownJob
@@ -31,7 +31,7 @@ from agentorch.jobqueue.slots import STEPS, hold
 from agentorch.launch import unit_recorder
 from agentorch.storage import atomic
 from agentorch.storage.json_files import Document
-from agentorch.storage.locks import flocked, lock
+from agentorch.storage.locks import hold_lock, lock
 from agentorch.storage.paths import UnitPaths
 from agentorch.systemd import notify
 
@@ -67,45 +67,49 @@ def main(
 
     Exits with 0 success, 1 failed, 3 needs a human, 124 timed out, 130 interrupted.
     """
-    settings = configured()
+    settings = load_settings()
     agents = load(settings)
     if job_id and step_id and number and base:
         job = current_job(settings.roots.artifacts(job_id))
         this = Attempt(job, job.step(step_id), number, base, first, resumes)
-        _in_unit(settings, agents, this)
+        _run_unit(settings, agents, this)
         return
     if job_id and step_id and not (file or of_file or workdir or output):
-        result = _queued(settings, agents, job_id, step_id)
+        result = _run_queued(settings, agents, job_id, step_id)
     elif file and of_file and workdir and output and not job_id:
-        result = _alone(settings, agents, file, of_file, workdir, output)
+        result = _run_alone(settings, agents, file, of_file, workdir, output)
     else:
         raise click.UsageError("give JOB STEP, or --job, --step, --workdir and --output")
     click.echo(json.dumps(result, ensure_ascii=False, indent=2))
     click.get_current_context().exit(Exit.BUG if result is None else start.exit_code(result))
 
 
-def _in_unit(settings: Settings, agents: Registry, this: Attempt) -> None:
-    """What a transient unit runs: an attempt that the job's runner decided on.
+def _run_unit(settings: Settings, agents: Registry, this: Attempt) -> None:
+    """Run the attempt that the job's runner decided on: the program of a transient unit.
 
     Ends well when the attempt has a result, whatever it says.
     """
     roots, job_id, step_id = settings.roots, this.job.job_id, this.step.step_id
     unit = roots.workspace(job_id).unit(step_id)
-    with flocked(roots.artifacts(job_id).step(step_id).lock, wait=True) as descriptor:
+    with hold_lock(roots.artifacts(job_id).step(step_id).lock, wait=True) as descriptor:
         assert descriptor is not None
         told = Unit(partial(_ready, unit), unit_recorder.figures)
         start.run_queued(settings, agents, this, descriptor, told)
 
 
 def _ready(unit: UnitPaths) -> None:
-    """The step holds its lock and its claim; what it starts is nobody that systemd listens to."""
+    """Report that the step holds its lock and its claim; what it starts is not to speak to
+    systemd.
+    """
     unit.environment.unlink(missing_ok=True)
     notify.notify("READY=1")
     os.environ.pop("NOTIFY_SOCKET", None)
 
 
-def _queued(settings: Settings, agents: Registry, word: str, step_id: str) -> Document | None:
-    """Owns the job in a slot meanwhile, and puts it back to where it was."""
+def _run_queued(settings: Settings, agents: Registry, word: str, step_id: str) -> Document | None:
+    """Run a step of a queued job: own the job in a slot meanwhile, and put it back to where it
+    was.
+    """
     queue = Queue(settings.roots)
     found = find(queue, word)
     step = _step(found.job, step_id)
@@ -131,7 +135,7 @@ def _run(settings: Settings, agents: Registry, job: Job, step: Step) -> Document
     artifacts = JobArtifacts(settings.roots.artifacts(job.job_id))
     paths = artifacts.paths.step(step.step_id)
     paths.attempts.mkdir(0o750, parents=True, exist_ok=True)
-    with flocked(paths.lock, wait=True) as descriptor:
+    with hold_lock(paths.lock, wait=True) as descriptor:
         assert descriptor is not None
         number = artifacts.next_attempt(step.step_id, 0)
         this = Attempt(job, step, number, number)
@@ -140,12 +144,14 @@ def _run(settings: Settings, agents: Registry, job: Job, step: Step) -> Document
     return result
 
 
-def _alone(
+def _run_alone(
     settings: Settings, agents: Registry, file: Path, step_id: str, workdir: Path, output: Path
 ) -> Document | None:
     try:
         document = parse(file.read_bytes())
-        door = Door(agents.abilities(), tuple(settings.project_aliases), settings.allowed_hosts)
+        door = ServerRules(
+            agents.abilities(), tuple(settings.project_aliases), settings.allowed_hosts
+        )
         job, _ = accept(document, door, datetime.now(UTC))
     except OSError as problem:
         raise Invalid([f"{file}: {problem.strerror}"]) from problem
@@ -160,13 +166,13 @@ def _alone(
         output.mkdir(0o750, parents=True, exist_ok=True)
     except OSError as problem:
         raise Invalid([f"--output: {str(output)!r}: {problem.strerror}"]) from problem
-    with _held(output):
+    with _lock_output(output):
         return start.run_alone(settings, agents, job, step, workdir.resolve(), output.resolve())
 
 
 @contextlib.contextmanager
-def _held(output: Path) -> Iterator[None]:
-    """Return nobody else's step has its HOME and its broker there meanwhile. Raises Refused."""
+def _lock_output(output: Path) -> Iterator[None]:
+    """Lock the output meanwhile: its HOME and its broker are this step's. Raises Refused."""
     descriptor = os.open(output, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if not lock(descriptor, wait=False):

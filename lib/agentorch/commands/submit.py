@@ -13,10 +13,17 @@ from typing import Any
 import click
 
 from agentorch.agents.registry import load
-from agentorch.commands.base import answer, configured, note, program, say, told_by
+from agentorch.commands.base import (
+    caller_fields,
+    load_settings,
+    note,
+    print_json,
+    print_line,
+    program,
+)
 from agentorch.commands.wait_loop import wait_for
 from agentorch.config.settings import Settings
-from agentorch.contracts.accept import Document, Door, accept
+from agentorch.contracts.accept import Document, ServerRules, accept
 from agentorch.contracts.parse import parse
 from agentorch.core.errors import Duplicate, Exit, Invalid
 from agentorch.core.job import Job, Network
@@ -73,18 +80,18 @@ def main(
     """
     if not files and goal is None:
         raise click.UsageError("give a FILE, - for standard input, or --goal")
-    settings = configured()
-    given = list(_given(files, goal))
+    settings = load_settings()
+    given = list(_read_inputs(files, goal))
     changes = {"project_id": project, "priority": priority}
-    accepted = _accepted(given, {k: v for k, v in changes.items() if v is not None}, settings)
+    accepted = _accept(given, {k: v for k, v in changes.items() if v is not None}, settings)
     queue = Queue(settings.roots)
     queue.prepare()
-    ids, refused = _queued(queue, accepted, settings, as_json=as_json)
+    ids, refused = _submit(queue, accepted, settings, as_json=as_json)
     code = wait_for(queue, ids) if wait else Exit.DONE
     click.get_current_context().exit(Exit.USAGE if refused else code)
 
 
-def _given(files: Sequence[str], goal: str | None) -> Iterator[Given]:
+def _read_inputs(files: Sequence[str], goal: str | None) -> Iterator[Given]:
     problems: list[str] = []
     if goal is not None:
         yield Given("--goal", {"goal": goal})
@@ -115,9 +122,9 @@ def _documents(name: str, content: bytes) -> Iterator[Given]:
     if len(several) > 1 and _is_whole(several[0][1]):
         for number, line in several:
             place = f"{name}: line {number}"
-            yield Given(place, _parsed(place, line))
+            yield Given(place, _parse(place, line))
     else:
-        yield Given(name, _parsed(name, content))
+        yield Given(name, _parse(name, content))
 
 
 def _is_whole(line: bytes) -> bool:
@@ -128,18 +135,18 @@ def _is_whole(line: bytes) -> bool:
     return True
 
 
-def _parsed(name: str, content: bytes) -> Any:
+def _parse(name: str, content: bytes) -> Any:
     try:
         return parse(content)
     except Invalid as invalid:
         raise Invalid([f"{name}: {problem}" for problem in invalid.problems]) from invalid
 
 
-def _accepted(
+def _accept(
     given: Sequence[Given], changes: Document, settings: Settings
 ) -> list[tuple[Job, Document]]:
     agents = load(settings)
-    door = Door(agents.abilities(), tuple(settings.project_aliases), settings.allowed_hosts)
+    door = ServerRules(agents.abilities(), tuple(settings.project_aliases), settings.allowed_hosts)
     accepted, problems = [], []
     for one in given:
         try:
@@ -177,7 +184,7 @@ def _from_here(document: Document) -> Document:
     return {**document, "workdir": str(Path.cwd() / workdir)}
 
 
-def _queued(
+def _submit(
     queue: Queue, accepted: Sequence[tuple[Job, Document]], settings: Settings, *, as_json: bool
 ) -> tuple[list[str], bool]:
     ids, refused = [], False
@@ -185,23 +192,25 @@ def _queued(
         try:
             state = queue.submit(job, document, floor_bytes=settings.min_free_disk_bytes)
         except Duplicate as problem:
-            say(str(problem))
-            note(f"not queued: {problem}", Message.REFUSED, **_place(job), **told_by())
+            print_line(str(problem))
+            note(f"not queued: {problem}", Message.REFUSED, **_place(job), **caller_fields())
             refused = True
             continue
         ids.append(job.job_id)
         _note_submitted(job, state)
         if job.policy.network is Network.ALLOW and settings.network is Network.DENY:
-            say(f"{job.job_id}: the server denies the network (NETWORK_POLICY): the job has none")
+            print_line(
+                f"{job.job_id}: the server denies the network (NETWORK_POLICY): the job has none"
+            )
         if as_json:
-            answer({"job_id": job.job_id, "state": state})
+            print_json({"job_id": job.job_id, "state": state})
         else:
             click.echo(job.job_id)
     return ids, refused
 
 
 def _note_submitted(job: Job, state: str) -> None:
-    by = told_by()
+    by = caller_fields()
     steps = one_line(", ".join(f"{step.step_id} ({step.agent})" for step in job.steps))
     text = f"submitted by {by['who']}, {state}: {steps}"
     note(text, Message.SUBMITTED, **_place(job), **by, state=state, source=job.source_type)

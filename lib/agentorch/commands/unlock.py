@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentorch.commands.base import decide, ids, opened, program, with_ids
+from agentorch.commands.base import decide, ids, open_queue, program, with_ids
 from agentorch.decisions.decide import unlock
 
 
@@ -13,5 +13,5 @@ def main(words: tuple[str, ...], jobs: tuple[str, ...]) -> None:
 
     agentorch-reclaim puts such jobs back into the queue instead.
     """
-    queue = opened()
+    queue = open_queue()
     decide(queue, "unlock", ids(words, jobs), lambda word: unlock(queue, word))

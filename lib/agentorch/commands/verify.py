@@ -6,7 +6,7 @@ import click
 
 from agentorch.artifacts import manifest
 from agentorch.artifacts.manifest import Verified
-from agentorch.commands.base import answer, configured, ids, program, with_ids
+from agentorch.commands.base import ids, load_settings, print_json, program, with_ids
 from agentorch.config.settings import Settings
 from agentorch.core.errors import Exit, UnknownJob
 from agentorch.core.text import printable
@@ -22,14 +22,14 @@ def main(words: tuple[str, ...], jobs: tuple[str, ...], *, as_json: bool) -> Non
 
     A line for each, behind the job's id. Exits with 1 where anything is not as it was.
     """
-    settings = configured()
+    settings = load_settings()
     queue = Queue(settings.roots)
-    sound = [_verified(settings, queue, word, as_json=as_json) for word in ids(words, jobs)]
+    sound = [_verify(settings, queue, word, as_json=as_json) for word in ids(words, jobs)]
     if not all(sound):
         click.get_current_context().exit(Exit.NEGATIVE)
 
 
-def _verified(settings: Settings, queue: Queue, word: str, *, as_json: bool) -> bool:
+def _verify(settings: Settings, queue: Queue, word: str, *, as_json: bool) -> bool:
     job_id = resolve(queue, word)
     paths = queue.roots.artifacts(job_id)
     if not manifest.is_due(paths):
@@ -47,7 +47,7 @@ def _answer_json(job_id: str, verified: Verified) -> None:
         {"what": one.word, "path": one.path, "reason": one.reason} for one in verified.findings
     ]
     whole = not findings
-    answer({"job_id": job_id, "intact": whole, "signer": verified.signer, "findings": findings})
+    print_json({"job_id": job_id, "intact": whole, "signer": verified.signer, "findings": findings})
 
 
 def _answer_lines(job_id: str, verified: Verified) -> None:

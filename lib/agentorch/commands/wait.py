@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from agentorch.commands.base import ids, opened, program, with_ids
+from agentorch.commands.base import ids, open_queue, program, with_ids
 from agentorch.commands.wait_loop import wait_for
 
 
@@ -24,5 +24,5 @@ def main(words: tuple[str, ...], jobs: tuple[str, ...], timeout_s: float | None)
     a human, 124 timed out. A job that is held back or parked is waited for: a line on stderr says
     that it is, and why.
     """
-    queue = opened()
+    queue = open_queue()
     click.get_current_context().exit(wait_for(queue, ids(words, jobs), timeout_s))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from agentorch.artifacts.directory import JobArtifacts
-from agentorch.commands.base import say
+from agentorch.commands.base import print_line
 from agentorch.core.errors import Exit
 from agentorch.core.states import ENDED, State, Status
 from agentorch.core.text import printable
@@ -41,7 +41,7 @@ def wait_for(queue: Queue, ids: Sequence[str], timeout_s: float | None = None) -
     until = None if timeout_s is None else time.monotonic() + timeout_s
     said: set[str] = set()
     if ids and _is_left_alone(queue, ids[0], until, said):
-        say("no runner is alive: start agentorch-runner")
+        print_line("no runner is alive: start agentorch-runner")
     codes = [_wait_for_one(queue, job_id, until, said) for job_id in ids]
     failures = [code for code in codes if code is not Exit.DONE]
     return failures[0] if failures else Exit.DONE
@@ -97,7 +97,7 @@ def _say_once(line: str, said: set[str]) -> None:
     if line and line not in said:
         said.add(line)
         _progress_ends()
-        say(line)
+        print_line(line)
 
 
 def _progress(job_id: str, word: str, step: str | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from agentorch.commands.base import configured, program
+from agentorch.commands.base import load_settings, program
 from agentorch.systemd import sockets
 from agentorch.systemd.journal import Journal
 from agentorch.webhook import tokens
@@ -41,7 +41,7 @@ def main(binds: tuple[str, ...], idle_s: float) -> None:
     if not binds and not passed:
         raise click.UsageError("no socket was passed (see systemd.socket(5)): give --bind")
     places = [bind_of(text) for text in binds]
-    settings = configured()
+    settings = load_settings()
     known = tokens.load(settings)
     journal = Journal("agentorch-webhook", settings)
     log_through(journal)

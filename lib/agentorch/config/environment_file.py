@@ -53,12 +53,12 @@ def parse(text: str, name: str) -> dict[str, str]:
         if match is None or text[match.end() : match.end() + 1] not in ("", "\n"):
             number = text.count("\n", 0, place) + 1
             raise Misconfigured(f"{name}: line {number}: expected NAME=value, found {line[:60]!r}")
-        values[match["name"]] = _unquoted(match["value"])
+        values[match["name"]] = _unquote(match["value"])
         place = match.end() + 1
     return values
 
 
-def _unquoted(value: str) -> str:
+def _unquote(value: str) -> str:
     pieces = []
     for single, double, escaped, plain in _PIECE.findall(value.rstrip(" \t\r")):
         if escaped:
@@ -69,8 +69,8 @@ def _unquoted(value: str) -> str:
     return "".join(pieces)
 
 
-def quoted(environment: Mapping[str, str]) -> bytes:
-    """NAME="value" lines, as systemd.exec(5) reads an EnvironmentFile=. Pure."""
+def quote(environment: Mapping[str, str]) -> bytes:
+    """Return NAME="value" lines, as systemd.exec(5) reads an EnvironmentFile=. Pure."""
     special = str.maketrans({character: f"\\{character}" for character in '\\"$`'})
     lines = (f'{name}="{value.translate(special)}"\n' for name, value in environment.items())
     return "".join(lines).encode(errors="surrogateescape")

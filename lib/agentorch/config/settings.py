@@ -108,7 +108,7 @@ class Settings:
 
     @property
     def notify_directory(self) -> Path:
-        """The administrator's programs that hear of jobs that wait for a human."""
+        """The administrator's programs that are run for jobs that wait for a human."""
         return self.configuration / "notify.d"
 
     @property

@@ -1,4 +1,4 @@
-"""How a variable of the configuration is read: each reader returns its value.
+"""The readers of the configuration's variables: each returns its value.
 
 It raises ValueError with what was expected.
 """
@@ -191,7 +191,7 @@ def tokens(text: str) -> Mapping[str, frozenset[str] | None]:
 
 @dataclass(frozen=True)
 class Decider:
-    """Who decides by HTTP: a token's projects, None: all of them; and what they are called."""
+    """A token that may decide by HTTP: its projects, None for all of them; and its name."""
 
     projects: frozenset[str] | None
     name: str = ""

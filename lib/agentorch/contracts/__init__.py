@@ -1,4 +1,4 @@
-"""What every way in accepts: bytes from outside become a checked job, or a list of problems.
+"""The one way in: bytes from outside become a checked job, or a list of problems.
 
 A document is completed (the minimal form gets its defaults), checked against its schema and then
 for what a schema can't express. All problems are reported at once, each with its place, as

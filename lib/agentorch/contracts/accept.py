@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agentorch.contracts.complete import completed
+from agentorch.contracts.complete import complete
 from agentorch.contracts.problems import kind
 from agentorch.contracts.semantics import host_problems, semantic_problems
 from agentorch.contracts.to_job import job_of
@@ -20,8 +20,8 @@ Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Door:
-    """What a door knows: the agents with what they take, the projects, the hosts that a job may be
+class ServerRules:
+    """The rules of this server for a document from outside.
     allowed (`NAME`, `NAME:PORT`, `*.NAME`), and what it puts where a document is silent.
     """
 
@@ -32,19 +32,19 @@ class Door:
     handoff: Handoff = Handoff.MANUAL
 
 
-def accept(document: Any, door: Door, now: datetime) -> tuple[Job, Document]:
+def accept(document: Any, door: ServerRules, now: datetime) -> tuple[Job, Document]:
     """Return the job that a document asks for, and its normalised form for the disk.
 
     Raises Invalid with every problem. `now` becomes the time of submission.
     """
     if not isinstance(document, dict):
         raise Invalid([f".: expected an object, found {kind(document)}"])
-    complete = completed(document, door.source_type, door.handoff, now)
+    whole = complete(document, door.source_type, door.handoff, now)
     problems = [
-        *problems_of(complete, "job"),
-        *semantic_problems(complete, door.agents, door.projects),
-        *host_problems(complete, door.hosts),
+        *problems_of(whole, "job"),
+        *semantic_problems(whole, door.agents, door.projects),
+        *host_problems(whole, door.hosts),
     ]
     if problems:
         raise Invalid(problems)
-    return job_of(complete), complete
+    return job_of(whole), whole

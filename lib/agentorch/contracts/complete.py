@@ -12,7 +12,7 @@ from agentorch.core.times import rfc3339
 Document = dict[str, Any]
 
 
-def completed(document: Document, source_type: str, handoff: Handoff, now: datetime) -> Document:
+def complete(document: Document, source_type: str, handoff: Handoff, now: datetime) -> Document:
     """Return the document with what the minimal form leaves out; what is there stays as it is."""
     goal = document.get("goal")
     defaults: Document = {

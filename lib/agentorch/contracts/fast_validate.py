@@ -29,8 +29,8 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 _SILENT = frozenset({"$schema", "$id", "$defs", "title", "description", "default"})
 
 
-def compiled(schema: Schema) -> Check:
-    """Tells whether a document is surely valid under this schema."""
+def compile_schema(schema: Schema) -> Check:
+    """Return a function that says whether a document is surely valid under this schema."""
     return _Compiler(schema).check(schema)
 
 
@@ -104,7 +104,7 @@ def _only(names: frozenset[str]) -> Check:
     return lambda value: not isinstance(value, dict) or names >= value.keys()
 
 
-def _required(names: Sequence[str]) -> Check:
+def _required_keys(names: Sequence[str]) -> Check:
     wanted = frozenset(names)
     return lambda value: not isinstance(value, dict) or wanted <= value.keys()
 
@@ -124,22 +124,22 @@ def _pattern(expression: str) -> Check:
     return lambda value: not isinstance(value, str) or search(value) is not None
 
 
-def _of(kinds: type | tuple[type, ...], holds: Check) -> Check:
+def _kind_check(kinds: type | tuple[type, ...], holds: Check) -> Check:
     return lambda value: not isinstance(value, kinds) or holds(value)
 
 
 _NUMBERS = (int, float)
 _PLAIN: Mapping[str, Callable[[Any], Check]] = {
     "type": _types,
-    "required": _required,
+    "required": _required_keys,
     "const": lambda value: _one_of([value]),
     "enum": _one_of,
     "pattern": _pattern,
     "format": lambda name: FORMATS.get(name, _never),
-    "minLength": lambda bound: _of(str, lambda value: len(value) >= bound),
-    "maxLength": lambda bound: _of(str, lambda value: len(value) <= bound),
-    "minItems": lambda bound: _of(list, lambda value: len(value) >= bound),
-    "maxItems": lambda bound: _of(list, lambda value: len(value) <= bound),
-    "minimum": lambda bound: _of(_NUMBERS, lambda value: value >= bound),
-    "maximum": lambda bound: _of(_NUMBERS, lambda value: value <= bound),
+    "minLength": lambda bound: _kind_check(str, lambda value: len(value) >= bound),
+    "maxLength": lambda bound: _kind_check(str, lambda value: len(value) <= bound),
+    "minItems": lambda bound: _kind_check(list, lambda value: len(value) >= bound),
+    "maxItems": lambda bound: _kind_check(list, lambda value: len(value) <= bound),
+    "minimum": lambda bound: _kind_check(_NUMBERS, lambda value: value >= bound),
+    "maximum": lambda bound: _kind_check(_NUMBERS, lambda value: value <= bound),
 }

@@ -1,4 +1,4 @@
-"""What the contracts' patterns and formats mean, said once for all who check them. Pure."""
+"""The meaning of the contracts' patterns and formats, for all who check them. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a problem is put. Pure."""
+"""The wording of problems. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a document beyond its schema's reach. Pure.
+"""The problems of a document beyond its schema's reach. Pure.
 
 Looked for also where the schema found something, so that all is told at once: a value of the
 wrong type is the schema's to name, and is passed over here.

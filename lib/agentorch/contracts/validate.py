@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from agentorch.contracts.fast_validate import Check, compiled
+from agentorch.contracts.fast_validate import Check, compile_schema
 from agentorch.contracts.formats import FORMATS
 from agentorch.contracts.formats import pattern as strict_pattern
 from agentorch.contracts.problems import kind, short, suggestion
@@ -24,7 +24,7 @@ def problems_of(document: Any, contract: str) -> list[str]:
     for error in sorted(
         _validator(contract).iter_errors(document), key=lambda e: list(map(str, e.path))
     ):
-        found.append(f"{_place(error.absolute_path)}: {_said(error)}")
+        found.append(f"{_place(error.absolute_path)}: {_problem_text(error)}")
     return list(dict.fromkeys(found))
 
 
@@ -44,7 +44,7 @@ def _schema(contract: str) -> Any:
 
 @cache
 def _surely_valid(contract: str) -> Check:
-    return compiled(_schema(contract))
+    return compile_schema(_schema(contract))
 
 
 @cache
@@ -72,7 +72,7 @@ def _place(path: Iterable[str | int]) -> str:
     return place or "."
 
 
-def _said(error: Any) -> str:
+def _problem_text(error: Any) -> str:
     return _SAYS[error.validator](error) if error.validator in _SAYS else str(error.message)[:200]
 
 

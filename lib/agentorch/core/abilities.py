@@ -1,4 +1,6 @@
-"""What a step may ask of an agent: tools, models, options. Adapters say it, the doors check it."""
+"""The abilities of an agent: tools, models, options. Adapters declare them, contracts checks
+them.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,7 @@ CAP_AND_RESUME: Mapping[str, Option] = {**COST_CAP, "resume": Flag()}
 
 @dataclass(frozen=True)
 class Abilities:
-    """What an agent takes. `tools` None: any name. `models` are patterns of fnmatch(3), one of
+    """The abilities of an agent: the tools, models and options that it takes.
     which a model must match; None: any name.
     """
 

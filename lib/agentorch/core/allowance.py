@@ -1,4 +1,4 @@
-"""Whether an attempt may begin, and what it may cost."""
+"""The answer to whether an attempt may begin, and what it may cost."""
 
 from __future__ import annotations
 

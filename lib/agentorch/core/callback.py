@@ -20,7 +20,7 @@ GONE = 410
 
 
 def webhook_id(job_id: str, end: int, status: str) -> str:
-    """Return the id of what is told: the same whenever it is told again."""
+    """Return the id of a message: the same whenever it is sent again."""
     return f"msg_{hashlib.sha256(f'{job_id}:{end}:{status}'.encode()).hexdigest()[:32]}"
 
 
@@ -40,7 +40,7 @@ def headers(
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a try: a status, or None and why there is none."""
+    """The answer to one try: a status, or None and why there is none."""
 
     status: int | None
     words: str = ""
@@ -54,7 +54,7 @@ class Delivered:
 
 @dataclass(frozen=True)
 class Again:
-    """It is told again after so many seconds."""
+    """The decision to try again after so many seconds."""
 
     after_s: float
     reason: str
@@ -62,12 +62,12 @@ class Again:
 
 @dataclass(frozen=True)
 class GivenUp:
-    """Nobody will be told, unless a human says so."""
+    """The decision to try no more, unless a human says so."""
 
     reason: str
 
 
-def after(answer: Answer, tries: int, age_s: float) -> Delivered | Again | GivenUp:
+def next_delivery(answer: Answer, tries: int, age_s: float) -> Delivered | Again | GivenUp:
     """Return what follows from the answer to the try of this number (1 is the first)."""
     if answer.status is not None and 200 <= answer.status < 300:
         return Delivered()

@@ -1,4 +1,4 @@
-"""The conversation that a job's steps share: what the next agent is told of the earlier ones.
+"""The conversation that a job's steps share: what the next agent reads of the earlier ones.
 
 A message is a mapping with `role` and `content`; other keys are kept. Under `summarize` the older
 messages lie folded in one `system` message, a list with a line each, whose first line counts them:
@@ -33,7 +33,7 @@ def start(window: Iterable[Message]) -> Messages:
     return tuple(_tidy(message) for message in window if _content(message))
 
 
-def after_step(
+def add_step(
     messages: Sequence[Message],
     strategy: ContextStrategy,
     prompt: str,
@@ -48,31 +48,31 @@ def after_step(
     line = f"step {step_id}, agent {agent}, role {role}: {status}"
     said = f"{line}: {_one_line(summary)}" if _one_line(summary) else line
     added = start([{"role": "user", "content": prompt}, {"role": "assistant", "content": said}])
-    return kept((*messages, *added), strategy)
+    return trim((*messages, *added), strategy)
 
 
-def commented(
+def add_comment(
     messages: Sequence[Message], strategy: ContextStrategy, what: str, comment: str
 ) -> Messages:
     """Return the conversation after a human decided; said twice in a row it stands there once."""
     said = f"A human decided ({what}) and says: {comment}"
-    return _with(messages, strategy, {"role": "user", "content": said})
+    return _append(messages, strategy, {"role": "user", "content": said})
 
 
-def answered(
+def add_answer(
     messages: Sequence[Message], strategy: ContextStrategy, question: str, answer: str
 ) -> Messages:
     """Return the conversation after a human answered an agent's question; the same for twice."""
     said = f"A human answers the question: {question}\n\nThe answer: {answer}"
-    return _with(messages, strategy, {"role": "user", "content": said})
+    return _append(messages, strategy, {"role": "user", "content": said})
 
 
-def _with(messages: Sequence[Message], strategy: ContextStrategy, last: Message) -> Messages:
+def _append(messages: Sequence[Message], strategy: ContextStrategy, last: Message) -> Messages:
     before = messages[:-1] if messages and messages[-1] == last else messages
-    return kept((*before, last), strategy)
+    return trim((*before, last), strategy)
 
 
-def kept(messages: Messages, strategy: ContextStrategy) -> Messages:
+def trim(messages: Messages, strategy: ContextStrategy) -> Messages:
     """Return what a strategy keeps of a conversation; keeping it again changes nothing."""
     match strategy:
         case ContextStrategy.FULL:
@@ -80,7 +80,7 @@ def kept(messages: Messages, strategy: ContextStrategy) -> Messages:
         case ContextStrategy.SLIDING:
             return messages[-SLIDING_MESSAGES:]
         case ContextStrategy.SUMMARIZE:
-            return _folded(messages[:-UNFOLDED_MESSAGES], messages[-UNFOLDED_MESSAGES:])
+            return _fold(messages[:-UNFOLDED_MESSAGES], messages[-UNFOLDED_MESSAGES:])
 
 
 def document(
@@ -94,7 +94,7 @@ def document(
     }
 
 
-def _folded(old: Messages, recent: Messages) -> Messages:
+def _fold(old: Messages, recent: Messages) -> Messages:
     if not old or _is_whole_fold(old):
         return (*old, *recent)
     count = min(sum(_fold_count(message) or 1 for message in old), MAX_FOLD_COUNT)

@@ -28,7 +28,7 @@ def is_listed_host(entry: str) -> bool:
     return is_host(entry.removeprefix("*."))
 
 
-def parted(entry: str) -> tuple[str, int]:
+def split_host(entry: str) -> tuple[str, int]:
     """Return the name in lower case, and the port."""
     name, _, port = entry.partition(":")
     return name.lower(), int(port or DEFAULT_PORT)
@@ -36,9 +36,9 @@ def parted(entry: str) -> tuple[str, int]:
 
 def is_listed(entry: str, listed: Collection[str]) -> bool:
     """Return whether a list has this host with this port, by itself or below a `*.NAME`."""
-    name, port = parted(entry)
+    name, port = split_host(entry)
     for one in listed:
-        known, known_port = parted(one)
+        known, known_port = split_host(one)
         if port == known_port and (
             name == known or (known.startswith("*.") and name.endswith(known[1:]))
         ):

@@ -1,4 +1,4 @@
-"""What a job is, as values: frozen, complete, already checked at the door.
+"""A job as values: frozen, complete, already checked by contracts.
 
 `contracts.door` makes these out of documents; behind that door nobody asks again whether a field
 is there or in its bounds.
@@ -26,7 +26,7 @@ JOB_ID = re.compile(r"(?![.-])[A-Za-z0-9._-]{8,64}")
 
 
 class Handoff(StrEnum):
-    """How a step's work reaches the next one (CONTRACT: artifact_handoff)."""
+    """The way in which a step's work reaches the next one (CONTRACT: artifact_handoff)."""
 
     MANUAL = "manual"
     PATCH_FIRST = "patch_first"
@@ -34,7 +34,7 @@ class Handoff(StrEnum):
 
 
 class ContextStrategy(StrEnum):
-    """How much of the conversation is kept between steps."""
+    """The rule for how much of the conversation is kept between steps."""
 
     FULL = "full"
     SUMMARIZE = "summarize"
@@ -42,14 +42,14 @@ class ContextStrategy(StrEnum):
 
 
 class Network(StrEnum):
-    """What a step may reach."""
+    """The network that a step may reach."""
 
     DENY = "deny"
     ALLOW = "allow"
 
 
 class Expiry(StrEnum):
-    """What becomes of a job for which no human has decided for too long."""
+    """The end of a job for which no human has decided for too long."""
 
     WAIT = "wait"
     REJECT = "reject"
@@ -58,7 +58,7 @@ class Expiry(StrEnum):
 
 @dataclass(frozen=True)
 class Waiting:
-    """How long a job waits for a human, and what then; `after_s` 0 with WAIT: for ever.
+    """The time that a job waits for a human, and what then; `after_s` 0 with WAIT: for ever.
 
     `then` None: as the server says.
     """
@@ -69,7 +69,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Policy:
-    """What the job asks of the sandbox; it can only tighten what the server says."""
+    """The job's part of the policy; it can only tighten the server's."""
 
     sandbox: bool = True
     network: Network = Network.DENY
@@ -103,7 +103,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Job:
-    """What was asked. `submitted_at` is the time of the queue key, set at the door, UTC."""
+    """A job. `submitted_at` is the time of the queue key, set when it was accepted, UTC."""
 
     job_id: str
     created_at: str
@@ -174,7 +174,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a reviewer decided; `reasons` are lines of text."""
+    """A reviewer's verdict; `reasons` are lines of text."""
 
     approved: bool
     reasons: tuple[str, ...] = ()
@@ -182,7 +182,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended, and what it left for people and for the next step.
+    """The outcome of an attempt, with what it left for people and for the next step.
 
     `error` is the code of contracts/result.schema.json, None on success. `metrics` has tokens_in,
     tokens_out (counts), cost_usd where the agent tells them, and whatever else it reports:

@@ -16,12 +16,12 @@ SPARE_S = 5.0
 LONGEST_S = 32 * 86400.0
 
 
-def until(details: Mapping[str, Any], parks: int, now: datetime) -> datetime:
+def resume_time(details: Mapping[str, Any], parks: int, now: datetime) -> datetime:
     """Return when to go on, in whole seconds: when the limit is over, as `details` of the error say
     (`resets_at`, RFC 3339 or seconds since 1970; `retry_after_s`), else later with each of the
     `parks` in a row.
     """
-    told = (_until_s(details.get("resets_at"), now), _number(details.get("retry_after_s")))
+    told = (_seconds_until(details.get("resets_at"), now), _number(details.get("retry_after_s")))
     if parks <= 1 and -FIRST_S < told[0] < 0:  # it was over before we heard of it
         return _whole(now + timedelta(seconds=SPARE_S))
     for told_s in told:
@@ -31,7 +31,7 @@ def until(details: Mapping[str, Any], parks: int, now: datetime) -> datetime:
     return _whole(now + timedelta(seconds=wait_s))
 
 
-def _until_s(told: object, now: datetime) -> float:
+def _seconds_until(told: object, now: datetime) -> float:
     """Return how long until a moment, in seconds; 0 or less where it is none that is to come."""
     if not isinstance(told, str):
         return _number(told) - now.timestamp()

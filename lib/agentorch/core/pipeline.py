@@ -1,4 +1,4 @@
-"""What happens after a step: a pure function of the job, its progress, and the step's outcome.
+"""The pipeline: what follows a step, a pure function of the job, its progress and the outcome.
 
 Nothing here reads a clock or a file. `Progress` is all that the pipeline remembers of a job; it is
 what state.json holds, so a resume at any point goes on as an uninterrupted run would.
@@ -23,7 +23,7 @@ MAX_BACKOFF_S = 30.0
 
 
 class Phase(StrEnum):
-    """Where a step is, besides the statuses of its result."""
+    """The phase of a step, besides the statuses of its result."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -32,7 +32,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class StepProgress:
-    """What the pipeline knows of a step. `attempt` counts executions over all visits.
+    """The pipeline's knowledge of a step. `attempt` counts executions over all visits.
 
     `base` is an attempt of this visit: what the workspace was like before it is what every attempt
     from then on starts from. That is the visit's first, until one is parked: what that did is kept,
@@ -54,16 +54,16 @@ class StepProgress:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a job is: the step that is next or running, and every step's own progress."""
+    """The progress of a job: the step that is next or running, and every step's own progress."""
 
     current: str
     steps: Mapping[str, StepProgress] = field(default_factory=dict)
 
-    def of(self, step_id: str) -> StepProgress:
+    def step(self, step_id: str) -> StepProgress:
         """Return the progress of a step; that of one nobody came to yet is the default."""
         return self.steps.get(step_id, StepProgress())
 
-    def put(self, step_id: str, progress: StepProgress) -> Progress:
+    def with_step(self, step_id: str, progress: StepProgress) -> Progress:
         """Return the same with one step's progress replaced."""
         return replace(self, steps={**self.steps, step_id: progress})
 
@@ -111,31 +111,34 @@ def begin(job: Job) -> Progress:
     return _come_to(Progress(job.steps[0].step_id), job.steps[0].step_id)
 
 
-def started(progress: Progress, attempt: int) -> Progress:
-    """Return an attempt of the current step is about to run; `attempt` is a number not used
-    before.
+def start_attempt(progress: Progress, attempt: int) -> Progress:
+    """Return the progress when an attempt of the current step is about to run; `attempt` is a
+    number not used before. before.
     """
-    step = progress.of(progress.current)
-    return progress.put(progress.current, replace(step, status=Phase.RUNNING, attempt=attempt))
+    step = progress.step(progress.current)
+    return progress.with_step(
+        progress.current, replace(step, status=Phase.RUNNING, attempt=attempt)
+    )
 
 
-def interrupted(progress: Progress) -> Progress:
-    """Return the running attempt was interrupted: the step is to be run again, no try is used
-    up.
+def progress_after_interruption(progress: Progress) -> Progress:
+    """Return the progress after the running attempt was interrupted: the step runs again, no try is
+    used up. up.
     """
-    step = progress.of(progress.current)
-    return progress.put(progress.current, replace(step, status=Phase.PENDING))
+    step = progress.step(progress.current)
+    return progress.with_step(progress.current, replace(step, status=Phase.PENDING))
 
 
-def decided(job: Job, progress: Progress, step_id: str | None = None) -> Progress:
-    """Return a human lets the job go on, at the current step or at another: all limits begin anew.
+def progress_after_decision(job: Job, progress: Progress, step_id: str | None = None) -> Progress:
+    """Return the progress after a human let the job go on, at the current step or at another: all
+    limits begin anew.
 
     Steps from there on are to be run again; those before keep what they have. The step itself
     starts from the workspace that its last visit started from, whatever was parked in it. KeyError
     for a step that the job has not.
     """
     current = step_id or progress.current
-    before = progress.of(current)
+    before = progress.step(current)
     kept = {step.step_id for step in job.steps[: job.index(current)]}
     steps = {
         name: replace(step, tries=0, visits=0)
@@ -147,13 +150,15 @@ def decided(job: Job, progress: Progress, step_id: str | None = None) -> Progres
     if not before.attempt:
         return arrived
     start = before.first or before.base
-    return arrived.put(current, replace(arrived.of(current), base=start))
+    return arrived.with_step(current, replace(arrived.step(current), base=start))
 
 
-def accepted(progress: Progress) -> Progress:
-    """Return a human takes the current step as it is: the job goes on behind it, see `behind`."""
-    step = replace(progress.of(progress.current), status=Status.SUCCESS, accepted=True)
-    return progress.put(progress.current, step)
+def progress_after_acceptance(progress: Progress) -> Progress:
+    """Return the progress after a human took the current step as it is: the job goes on behind it,
+    see `behind`.
+    """
+    step = replace(progress.step(progress.current), status=Status.SUCCESS, accepted=True)
+    return progress.with_step(progress.current, step)
 
 
 def behind(job: Job, progress: Progress) -> tuple[Progress, Decision]:
@@ -161,9 +166,11 @@ def behind(job: Job, progress: Progress) -> tuple[Progress, Decision]:
     return _advance(job, progress)
 
 
-def continued(progress: Progress) -> Progress:
-    """Return the current step is to go on where its last attempt stopped: what that did is kept."""
-    step = progress.of(progress.current)
+def progress_for_continuation(progress: Progress) -> Progress:
+    """Return the progress of a step that is to go on where its last attempt stopped: what that did
+    is kept.
+    """
+    step = progress.step(progress.current)
     going_on = replace(
         step,
         status=Phase.PENDING,
@@ -172,10 +179,10 @@ def continued(progress: Progress) -> Progress:
         resumes=step.attempt,
         parks=step.parks + 1,
     )
-    return progress.put(progress.current, going_on)
+    return progress.with_step(progress.current, going_on)
 
 
-def after(
+def decision_after(
     job: Job,
     progress: Progress,
     kind: OutcomeClass,
@@ -188,15 +195,17 @@ def after(
     code of its result.
     """
     step = job.step(progress.current)
-    before = progress.of(step.step_id)
+    before = progress.step(step.step_id)
     reaction = reaction_to(kind, code)
     tries = before.tries + 1
     if reaction is Reaction.RETRY and tries < min(step.max_retries + 1, max_attempts):
         again = replace(before, tries=tries, status=Phase.RETRYING)
-        return progress.put(step.step_id, again), RunStep(backoff_s(step, tries))
+        return progress.with_step(step.step_id, again), RunStep(backoff_s(step, tries))
     if reaction is Reaction.PARK:
-        return continued(progress), Park(kind, f"step {step.step_id} ended as {kind}")
-    ended = progress.put(step.step_id, replace(before, tries=tries, status=STATUSES[kind]))
+        return progress_for_continuation(progress), Park(
+            kind, f"step {step.step_id} ended as {kind}"
+        )
+    ended = progress.with_step(step.step_id, replace(before, tries=tries, status=STATUSES[kind]))
     return _behind(job, ended, step, kind, reaction)
 
 
@@ -213,7 +222,7 @@ def _behind(
         case Reaction.END:
             return progress, Finish(STATUSES[kind], str(kind), f"{kind} in step {step.step_id}")
         case _:
-            return _failed(job, progress, step, kind)
+            return _decision_after_failure(job, progress, step, kind)
 
 
 def backoff_s(step: Step, tries: int) -> float:
@@ -221,7 +230,7 @@ def backoff_s(step: Step, tries: int) -> float:
     return min(step.retry_backoff_s * 2.0 ** (tries - 1), MAX_BACKOFF_S)
 
 
-def _failed(
+def _decision_after_failure(
     job: Job, progress: Progress, step: Step, kind: OutcomeClass
 ) -> tuple[Progress, Decision]:
     last = step.step_id == job.steps[-1].step_id
@@ -244,18 +253,18 @@ def _advance(job: Job, progress: Progress) -> tuple[Progress, Decision]:
 
 
 def _go_to(progress: Progress, target: str) -> tuple[Progress, Decision]:
-    if progress.of(target).visits >= MAX_VISITS:
+    if progress.step(target).visits >= MAX_VISITS:
         reason = f"step {target} was visited {MAX_VISITS} times"
         return progress, Finish(Status.FAILED, "step_failed", reason)
     return _come_to(progress, target), RunStep()
 
 
 def _come_to(progress: Progress, step_id: str) -> Progress:
-    step = progress.of(step_id)
+    step = progress.step(step_id)
     arrived = StepProgress(
         Phase.PENDING, step.attempt, tries=0, visits=step.visits + 1, base=step.attempt + 1
     )
-    return replace(progress.put(step_id, arrived), current=step_id)
+    return replace(progress.with_step(step_id, arrived), current=step_id)
 
 
 def handoff(job: Job, step: Step, latest_success: str | None) -> tuple[list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""What an attempt may do: the server's policy, tightened by the job's, never loosened. Pure.
+"""The policy of an attempt: the server's, tightened by the job's, never loosened. Pure.
 
 Also which variables an agent gets: the server's, only those that are allowed, and of the
 sensitive ones only this agent's own.
@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from agentorch.core.abilities import Abilities
-from agentorch.core.hosts import is_listed, parted
+from agentorch.core.hosts import is_listed, split_host
 from agentorch.core.job import Network, Policy
-from agentorch.core.resources import UNLIMITED, Resources, tightened
+from agentorch.core.resources import UNLIMITED, Resources, tighten
 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 DEFAULT_LANG = "C.UTF-8"
@@ -34,7 +34,7 @@ class ServerPolicy:
 
 @dataclass(frozen=True)
 class Effective:
-    """What holds for an attempt. A binary that is not in `binaries` is not run; `hosts` may be
+    """The policy that holds for an attempt.
     reached by name and port where the network is denied.
     """
 
@@ -53,8 +53,8 @@ def effective(server: ServerPolicy, job: Policy) -> Effective:
         sandbox=server.sandbox or job.sandbox,
         network=_stricter(server.network, job.network),
         binaries=_common(frozenset(server.binaries), frozenset(job.allowed_binaries)),
-        hosts=tuple(parted(host) for host in job.allow_hosts if is_listed(host, server.hosts)),
-        resources=tightened(server.resources, job.resources),
+        hosts=tuple(split_host(host) for host in job.allow_hosts if is_listed(host, server.hosts)),
+        resources=tighten(server.resources, job.resources),
     )
 
 

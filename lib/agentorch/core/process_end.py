@@ -1,4 +1,4 @@
-"""How a process ended, and the lines that it printed."""
+"""The end of a process, and the lines that it printed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True)
 class Exit:
-    """How the agent's process ended. `code` is its exit code, None where a signal ended it."""
+    """The end of the agent's process. `code` is its exit code, None where a signal ended it."""
 
     ending: Ending
     code: int | None

@@ -1,4 +1,4 @@
-"""What a step may take of the machine, and how a job tightens that. Pure.
+"""The share of the machine that a step may take, and how a job tightens it. Pure.
 
 The names are systemd's (systemd.resource-control(5)); None sets no limit.
 """
@@ -25,7 +25,7 @@ class Resources:
 UNLIMITED = Resources()
 
 
-def tightened(server: Resources, job: Resources) -> Resources:
+def tighten(server: Resources, job: Resources) -> Resources:
     """Return the lower of the two in every respect: a job takes less than the server gives, never
     more.
     """

@@ -1,4 +1,4 @@
-"""What a role is, in words: what it may do, which file has its system prompt, what it is told.
+"""Roles: what one may do, which file has its system prompt, what its agent reads.
 
 A role is a word of whoever wrote the job, and says little by itself. Two kinds are known by their
 names: who plans and who reviews looks at the workspace and leaves it as it is.
@@ -61,8 +61,8 @@ def prompt_files(agent: str, role: str) -> tuple[str, ...]:
 
 
 def continued_notice(why: str) -> str:
-    """Return what an agent is told whose last attempt was stopped in the middle and is to be gone
-    on with.
+    """Return the notice for an agent whose last attempt was stopped in the middle and is to be gone
+    on with. on with.
 
     `why` says in words what stopped it.
     """
@@ -75,7 +75,7 @@ def continued_notice(why: str) -> str:
 
 
 def resumed_notice(attempt: int, why: str) -> str:
-    """Return what an agent is told that goes on with its session of an earlier attempt.
+    """Return the notice for an agent that goes on with its session of an earlier attempt.
 
     `attempt` is the one that begins now, `why` says in words how the last one ended.
     """

@@ -1,4 +1,4 @@
-"""Where a job can be, what can happen to it there, and how a step can end: the tables.
+"""The tables of states: where a job can be, what can happen to it there, how a step can end.
 
 A job's state is the directory that its one queue file is in. Nothing here reads a clock or a file.
 """
@@ -21,7 +21,7 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What moves a job from one state to another."""
+    """An event that moves a job from one state to another."""
 
     CLAIM = "claim"
     SUCCEED = "succeed"
@@ -99,7 +99,7 @@ class Status(StrEnum):
 
 
 class OutcomeClass(StrEnum):
-    """How an attempt ended: the one word that the pipeline decides by."""
+    """The class of an attempt's outcome: the one word that the pipeline decides by."""
 
     SUCCESS = "success"
     AGENT_ERROR = "agent_error"
@@ -120,7 +120,7 @@ class OutcomeClass(StrEnum):
 
 
 class Reaction(StrEnum):
-    """What the pipeline does about an outcome class."""
+    """The reaction of the pipeline to an outcome class."""
 
     ADVANCE = "advance"
     RETRY = "retry"

@@ -37,8 +37,8 @@ def one_line(text: str, limit: int = SUMMARY_CHARS) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def demoted(markdown: str, levels: int) -> str:
-    """Markdown with its headings so many levels lower, those in code blocks left alone."""
+def demote_headings(markdown: str, levels: int) -> str:
+    """Return Markdown with its headings so many levels lower, those in code blocks left alone."""
     lines, fence = [], ""
     for line in markdown.split("\n"):
         mark = _FENCE.match(line)
@@ -51,7 +51,7 @@ def demoted(markdown: str, levels: int) -> str:
     return "\n".join(lines)
 
 
-def fenced(text: str) -> str:
+def code_block(text: str) -> str:
     """Return a Markdown code block that nothing in `text` can end."""
     longest = max((len(run) for run in _BACKTICKS.findall(text)), default=0)
     fence = "`" * max(3, longest + 1)

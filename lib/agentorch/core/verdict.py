@@ -133,10 +133,10 @@ def _reasons(lines: Sequence[str]) -> tuple[str, ...] | None:
             return None
         else:
             found[-1] = f"{found[-1]} {line.strip()}"
-    return tuple(_told(found))
+    return tuple(_display_reasons(found))
 
 
-def _told(reasons: Sequence[str]) -> list[str]:
+def _display_reasons(reasons: Sequence[str]) -> list[str]:
     told = [one_line(reason, MAX_REASON_CHARS) for reason in reasons]
     return [reason for reason in told if reason][:MAX_REASONS]
 
@@ -164,7 +164,7 @@ def _word(value: str) -> str:
 # ---- what it comes to -------------------------------------------------------------------------
 
 
-def judged(outcome: Outcome, role: str) -> Outcome:
+def apply_verdict(outcome: Outcome, role: str) -> Outcome:
     """Return what an agent's success comes to after its own last words; every other end as it
     is.
     """
@@ -174,10 +174,10 @@ def judged(outcome: Outcome, role: str) -> Outcome:
     if asked is not None:
         words = one_line(f"asks: {asked}")
         return replace(outcome, kind=OutcomeClass.NEEDS_HUMAN, summary=words, question=asked)
-    return _reviewed(outcome) if reviews(role) else outcome
+    return _apply_review(outcome) if reviews(role) else outcome
 
 
-def _reviewed(outcome: Outcome) -> Outcome:
+def _apply_review(outcome: Outcome) -> Outcome:
     verdict = parse(outcome.report)
     if verdict is None:
         return replace(outcome, summary=one_line(f"no verdict: {outcome.summary}"))

@@ -48,7 +48,7 @@ MOST_CHARS = 20000
 
 
 @dataclass(frozen=True)
-class Case:
+class LockedJob:
     """A job under its lock. `by` is who decides, `shown` the hash of what is to be seen of it now,
     `wanted` that of what the decider saw; None: that is not asked.
     """
@@ -80,7 +80,7 @@ class Case:
         if self.wanted is not None and self.wanted != self.shown:
             raise Refused(
                 f"can't {what} job {self.job.job_id}: it is not any more what was shown "
-                f"({self.wanted[:12]}…){self.last(': ')}"
+                f"({self.wanted[:12]}…){self.last_decision(': ')}"
             )
         if len(comment) > MOST_CHARS:
             raise Refused(f"what is said about it is longer than {MOST_CHARS} characters")
@@ -91,24 +91,26 @@ class Case:
         """Why not: where the job is, and who decided that; else where it would have to be."""
         wanted = " or ".join(state for state in State if state in states)
         place = self.found.state or "not in the queue"
-        why = self.last(": ") or f", not {wanted}"
+        why = self.last_decision(": ") or f", not {wanted}"
         return Refused(f"can't {what} job {self.job.job_id}: it is {place}{why}")
 
-    def last(self, before: str) -> str:
+    def last_decision(self, before: str) -> str:
         """Return who decided last, and when; empty where nobody has."""
         lines = decision_log.decisions(self.paths)
-        return f"{before}{decision_log.told(lines[-1])}" if lines else ""
+        return f"{before}{decision_log.decision_text(lines[-1])}" if lines else ""
 
     def record(self, what: str, comment: str = "", **more: Any) -> None:
         """Append the decision, without secrets; durable when it returns."""
         line = {"comment": comment, "shown": self.shown, **more}
-        decision_log.record(self.paths, what, now(), self.by, **without_secrets(line, Redactor()))
+        decision_log.record(
+            self.paths, what, time_of_decision(), self.by, **without_secrets(line, Redactor())
+        )
 
     def clean(self, text: str) -> str:
         """Return the text without secrets."""
         return Redactor().redact(text)
 
-    def at(self, place: tuple[State, Key, str | None]) -> Case:
+    def with_place(self, place: tuple[State, Key, str | None]) -> LockedJob:
         """Return the same where the job lies somewhere else by now."""
         state, key, slot = place
         return replace(self, found=replace(self.found, state=state, key=key, slot=slot))
@@ -117,23 +119,25 @@ class Case:
         """Tells it to the next attempt and the next steps, where there is something to tell."""
         if comment.strip():
             known, strategy = self.artifacts.read_context(self.job), self.job.context_strategy
-            self.tell(conversation.commented(known, strategy, what, comment))
+            self.tell(conversation.add_comment(known, strategy, what, comment))
 
     def tell(self, messages: Messages) -> None:
         """Replace the conversation; durable when it returns."""
         known = self.artifacts.context_document() or {}
-        document = conversation.document(self.job.context_strategy, messages, rfc3339(now()))
+        document = conversation.document(
+            self.job.context_strategy, messages, rfc3339(time_of_decision())
+        )
         clean = without_secrets(document, Redactor())
         self.artifacts.write_context(clean | {k: known[k] for k in ("after",) if k in known})
 
     @contextmanager
-    def taken(self) -> Iterator[tuple[Slot, Key]]:
+    def take(self) -> Iterator[tuple[Slot, Key]]:
         """Return the job in the commands' slot. Raises Refused when it was moved meanwhile."""
         with ExitStack() as held:
             slot = held.enter_context(hold(self.queue, COMMANDS, wait=True))
             key, state = self.found.key, self.found.state
             assert slot is not None and key is not None and state is not None  # noqa: PT018
-            for stray in slot.held():  # a command died in here
+            for stray in slot.held_keys():  # a command died in here
                 settle(slot, stray)
             if not slot.take(state, key):
                 raise Refused(f"job {self.job.job_id} was moved meanwhile")
@@ -161,14 +165,18 @@ def _is_utf8(text: str) -> bool:
 
 
 @contextmanager
-def case(queue: Queue, word: str, by: By | None = None, shown: str | None = None) -> Iterator[Case]:
+def locked_job(
+    queue: Queue, word: str, by: By | None = None, shown: str | None = None
+) -> Iterator[LockedJob]:
     """Return the job that a word means, while nobody else decides on it. Raises UnknownJob."""
     paths = queue.roots.artifacts(find(queue, word).job.job_id)
     with atomic.disk_trouble(paths.directory), decision_log.deciding(paths):
         found = find(queue, paths.directory.name)
-        yield Case(queue, found, by or decision_log.who(), decision_log.shown(paths), shown)
+        yield LockedJob(
+            queue, found, by or decision_log.current_user(), decision_log.shown_hash(paths), shown
+        )
 
 
-def now() -> datetime:
+def time_of_decision() -> datetime:
     """Return the time of a decision."""
     return datetime.now(UTC)

@@ -15,7 +15,13 @@ from agentorch.artifacts.directory import JobState
 from agentorch.core import conversation as context
 from agentorch.core.errors import Refused
 from agentorch.core.job import Job, Key
-from agentorch.core.pipeline import Finish, Progress, accepted, continued, decided
+from agentorch.core.pipeline import (
+    Finish,
+    Progress,
+    progress_after_acceptance,
+    progress_after_decision,
+    progress_for_continuation,
+)
 from agentorch.core.states import State, Status
 from agentorch.decisions.case import (
     APPROVABLE,
@@ -23,9 +29,9 @@ from agentorch.decisions.case import (
     REJECTABLE,
     RETRIABLE,
     By,
-    Case,
-    case,
-    now,
+    LockedJob,
+    locked_job,
+    time_of_decision,
 )
 from agentorch.decisions.edit import edit, reprioritise
 from agentorch.decisions.hold import hold, keep, release
@@ -65,33 +71,35 @@ def approve(
     A step that is to be approved and succeeded is taken as it is, and with `accept` any: the job
     goes on behind it, and ends where that was the last one. Else the step begins anew.
     """
-    with case(queue, word, by, shown) as it:
+    with locked_job(queue, word, by, shown) as it:
         it.expect("approve", APPROVABLE, comment)
         known = it.artifacts.read_state()
         if accept and not _ran(known):
             raise Refused(f"can't accept anything of job {it.job.job_id}: no step of it has run")
-        with it.taken() as (slot, key):
+        with it.take() as (slot, key):
             it.record("approve", comment, **({"accept": True} if accept else {}))
             it.comment("approve", comment)
             if known is None:  # approved before its first claim
-                _first(it, slot, key)
+                _give_to_state(it, slot, key)
             else:
-                it.goes_on(slot, key, known, approved(it.job, known.progress, accept=accept))
+                it.goes_on(
+                    slot, key, known, progress_after_approval(it.job, known.progress, accept=accept)
+                )
     return it.job
 
 
-def approved(job: Job, progress: Progress, *, accept: bool) -> Progress:
+def progress_after_approval(job: Job, progress: Progress, *, accept: bool) -> Progress:
     """Return how a job goes on that was approved. Pure."""
-    if accept or progress.of(progress.current).status is Status.SUCCESS:
-        return accepted(progress)
-    return decided(job, progress)
+    if accept or progress.step(progress.current).status is Status.SUCCESS:
+        return progress_after_acceptance(progress)
+    return progress_after_decision(job, progress)
 
 
 def _ran(known: JobState | None) -> bool:
-    return known is not None and known.progress.of(known.progress.current).attempt > 0
+    return known is not None and known.progress.step(known.progress.current).attempt > 0
 
 
-def _first(it: Case, slot: Slot, key: Key) -> None:
+def _give_to_state(it: LockedJob, slot: Slot, key: Key) -> None:
     slot.give(key, State.HELD if it.paths.hold.exists() else State.PENDING)
 
 
@@ -99,12 +107,12 @@ def reject(
     queue: Queue, word: str, *, comment: str = "", shown: str | None = None, by: By | None = None
 ) -> Job:
     """End a waiting job as failed, with the error `rejected`."""
-    with case(queue, word, by, shown) as it:
+    with locked_job(queue, word, by, shown) as it:
         it.expect("reject", REJECTABLE, comment)
-        with it.taken() as (slot, key):
+        with it.take() as (slot, key):
             it.record("reject", comment)
             it.comment("reject", comment)
-            finish(slot, key, it.job, rejection(decisions(it.paths)[-1]), now())
+            finish(slot, key, it.job, rejection(decisions(it.paths)[-1]), time_of_decision())
     return it.job
 
 
@@ -112,32 +120,32 @@ def answer(
     queue: Queue, word: str, text: str, *, shown: str | None = None, by: By | None = None
 ) -> Job:
     """Answers the question that a job's agent asked: its step goes on, work and session kept."""
-    with case(queue, word, by, shown) as it:
+    with locked_job(queue, word, by, shown) as it:
         it.expect("answer", APPROVABLE, text)
         if not text.strip():
             raise Refused(f"the answer to job {it.job.job_id} is empty")
-        known, question = _asked(it)
-        with it.taken() as (slot, key):
+        known, question = _open_question(it)
+        with it.take() as (slot, key):
             it.record("answer", text, question=question)
             conversation = it.artifacts.read_context(it.job)
-            it.tell(context.answered(conversation, it.job.context_strategy, question, text))
-            it.goes_on(slot, key, known, answered(known.progress))
+            it.tell(context.add_answer(conversation, it.job.context_strategy, question, text))
+            it.goes_on(slot, key, known, progress_after_answer(known.progress))
     return it.job
 
 
-def answered(progress: Progress) -> Progress:
+def progress_after_answer(progress: Progress) -> Progress:
     """Return how a job goes on whose question was answered: the limits begin anew. Pure."""
-    going_on = continued(progress)
-    step = going_on.of(going_on.current)
-    return going_on.put(going_on.current, replace(step, tries=0, parks=0))
+    going_on = progress_for_continuation(progress)
+    step = going_on.step(going_on.current)
+    return going_on.with_step(going_on.current, replace(step, tries=0, parks=0))
 
 
-def _asked(it: Case) -> tuple[JobState, str]:
+def _open_question(it: LockedJob) -> tuple[JobState, str]:
     known = it.artifacts.read_state()
     result: Document = {}
     if known is not None:
         step_id = known.progress.current
-        result = it.artifacts.attempt_result(step_id, known.progress.of(step_id).attempt) or {}
+        result = it.artifacts.attempt_result(step_id, known.progress.step(step_id).attempt) or {}
     if known is None or not result.get("question"):
         raise Refused(f"job {it.job.job_id} asked no question: use agentorch-approve or -reject")
     return known, result["question"]
@@ -154,7 +162,7 @@ def retry(
     """Put a job that ended or wait back to pending/: at `step_id`, else at the step where it
     stopped; one that succeeded, at its first. What steps before that did is kept.
     """
-    with case(queue, word, by) as it:
+    with locked_job(queue, word, by) as it:
         it.expect("retry", RETRIABLE, comment)
         if step_id is not None and step_id not in {step.step_id for step in it.job.steps}:
             ids = ", ".join(step.step_id for step in it.job.steps)
@@ -162,14 +170,16 @@ def retry(
         known = it.artifacts.read_state()
         if known is None and it.found.state is State.AWAITING_APPROVAL:
             raise Refused(f"can't retry job {it.job.job_id}: it has not begun; approve it")
-        with it.taken() as (slot, key):
+        with it.take() as (slot, key):
             it.record("retry", comment, step=step_id)
             it.comment("retry", comment)
             unmark(it.paths.cancel)
             unmark(it.paths.hold)
             again = step_id or (it.job.steps[0].step_id if it.found.state is State.DONE else None)
             known = known or it.fresh()
-            it.goes_on(slot, key, known, decided(it.job, known.progress, again), anew=True)
+            it.goes_on(
+                slot, key, known, progress_after_decision(it.job, known.progress, again), anew=True
+            )
     return it.job
 
 
@@ -183,7 +193,7 @@ def cancel(
     states: Collection[State] = CANCELLABLE,
 ) -> Job:
     """End a job: at once where nobody works on it, else by its owner; only in these `states`."""
-    with case(queue, word, by, shown) as it:
+    with locked_job(queue, word, by, shown) as it:
         it.expect("cancel", states, comment)
         it.record("cancel", comment)
         mark_cancelled(it.paths)
@@ -192,7 +202,7 @@ def cancel(
     return it.job
 
 
-def _end_cancelled(it: Case) -> None:
+def _end_cancelled(it: LockedJob) -> None:
     """End a marked job that no runner has; a runner that is quicker meets the marker itself.
 
     So does the one that adopts a step which runs without an owner: it has that ended first.
@@ -204,13 +214,13 @@ def _end_cancelled(it: Case) -> None:
         with slots.hold(it.queue, COMMANDS, wait=True) as slot:
             if slot is not None and slot.take(state, key):
                 end = Finish(Status.CANCELLED, "cancelled", "cancelled")
-                finish(slot, key, it.job, end, now())
+                finish(slot, key, it.job, end, time_of_decision())
                 return
 
 
 def unlock(queue: Queue, word: str) -> Job:
     """Move a dead owner's job to failed/. Refused where the owner lives."""
-    with case(queue, word) as it:
+    with locked_job(queue, word) as it:
         found = it.found
         if found.state is not State.RUNNING or found.slot is None or found.key is None:
             raise Refused(f"nothing to unlock: job {it.job.job_id} is {found.state}")
@@ -227,16 +237,16 @@ def unlock(queue: Queue, word: str) -> Job:
                 settle(slot, found.key)
             else:
                 end = Finish(Status.FAILED, "unlocked", "unlocked: its owner had died")
-                finish(slot, found.key, it.job, end, now())
+                finish(slot, found.key, it.job, end, time_of_decision())
     return it.job
 
 
-def _step_runs(it: Case) -> bool:
+def _step_runs(it: LockedJob) -> bool:
     """Return whether a step of the job runs on, in a unit of its own."""
     state = it.artifacts.read_state()
     return state is not None and outlives(it.queue.roots, state)
 
 
-def _ended_already(it: Case) -> bool:
+def _ended_already(it: LockedJob) -> bool:
     state = it.artifacts.read_state()
     return state is not None and state.finished_at is not None

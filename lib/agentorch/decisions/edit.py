@@ -12,8 +12,8 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
-from agentorch.artifacts.decision_log import hashed, unmark
-from agentorch.contracts.accept import Document, Door, accept
+from agentorch.artifacts.decision_log import file_hash, unmark
+from agentorch.contracts.accept import Document, ServerRules, accept
 from agentorch.contracts.problems import kind
 from agentorch.contracts.to_job import job_of
 from agentorch.core.errors import Invalid, Refused
@@ -21,7 +21,7 @@ from agentorch.core.job import Job, Key
 from agentorch.core.pipeline import Progress
 from agentorch.core.states import State
 from agentorch.core.times import moment_of
-from agentorch.decisions.case import By, Case, case
+from agentorch.decisions.case import By, LockedJob, locked_job
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.storage import atomic
 from agentorch.storage.json_files import read_document
@@ -34,7 +34,7 @@ def edit(
     queue: Queue,
     word: str,
     document: Any,
-    door: Door,
+    door: ServerRules,
     *,
     shown: str | None = None,
     seen: State | None = None,
@@ -45,18 +45,18 @@ def edit(
     Only its remaining steps and policy.max_cost_usd may differ. Raises Invalid with every problem.
     `seen` is the state in which the editor saw it: what was approved since is not to be changed.
     """
-    with case(queue, word, by, shown) as it:
+    with locked_job(queue, word, by, shown) as it:
         it.expect("edit", EDITABLE & {seen} or EDITABLE)
         before, known = it.found.document, it.artifacts.read_state()
-        after = checked(document, before, None if known is None else known.progress, door)
+        after = check_edit(document, before, None if known is None else known.progress, door)
         if after == before:
             return it.job
         assert it.found.state is not None and it.found.key is not None  # noqa: PT018
         source = queue.file_of(it.found.state, it.found.key)
-        with it.taken() as (slot, key):
-            was = hashed(it.paths.edited if it.paths.edited.exists() else it.paths.job)
+        with it.take() as (slot, key):
+            was = file_hash(it.paths.edited_job if it.paths.edited_job.exists() else it.paths.job)
             it.record("edit", before=was, after=sha256(atomic.encode(after)).hexdigest())
-            atomic.replace_json(it.paths.edited, after)
+            atomic.replace_json(it.paths.edited_job, after)
             queue.move(slot.path(key), source)
         return job_of(after)
 
@@ -67,7 +67,7 @@ def remaining(document: Document, over: int) -> Document:
     return {"steps": document["steps"][over:], "policy": cap}
 
 
-def merged(document: Document, over: int, part: Any) -> Document:
+def merge_edit(document: Document, over: int, part: Any) -> Document:
     """Return the job's document with its remaining part replaced. Raises Invalid. Pure."""
     if not isinstance(part, dict):
         raise Invalid([f".: expected an object, found {kind(part)}"])
@@ -86,21 +86,23 @@ def merged(document: Document, over: int, part: Any) -> Document:
     return {**document, "steps": steps, "policy": {**document["policy"], **policy}}
 
 
-def renumbered(problems: Iterable[str], over: int) -> list[str]:
-    """Problems with a whole document as those with its remaining part. Pure."""
+def renumber_problems(problems: Iterable[str], over: int) -> list[str]:
+    """Return problems with a whole document as those with its remaining part. Pure."""
     return [_STEP.sub(lambda match: f".steps[{int(match[1]) - over}]", line) for line in problems]
 
 
 _STEP = re.compile(r"^\.steps\[([0-9]+)\]")
 
 
-def checked(document: Any, before: Document, progress: Progress | None, door: Door) -> Document:
+def check_edit(
+    document: Any, before: Document, progress: Progress | None, door: ServerRules
+) -> Document:
     """Return the document as it goes to disk. Raises Invalid. Pure."""
     _, complete = accept(document, door, moment_of(before["submitted_at"]))
     after = {**complete, "submitted_at": before["submitted_at"]}
-    problems = list(_fixed(before, after))
+    problems = list(_changes_of_fixed(before, after))
     if progress is not None:
-        problems += _ended(before, after, progress.current)
+        problems += _changes_of_ended(before, after, progress.current)
     if problems:
         raise Invalid(problems)
     return after
@@ -111,7 +113,7 @@ def place_of(document: Document, step_id: str) -> int:
     return [step["step_id"] for step in document["steps"]].index(step_id)
 
 
-def _fixed(before: Document, after: Document) -> Iterator[str]:
+def _changes_of_fixed(before: Document, after: Document) -> Iterator[str]:
     """Yield what no edit changes."""
     for name in sorted({*before, *after} - {"steps", "policy"}):
         if before.get(name) != after.get(name):
@@ -122,8 +124,10 @@ def _fixed(before: Document, after: Document) -> Iterator[str]:
             yield f".policy.{name}: can't be edited"
 
 
-def _ended(before: Document, after: Document, current: str) -> Iterator[str]:
-    """Yield the steps before the current one stay as they are, and that one where it is."""
+def _changes_of_ended(before: Document, after: Document, current: str) -> Iterator[str]:
+    """Yield the changes to the steps before the current one, and to its place: both have to
+    stay.
+    """
     old, new, place = before["steps"], after["steps"], place_of(before, current)
     for number, step in enumerate(old[:place]):
         if new[number : number + 1] != [step]:
@@ -137,31 +141,31 @@ def reprioritise(queue: Queue, word: str, priority: int, *, by: By | None = None
 
     The document first, then one rename: who finds the job between the two lists for it.
     """
-    with case(queue, word, by) as it:
+    with locked_job(queue, word, by) as it:
         it.expect("change the priority of", EDITABLE)
         before = it.found.document
         after = {**before, "priority": priority}
         hash_ = sha256(atomic.encode(after)).hexdigest()
         it.record("priority", before=before["priority"], after=priority, document=hash_)
-        atomic.replace_json(it.paths.edited, after)
-        if not _renamed(it, priority):
+        atomic.replace_json(it.paths.edited_job, after)
+        if not _rename(it, priority):
             _put_back(it, before)
             raise Refused(f"job {it.job.job_id} was claimed meanwhile")
         return job_of(after)
 
 
-def _renamed(it: Case, priority: int) -> bool:
+def _rename(it: LockedJob, priority: int) -> bool:
     """Give the queue file its new name where it lies; False: it was claimed."""
     while (place := it.queue.find(it.job)) is not None and place[0] in EDITABLE:
         state, key, _ = place
         source = it.queue.file_of(state, key)
-        target = source.with_name(_named(source.name, replace(key, priority=priority)))
+        target = source.with_name(_rename_key(source.name, replace(key, priority=priority)))
         if it.queue.move(source, target):
             return True
     return False
 
 
-def _named(name: str, key: Key) -> str:
+def _rename_key(name: str, key: Key) -> str:
     """Return the name of a queue file with another key: what comes before it, of a parked one,
     stays.
     """
@@ -169,8 +173,8 @@ def _named(name: str, key: Key) -> str:
     return str(key) if parked is None else name.removesuffix(str(parked[1])) + str(key)
 
 
-def _put_back(it: Case, before: Document) -> None:
+def _put_back(it: LockedJob, before: Document) -> None:
     if before == read_document(it.paths.job):
-        unmark(it.paths.edited)
+        unmark(it.paths.edited_job)
     else:
-        atomic.replace_json(it.paths.edited, before)
+        atomic.replace_json(it.paths.edited_job, before)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from agentorch.artifacts.decision_log import shown
+from agentorch.artifacts.decision_log import shown_hash
 from agentorch.artifacts.directory import FINAL_STATES, JobArtifacts
 from agentorch.core.errors import Damaged, Refused, UnknownJob
 from agentorch.core.job import Expiry, Key, Waiting
@@ -19,7 +19,7 @@ from agentorch.core.states import State
 from agentorch.core.times import moment_of
 from agentorch.decisions import decide
 from agentorch.decisions.case import REJECTABLE
-from agentorch.decisions.expiry_rules import Expired, expired, looked_at
+from agentorch.decisions.expiry_rules import Expired, due_this_minute, expiry
 from agentorch.jobqueue.jobqueue import Queue, current_job
 
 NAME = "agentorch"
@@ -35,15 +35,15 @@ class Over:
     shown: str
 
 
-def over(queue: Queue, server: Waiting, now: datetime) -> Iterator[Over]:
+def find_expired(queue: Queue, server: Waiting, now: datetime) -> Iterator[Over]:
     """Yield the jobs that have waited for too long.
 
     The names in awaiting_approval/ are listed; of very many, some are looked into each minute.
     """
     keys = sorted(key for key, _ in queue.list_state(State.AWAITING_APPROVAL))
-    for key in looked_at(keys, now):
+    for key in due_this_minute(keys, now):
         try:
-            found = _judged(queue, key, server, now)
+            found = _expiry_of(queue, key, server, now)
         except (Damaged, FileNotFoundError):  # or somebody has decided, and removed it
             continue
         if found is not None:
@@ -66,20 +66,20 @@ def end(queue: Queue, found: Over) -> str | None:
     return None
 
 
-def _judged(queue: Queue, key: Key, server: Waiting, now: datetime) -> Over | None:
+def _expiry_of(queue: Queue, key: Key, server: Waiting, now: datetime) -> Over | None:
     paths = queue.roots.artifacts(key.job_id)
     job = current_job(paths)
     own = job.policy.waiting
-    if expired(own, server, key.submitted_at, now) is None:  # nor since any later time
+    if expiry(own, server, key.submitted_at, now) is None:  # nor since any later time
         return None
     # before the state is read: what changes after that is refused
-    seen = shown(paths)
-    since = _since(JobArtifacts(paths).told_state(), key)
-    found = None if since is None else expired(own, server, since, now)
+    seen = shown_hash(paths)
+    since = _waiting_since(JobArtifacts(paths).told_state(), key)
+    found = None if since is None else expiry(own, server, since, now)
     return None if found is None else Over(key.job_id, job.project_id, found, seen)
 
 
-def _since(state: dict[str, object] | None, key: Key) -> datetime | None:
+def _waiting_since(state: dict[str, object] | None, key: Key) -> datetime | None:
     """Return when a job began to wait; None: it does not. Pure."""
     if state is None:
         return key.submitted_at

@@ -11,7 +11,14 @@ from agentorch.artifacts.decision_log import mark, unmark
 from agentorch.core.errors import Refused
 from agentorch.core.job import Job
 from agentorch.core.states import ENDED, State
-from agentorch.decisions.case import HOLDABLE, RELEASABLE, By, Case, case, now
+from agentorch.decisions.case import (
+    HOLDABLE,
+    RELEASABLE,
+    By,
+    LockedJob,
+    locked_job,
+    time_of_decision,
+)
 from agentorch.jobqueue.jobqueue import Queue
 
 
@@ -20,17 +27,19 @@ def hold(queue: Queue, word: str, *, comment: str = "", by: By | None = None) ->
 
     Nothing but a release, a cancel or a retry brings it out of held/.
     """
-    with case(queue, word, by) as it:
+    with locked_job(queue, word, by) as it:
         it.expect("hold", HOLDABLE, comment)
         if it.paths.cancel.exists():
-            raise Refused(f"can't hold job {it.job.job_id}: it is being cancelled{it.last(': ')}")
+            raise Refused(
+                f"can't hold job {it.job.job_id}: it is being cancelled{it.last_decision(': ')}"
+            )
         it.record("hold", comment)
-        mark(it.paths.hold, it.by, it.clean(comment), now())
+        mark(it.paths.hold, it.by, it.clean(comment), time_of_decision())
         _lay_aside(it)
     return it.job
 
 
-def _lay_aside(it: Case) -> None:
+def _lay_aside(it: LockedJob) -> None:
     """Move a marked job to held/ that no owner has. Raises Refused where it stopped meanwhile."""
     while (place := it.queue.find(it.job)) is not None:
         state, key, _ = place
@@ -46,7 +55,7 @@ def _lay_aside(it: Case) -> None:
 
 def release(queue: Queue, word: str, *, comment: str = "", by: By | None = None) -> Job:
     """Lets a job go on now that is held, that will be when its step ends, or that is parked."""
-    with case(queue, word, by) as it:
+    with locked_job(queue, word, by) as it:
         is_marked = it.found.state not in ENDED and it.paths.hold.exists()
         it.expect("release", frozenset(State) if is_marked else RELEASABLE, comment)
         it.record("release", comment)
@@ -59,8 +68,8 @@ def release(queue: Queue, word: str, *, comment: str = "", by: By | None = None)
     return it.job
 
 
-def _let_go(it: Case) -> None:
-    with it.taken() as (slot, key):
+def _let_go(it: LockedJob) -> None:
+    with it.take() as (slot, key):
         unmark(it.paths.hold)
         known = it.artifacts.read_state()
         if known is None:
@@ -69,19 +78,19 @@ def _let_go(it: Case) -> None:
             it.goes_on(slot, key, known, known.progress)
 
 
-def _let_go_later(it: Case) -> None:
+def _let_go_later(it: LockedJob) -> None:
     """Its owner may have met the marker before it was gone."""
     if (place := it.queue.find(it.job)) is not None and place[0] is State.HELD:
-        _let_go(it.at(place))
+        _let_go(it.with_place(place))
 
 
 def keep(queue: Queue, word: str, *, pinned: bool, comment: str = "", by: By | None = None) -> Job:
     """Keep a job from retention, or no longer; whatever its state."""
-    with case(queue, word, by) as it:
+    with locked_job(queue, word, by) as it:
         it.expect("pin" if pinned else "unpin", frozenset(State), comment)
         it.record("keep" if pinned else "unkeep", comment)
         if pinned:
-            mark(it.paths.keep, it.by, it.clean(comment), now())
+            mark(it.paths.keep, it.by, it.clean(comment), time_of_decision())
         else:
             unmark(it.paths.keep)
     return it.job

@@ -22,7 +22,7 @@ from agentorch.core.errors import AgentorchError, Invalid
 from agentorch.core.policy import DEFAULT_PATH
 from agentorch.core.text import one_line
 from agentorch.doctor.check import Check
-from agentorch.preflight.check import found
+from agentorch.preflight.check import find_program
 from agentorch.preflight.credentials import credential
 
 ANSWER_S = 60
@@ -47,7 +47,7 @@ def _is_set_up(settings: Settings, agent: Agent, provider: str) -> bool:
     capabilities = agent.capabilities
     if capabilities is None:
         return False
-    there = found(capabilities, settings.environment.get("PATH", DEFAULT_PATH))
+    there = find_program(capabilities, settings.environment.get("PATH", DEFAULT_PATH))
     has = credential(settings, agent.name, capabilities, provider)
     return there is not None and not has.is_missing
 
@@ -60,7 +60,7 @@ def _probed(settings: Settings, agent: Agent, provider: str) -> Iterator[Check]:
 
 def _sandbox(settings: Settings, agent: Agent) -> Check:
     try:
-        problems = self_test.tried(settings, agent)
+        problems = self_test.try_agent(settings, agent)
     except StepEnded as end:
         problems = (str(end),)
     if problems:

@@ -19,10 +19,10 @@ from agentorch.core.job import Network
 from agentorch.core.policy import DEFAULT_PATH, TEMPORARY, Effective
 from agentorch.core.text import one_line
 from agentorch.doctor.check import Check, State
-from agentorch.preflight.check import Ground, check, found, wanted
+from agentorch.preflight.check import Ground, check, find_program, required_version
 from agentorch.preflight.credentials import Credential, credential
-from agentorch.preflight.versions import first_version, said, spelled
-from agentorch.sandbox import Confined, Confinement, Wrapper, confined
+from agentorch.preflight.versions import first_version, kept_version, version_text
+from agentorch.sandbox import Confined, Confinement, Wrapper, confine
 
 SANDBOX_S = 30
 
@@ -91,16 +91,16 @@ def inside(trouble: str | None) -> str:
 
 def program(capabilities: Capabilities, ground: Ground) -> str:
     """Where an agent's program is, its version, and the least that will do; empty: nowhere."""
-    place = found(capabilities, ground.environment["PATH"])
+    place = find_program(capabilities, ground.environment["PATH"])
     if place is None or not capabilities.version_argv:
         return place or ""
-    told = said(capabilities.version_argv, ground.environment, ground.versions)
+    told = kept_version(capabilities.version_argv, ground.environment, ground.versions)
     version = first_version(told) if told is not None else None
     if version is None:
         return f"{place}, version unknown"
-    least = wanted(capabilities, ground.minimum)
-    at_least = f" ({spelled(least[0])} at least)" if least is not None else ""
-    return f"{place} {spelled(version)}{at_least}"
+    least = required_version(capabilities, ground.minimum)
+    at_least = f" ({version_text(least[0])} at least)" if least is not None else ""
+    return f"{place} {version_text(version)}{at_least}"
 
 
 def taken(abilities: Abilities, model: str | None) -> str:
@@ -140,14 +140,14 @@ def _digits(number: float) -> str:
 
 def _trouble_inside(settings: Settings, capabilities: Capabilities, ground: Ground) -> str | None:
     """What keeps the program from starting in the sandbox: empty, nothing; None: not tried."""
-    there = found(capabilities, ground.environment["PATH"]) is not None
+    there = find_program(capabilities, ground.environment["PATH"]) is not None
     if not there or not capabilities.version_argv or not ground.policy.sandbox:
         return None
     wrapper = Wrapper(settings.sandbox_wrapper, settings.sandbox_wrapper_args)
     with tempfile.TemporaryDirectory(prefix="agentorch-doctor-") as scratch:
         confinement = _confinement(Path(scratch).resolve(), capabilities, ground.environment)
         try:
-            with confined(wrapper, confinement, capabilities.version_argv) as start:
+            with confine(wrapper, confinement, capabilities.version_argv) as start:
                 return _trouble(start)
         except AgentorchError as problem:
             return "; ".join(problem.problems)

@@ -17,7 +17,7 @@ from agentorch.core.policy import Effective
 from agentorch.doctor.check import Check, State
 from agentorch.preflight.check import Ground, check
 from agentorch.sandbox import Wrapper, probe
-from agentorch.storage.filesystem_check import mounted, power_cut_doubt, refusal
+from agentorch.storage.filesystem_check import mount_of, power_cut_doubt, refusal
 
 
 def examine(settings: Settings) -> Iterator[Check]:
@@ -51,7 +51,7 @@ def state_checks(settings: Settings) -> Iterator[Check]:
     works = f"write, fsync, link and rename work in {roots.queue_root}"
     yield Check("state", "problem" if problem else "ok", problem or works)
     doubt = power_cut_doubt(roots.queue_root)
-    safe = f"{mounted(roots.queue_root)[0]} keeps what is acknowledged over a power cut"
+    safe = f"{mount_of(roots.queue_root)[0]} keeps what is acknowledged over a power cut"
     yield Check("filesystem", "warning" if doubt else "ok", doubt or safe)
     yield space_check(settings)
 

@@ -74,7 +74,7 @@ def _current(paths: ArtifactPaths, found: Found, known: JobState | None) -> Atte
     plain = Attempted(step.step_id, step.agent)
     if known is None or step.step_id != step_id:
         return plain
-    progress = known.progress.of(step_id)
+    progress = known.progress.step(step_id)
     record = known.records.get(step_id)
     began = None if record is None or record.started_at is None else moment_of(record.started_at)
     plain = replace(plain, number=progress.attempt, status=str(progress.status), began=began)
@@ -179,7 +179,7 @@ def _asked(
     expires = None
     if rule.then not in (None, Expiry.WAIT):
         expires = (Expiry(rule.then), since + timedelta(seconds=rule.after_s))
-    return replace(whole, since=since, shown=decision_log.shown(paths), expires=expires)
+    return replace(whole, since=since, shown=decision_log.shown_hash(paths), expires=expires)
 
 
 def _hold(paths: ArtifactPaths) -> Hold | None:
@@ -223,4 +223,4 @@ def _decided(paths: ArtifactPaths) -> str:
     if not lines:
         return ""
     comment = one_line(str(lines[-1].get("comment") or ""), LINE_CHARS)
-    return decision_log.told(lines[-1]) + (f": {comment}" if comment else "")
+    return decision_log.decision_text(lines[-1]) + (f": {comment}" if comment else "")

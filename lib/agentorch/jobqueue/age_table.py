@@ -48,7 +48,7 @@ def stamp(moment: datetime) -> str:
     return str(Key(0, moment.astimezone(UTC), ""))[2:].partition("-")[0]
 
 
-def submitted(name: str) -> str:
+def submission_time(name: str) -> str:
     """Return the time of submission in the name of a queue file."""
     return name[2:].partition("-")[0]
 

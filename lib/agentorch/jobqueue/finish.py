@@ -30,7 +30,7 @@ from agentorch.jobqueue.slots import Slot
 from agentorch.ledger import counts, ledger
 from agentorch.storage import atomic
 from agentorch.storage.json_files import Document
-from agentorch.storage.locks import flocked
+from agentorch.storage.locks import hold_lock
 from agentorch.storage.paths import ArtifactPaths, Roots
 
 
@@ -48,7 +48,7 @@ def finish(
     state = replace(
         known,
         status=end.status,
-        progress=_at_rest(known.progress, steps),
+        progress=_end_running_steps(known.progress, steps),
         started_at=known.started_at or stamp,
         finished_at=stamp,
         ends=known.ends + 1,
@@ -78,7 +78,7 @@ def count_end(
 
     A broken ledger stops no job: agentorch-metrics says what is wrong with it.
     """
-    number = known.progress.of(known.progress.current).attempt
+    number = known.progress.step(known.progress.current).attempt
     last = artifacts.attempt_result(known.progress.current, number)
     place, began, ended = FINAL_STATES[state.status], known.started_at, state.finished_at
     assert ended is not None  # `state` is final
@@ -96,21 +96,23 @@ def count_end(
     ledger.count_job(roots, end, attempt)
 
 
-def _at_rest(progress: Progress, results: list[Document]) -> Progress:
-    """No step of an ended job runs: one that did is what its last result says, or was not run."""
-    step = progress.of(progress.current)
+def _end_running_steps(progress: Progress, results: list[Document]) -> Progress:
+    """Return the progress with no step running: one that did is what its last result says, or was
+    not run.
+    """
+    step = progress.step(progress.current)
     if not isinstance(step.status, Phase):
         return progress
     told = {result["step_id"]: Status(result["status"]) for result in results}
     status = told.get(progress.current, Phase.PENDING)
-    return progress.put(progress.current, replace(step, status=status))
+    return progress.with_step(progress.current, replace(step, status=status))
 
 
 def sweep(paths: ArtifactPaths) -> None:
     """Remove what killed writers left; not of a step whose process still writes."""
     atomic.remove_temporaries(paths.directory)
     for step in paths.started_steps():
-        with flocked(step.lock, wait=False, owning=False) as free:
+        with hold_lock(step.lock, wait=False, owning=False) as free:
             if free is not None:
                 for directory in (step.directory, *step.attempts.glob("*")):
                     atomic.remove_temporaries(directory)
@@ -129,7 +131,7 @@ def give_back(slot: Slot, key: Key, job: Job, state: JobState, *, as_: Key | Non
         if FINAL_STATES.get(state.status) in ENDED:
             ledger.no_longer_ended(slot.queue.roots, job.job_id)
         # one that runs on in its unit is settled by who adopts it
-        if state.progress.of(state.progress.current).status is not Phase.RUNNING:
+        if state.progress.step(state.progress.current).status is not Phase.RUNNING:
             ledger.settle_lost(slot.queue.roots, job.job_id, datetime.now(UTC))
     held = artifacts.paths.hold.exists() and not artifacts.paths.cancel.exists()
     target = State.HELD if held else State.PENDING

@@ -33,8 +33,8 @@ from agentorch.core.job import MAX_TAKEN, Job, Key
 from agentorch.core.states import State
 from agentorch.storage import atomic
 from agentorch.storage.free_space import refuse_below
-from agentorch.storage.json_files import Document, read_document, understood
-from agentorch.storage.locks import flocked, lock
+from agentorch.storage.json_files import Document, make_from, read_document
+from agentorch.storage.locks import hold_lock, lock
 from agentorch.storage.paths import IMPORT, NEW, REFUSED, WAITING, ArtifactPaths, Roots, parked_key
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -106,7 +106,7 @@ class Queue:
             job_id = self._key_owner(job.job_id, digest)
             job, document = replace(job, job_id=job_id), with_key(document, job_id, digest)
             try:
-                if (first := self._settled(job_id, digest)) is not None:
+                if (first := self._submission_of(job_id, digest)) is not None:
                     return first, False
                 self.submit(job, document, floor_bytes=floor_bytes)
             except Duplicate:
@@ -131,7 +131,7 @@ class Queue:
             atomic.sync_directory(path.parent)
         return job_id
 
-    def _settled(self, job_id: str, digest: str) -> Job | None:
+    def _submission_of(self, job_id: str, digest: str) -> Job | None:
         """Return the job of a key, when its submission has ended; None: there is none.
 
         Its submitter holds the flock of its inode until all is durable; what a dead one left is
@@ -188,7 +188,7 @@ class Queue:
         artifacts = self.roots.artifacts(job_id)
         if _links(artifacts.job) != 1:
             return False
-        with flocked(artifacts.lock, wait=True):
+        with hold_lock(artifacts.lock, wait=True):
             if _links(artifacts.job) != 1:
                 return False
             job = read_job(artifacts.job)
@@ -263,15 +263,15 @@ class Queue:
                         for slot in self._places(state):
                             if self.paths.file(state, key, slot).exists():
                                 return state, key, slot
-            if (place := self._listed(job)) is not None:
+            if (place := self._find_by_listing(job)) is not None:
                 return place
         return None
 
-    def _listed(self, job: Job) -> tuple[State, Key, str | None] | None:
+    def _find_by_listing(self, job: Job) -> tuple[State, Key, str | None] | None:
         """Return where a job is that no name leads to: it is parked, or its priority was
         changed.
         """
-        changed = self.roots.artifacts(job.job_id).edited.exists()
+        changed = self.roots.artifacts(job.job_id).edited_job.exists()
         for state in State if changed else (State.PARKED,):
             for found, slot in self.list_state(state):
                 if found.job_id == job.job_id:
@@ -326,7 +326,7 @@ class Queue:
         if state is State.PARKED:
             for until, parked in self.list_parked():
                 if parked == key:
-                    return self.paths.parked(key, until)
+                    return self.paths.parked_file(key, until)
         return self.paths.file(state, key, slot)
 
     # ---- move ---------------------------------------------------------------------------------
@@ -378,7 +378,7 @@ def _ended_submission(path: Path) -> bool:
 
 def read_job(path: Path) -> Job:
     """Return the job in a queue file or job.json, as it was submitted. Raises Damaged."""
-    return understood(path, read_document(path), job_of)
+    return make_from(path, read_document(path), job_of)
 
 
 def current_document(paths: ArtifactPaths) -> Document:
@@ -387,10 +387,10 @@ def current_document(paths: ArtifactPaths) -> Document:
     Raises Damaged, and FileNotFoundError where there is none.
     """
     try:
-        document = read_document(paths.edited)
+        document = read_document(paths.edited_job)
     except FileNotFoundError:
         document = read_document(paths.job)
-    understood(paths.job, document, job_of)
+    make_from(paths.job, document, job_of)
     return document
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from agentorch.artifacts.decision_log import shown
+from agentorch.artifacts.decision_log import shown_hash
 from agentorch.artifacts.directory import JobArtifacts
 from agentorch.contracts.to_job import job_of
 from agentorch.core.errors import Damaged, UnknownJob
@@ -89,7 +89,7 @@ def status(queue: Queue, found: Found) -> Document:
     to.
     """
     artifacts = queue.roots.artifacts(found.job.job_id)
-    seen = shown(artifacts)  # before the rest: what changes after that is refused
+    seen = shown_hash(artifacts)  # before the rest: what changes after that is refused
     state = JobArtifacts(artifacts).told_state()
     settled = found.state in ENDED or found.state is State.AWAITING_APPROVAL
     result = read_json(artifacts.result) if settled else None
@@ -119,7 +119,9 @@ Listed = tuple[Key, State, str | None]
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a listing. `until` is told of a parked job; `reason` of that and of a held one."""
+    """A line of a listing. `until` is set for a parked job; `reason` for that and for a held
+    one.
+    """
 
     key: Key
     state: State

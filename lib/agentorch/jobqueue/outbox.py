@@ -1,4 +1,4 @@
-"""The outbox: what is to be told about ended jobs, until it was told.
+"""The outbox: callbacks about ended jobs, until they are delivered.
 
     QUEUE_ROOT/outbox/new/NAME              to be told now
     QUEUE_ROOT/outbox/waiting/UNTIL-NAME    to be told again at that time
@@ -31,7 +31,7 @@ _STAMP_CHARS = len("20260131T235959Z-")
 
 @dataclass(frozen=True)
 class Entry:
-    """What is to be told to whom. `reason` is why the last try failed."""
+    """A callback that is to be delivered. `reason` is why the last try failed."""
 
     webhook_id: str
     job_id: str
@@ -59,7 +59,7 @@ class Placed:
 def announce(
     paths: QueuePaths, artifacts: ArtifactPaths, job: Job, end: int, result: Document
 ) -> None:
-    """Leaves what is to be told about an end, where somebody wants to know. Durable on return.
+    """Leave a callback about an end, where somebody wants one. Durable on return.
 
     Written among the job's artifacts, and moved: whatever lies in new/ starts a notifier.
     """
@@ -86,14 +86,14 @@ def sweep(paths: QueuePaths) -> None:
 
 
 def due(paths: QueuePaths, now: datetime) -> Iterator[Placed]:
-    """Yield what is to be told now: the new ones, and those that waited long enough."""
-    yield from listed(paths, NEW)
-    for placed in listed(paths, WAITING):
-        if until(placed.path) <= now:
+    """Yield the callbacks that are due: the new ones, and those that waited long enough."""
+    yield from list_entries(paths, NEW)
+    for placed in list_entries(paths, WAITING):
+        if due_at(placed.path) <= now:
             yield placed
 
 
-def listed(paths: QueuePaths, where: str) -> Iterator[Placed]:
+def list_entries(paths: QueuePaths, where: str) -> Iterator[Placed]:
     """Yield the entries in one directory of the outbox, by name."""
     try:
         names = sorted(os.listdir(paths.outbox(where)))
@@ -106,30 +106,30 @@ def listed(paths: QueuePaths, where: str) -> Iterator[Placed]:
             yield Placed(path, Entry(**document))
 
 
-def until(path: Path) -> datetime:
+def due_at(path: Path) -> datetime:
     """Return when an entry in waiting/ is due."""
     return datetime.strptime(path.name[: _STAMP_CHARS - 1], _STAMP).replace(tzinfo=UTC)
 
 
-def told(placed: Placed) -> None:
-    """Remove what was told. A power cut may bring it back: it is then told again."""
+def remove(placed: Placed) -> None:
+    """Remove a delivered callback. A power cut may bring it back: it is then delivered again."""
     placed.path.unlink(missing_ok=True)
 
 
-def put_off(paths: QueuePaths, placed: Placed, moment: datetime, reason: str) -> None:
-    """It waits until a moment, one try older."""
+def postpone(paths: QueuePaths, placed: Placed, moment: datetime, reason: str) -> None:
+    """Move a callback to waiting/ until a moment, one try older."""
     stamp = moment.astimezone(UTC).strftime(_STAMP)
-    _moved(paths, placed, WAITING, f"{stamp}-{placed.name}", reason)
+    _move(paths, placed, WAITING, f"{stamp}-{placed.name}", reason)
 
 
 def give_up(paths: QueuePaths, placed: Placed, reason: str) -> None:
-    """It goes where a human looks."""
-    _moved(paths, placed, REFUSED, placed.name, reason)
+    """Move a callback to failed/, where a human looks."""
+    _move(paths, placed, REFUSED, placed.name, reason)
 
 
 def send_again(paths: QueuePaths, word: str, now: datetime) -> str:
     """Put what was given up for a job back to new/; the job's id. Raises UnknownJob."""
-    found = [one for one in listed(paths, REFUSED) if one.entry.job_id == word]
+    found = [one for one in list_entries(paths, REFUSED) if one.entry.job_id == word]
     if not found:
         raise UnknownJob(f"nothing was given up for job {word!r}")
     for placed in found:
@@ -144,7 +144,7 @@ def age_s(entry: Entry, now: datetime) -> float:
     return max(0.0, (now - moment_of(entry.created_at)).total_seconds())
 
 
-def _moved(paths: QueuePaths, placed: Placed, where: str, name: str, reason: str) -> None:
+def _move(paths: QueuePaths, placed: Placed, where: str, name: str, reason: str) -> None:
     # in place first: between the two it is whole, and is told again
     entry = replace(placed.entry, tries=placed.entry.tries + 1, reason=reason)
     atomic.replace_json(placed.path, asdict(entry))

@@ -18,14 +18,14 @@ from agentorch.artifacts.decision_log import decisions, rejection
 from agentorch.artifacts.directory import FINAL_STATES, PARKED, PENDING, JobArtifacts, JobState
 from agentorch.core.errors import Damaged
 from agentorch.core.job import MAX_TAKEN, Job, Key
-from agentorch.core.pipeline import Finish, Phase, begin, interrupted
+from agentorch.core.pipeline import Finish, Phase, begin, progress_after_interruption
 from agentorch.core.states import ENDED, State, Status
 from agentorch.core.times import moment_of
 from agentorch.jobqueue.finish import finish, give_back, set_aside, sweep
 from agentorch.jobqueue.jobqueue import Queue, current_job, first_state
 from agentorch.jobqueue.slots import Slot, hold_dead
 from agentorch.storage import atomic
-from agentorch.storage.locks import flocked
+from agentorch.storage.locks import hold_lock
 from agentorch.storage.paths import Roots
 
 
@@ -40,7 +40,9 @@ def reclaim(queue: Queue, *, own: str | None = None, least_age_s: float = 0) -> 
             continue
         with hold_dead(queue, name) as slot:
             if slot is not None:
-                taken += [k.job_id for k in slot.held() if settle(slot, k, least_age_s=least_age_s)]
+                taken += [
+                    k.job_id for k in slot.held_keys() if settle(slot, k, least_age_s=least_age_s)
+                ]
     return taken
 
 
@@ -50,13 +52,13 @@ def settle(slot: Slot, key: Key, *, least_age_s: float = 0) -> bool:
     One that can't be read goes to failed/.
     """
     try:
-        return _settled(slot, key, least_age_s)
+        return _is_left_alone(slot, key, least_age_s)
     except Damaged:
         set_aside(slot, key)
     return True
 
 
-def _settled(slot: Slot, key: Key, least_age_s: float) -> bool:
+def _is_left_alone(slot: Slot, key: Key, least_age_s: float) -> bool:
     job = current_job(slot.queue.roots.artifacts(key.job_id))
     artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
     state = artifacts.read_state() or JobState(job.job_id, PENDING, begin(job))
@@ -64,25 +66,25 @@ def _settled(slot: Slot, key: Key, least_age_s: float) -> bool:
         return False
     with atomic.disk_trouble(artifacts.paths.directory):
         sweep(artifacts.paths)
-    until = parked_until(state, datetime.now(UTC))
+    until = park_end(state, datetime.now(UTC))
     wanted = artifacts.paths.hold.exists() or artifacts.paths.cancel.exists()
     if (line := _half_rejected(artifacts, state)) is not None:
         finish(slot, key, job, rejection(line), datetime.now(UTC))
     elif _waits_for_approval(artifacts, job):
         slot.give(key, State.AWAITING_APPROVAL)
-    elif state.status in FINAL_STATES and not _called_off(artifacts, state):
+    elif state.status in FINAL_STATES and not _is_cancelled(artifacts, state):
         slot.give(key, FINAL_STATES[state.status])
     elif until is not None and not wanted:
         slot.park(key, until)
-    elif (counted := recounted(slot.queue.roots, key, state)).taken >= MAX_TAKEN:
+    elif (counted := with_dead_owner(slot.queue.roots, key, state)).taken >= MAX_TAKEN:
         end_as_lost(slot, key, job)
     else:
         give_back(slot, key, job, left_behind(slot.queue.roots, state), as_=counted)
     return True
 
 
-def parked_until(state: JobState, now: datetime) -> datetime | None:
-    """Until when the job is parked, None where it is not, or may go on by now."""
+def park_end(state: JobState, now: datetime) -> datetime | None:
+    """Return until when the job is parked, None where it is not, or may go on by now."""
     if state.status != PARKED or state.parked is None:
         return None
     until = moment_of(state.parked.until)
@@ -96,12 +98,12 @@ def wake(queue: Queue, now: datetime) -> list[str]:
         if until > now:
             break
         target = queue.paths.file(State.PENDING, key)
-        if queue.move(queue.paths.parked(key, until), target):
+        if queue.move(queue.paths.parked_file(key, until), target):
             woken.append(key.job_id)
     return woken
 
 
-def recounted(roots: Roots, key: Key, state: JobState | None) -> Key:
+def with_dead_owner(roots: Roots, key: Key, state: JobState | None) -> Key:
     """Return the key, with one more dead owner unless its step needs none, or its owner left on
     purpose.
 
@@ -114,7 +116,7 @@ def recounted(roots: Roots, key: Key, state: JobState | None) -> Key:
 
 def left_on_purpose(state: JobState) -> bool:
     """Return whether its last owner left it, with its step, for the next one to adopt."""
-    running = state.progress.of(state.progress.current).status is Phase.RUNNING
+    running = state.progress.step(state.progress.current).status is Phase.RUNNING
     return running and state.claimed_at is None
 
 
@@ -126,7 +128,7 @@ def outlives(roots: Roots, state: JobState) -> bool:
     step = roots.artifacts(state.job_id).step(state.progress.current)
     if not step.unit.exists():
         return False
-    with flocked(step.lock, wait=False, owning=False) as it:
+    with hold_lock(step.lock, wait=False, owning=False) as it:
         return it is None
 
 
@@ -148,7 +150,7 @@ def _half_rejected(artifacts: JobArtifacts, state: JobState) -> Mapping[str, Any
     return lines[-1] if lines and lines[-1]["what"] == "reject" and not ended else None
 
 
-def _called_off(artifacts: JobArtifacts, state: JobState) -> bool:
+def _is_cancelled(artifacts: JobArtifacts, state: JobState) -> bool:
     """Return whether a job that stopped to ask was cancelled meanwhile: its next owner ends it."""
     return state.status == Status.NEEDS_HUMAN and artifacts.paths.cancel.exists()
 
@@ -164,12 +166,12 @@ def left_behind(roots: Roots, state: JobState) -> JobState:
     interrupted.
     """
     step_id = state.progress.current
-    step = state.progress.of(step_id)
+    step = state.progress.step(step_id)
     left = roots.artifacts(state.job_id).step(step_id).attempt(step.attempt)
     ended = left.result.exists() or left.end.exists()
     if step.status is not Phase.RUNNING or ended or outlives(roots, state):
         return state
-    return replace(state, progress=interrupted(state.progress))
+    return replace(state, progress=progress_after_interruption(state.progress))
 
 
 def _age_s(state: JobState) -> float:

@@ -15,7 +15,7 @@ from agentorch.artifacts.directory import JobArtifacts
 from agentorch.core.errors import Damaged
 from agentorch.core.job import Key
 from agentorch.core.states import State
-from agentorch.jobqueue.age_table import submitted
+from agentorch.jobqueue.age_table import submission_time
 from agentorch.jobqueue.jobqueue import Queue, current_document
 from agentorch.jobqueue.lookup import DAMAGED, Listed, age_s, status_word
 from agentorch.storage.json_files import Document
@@ -26,7 +26,7 @@ NONE = "-"
 
 
 class By(StrEnum):
-    """What the rows of a queue's shape are."""
+    """The rows of a table of ages."""
 
     STATE = "state"
     PROJECT = "project"
@@ -35,7 +35,9 @@ class By(StrEnum):
 
 @dataclass(frozen=True)
 class Filters:
-    """What a job must be; empty: anything. Of several words of one kind, one must be true of it.
+    """The filters of a listing; empty: anything.
+
+    Of several words of one kind, one must be true of it.
 
     `older_s`, `newer_s`: since it was submitted, in seconds.
     """
@@ -54,7 +56,7 @@ class Filters:
         return not (self.projects or self.tags or self.agents or self.outcomes or self.statuses)
 
 
-def selected(
+def select(
     queue: Queue, listed: Iterable[Listed], filters: Filters, now: datetime
 ) -> Iterator[Listed]:
     """Yield the jobs that the filters let through, in their order; who vanished meanwhile is left
@@ -120,25 +122,25 @@ def last_outcome(paths: ArtifactPaths) -> str | None:
     if state is None:
         return None
     step_id = state.progress.current
-    result = artifacts.attempt_result(step_id, state.progress.of(step_id).attempt)
+    result = artifacts.attempt_result(step_id, state.progress.step(step_id).attempt)
     return None if result is None else str(result["outcome"])
 
 
 # ---- by age -----------------------------------------------------------------------------------
 
 
-def by_state(queue: Queue, states: Iterable[State]) -> Iterator[tuple[str, str]]:
-    """State and time of submission of every job, from names alone: there may be a million."""
+def rows_by_state(queue: Queue, states: Iterable[State]) -> Iterator[tuple[str, str]]:
+    """Yield state and time of submission of every job, from names alone: there may be a million."""
     for state in states:
         for name in queue_names(queue, state):
-            yield state.value, submitted(name)
+            yield state.value, submission_time(name)
 
 
-def by_content(queue: Queue, listed: Iterable[Listed], by: By) -> Iterator[tuple[str, str]]:
-    """Yield the same for a row that needs the job's file; a job of two agents counts for each."""
+def rows_by_content(queue: Queue, listed: Iterable[Listed], by: By) -> Iterator[tuple[str, str]]:
+    """Yield the same for rows that need the job's file; a job of two agents counts for each."""
     for key, state, _ in listed:
         for row in _rows_of(queue, key, state, by):
-            yield row, submitted(str(key))
+            yield row, submission_time(str(key))
 
 
 def _rows_of(queue: Queue, key: Key, state: State, by: By) -> Collection[str]:

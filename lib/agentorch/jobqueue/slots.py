@@ -21,7 +21,7 @@ from agentorch.core.job import Key
 from agentorch.core.states import State
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.storage import atomic
-from agentorch.storage.locks import flocked, lock
+from agentorch.storage.locks import hold_lock, lock
 
 SLOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -43,7 +43,7 @@ class Slot:
         self.descriptor = descriptor
         self.directory = queue.paths.slot(name)
 
-    def held(self) -> list[Key]:
+    def held_keys(self) -> list[Key]:
         """Return the keys of the jobs in this slot, in claim order."""
         keys = (Key.parse(name) for name in os.listdir(self.directory))
         return sorted(key for key in keys if key is not None)
@@ -62,7 +62,7 @@ class Slot:
 
     def park(self, key: Key, until: datetime) -> None:
         """Put a job of ours where it lies until a time; durable when it returns."""
-        self.queue.move(self.path(key), self.queue.paths.parked(key, until))
+        self.queue.move(self.path(key), self.queue.paths.parked_file(key, until))
 
     def recount(self, key: Key, counted: Key) -> None:
         """Count, in one rename, that this job was taken from a dead owner.
@@ -78,7 +78,7 @@ def hold(queue: Queue, name: str, *, wait: bool) -> Iterator[Slot | None]:
     directory = queue.paths.slot(name)
     with atomic.disk_trouble(directory):
         atomic.make_directory(directory)
-    with flocked(queue.paths.slot_lock(name), wait=wait) as descriptor:
+    with hold_lock(queue.paths.slot_lock(name), wait=wait) as descriptor:
         yield None if descriptor is None else Slot(queue, name, descriptor)
 
 

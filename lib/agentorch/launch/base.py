@@ -1,4 +1,4 @@
-"""What a launcher is: four verbs, and the name by which it knows an attempt.
+"""The launcher's protocol: four verbs, and the name by which it knows an attempt.
 
 The name is the identity; a launcher's own numbers are not trusted. Whether an attempt still runs
 is told by the flock on steps/STEP/.lock, which its process and its sandbox hold; how it ended is

@@ -108,11 +108,11 @@ class Fork:
         pid, status, used = os.wait4(self._children[name], options)
         if pid:
             del self._children[name]
-            self._ended[name] = _ended(status)
+            self._ended[name] = _end_text(status)
             self._usage[name] = {"cpu_s": round(used.ru_utime + used.ru_stime, 3)}
 
 
-def _ended(status: int) -> str:
+def _end_text(status: int) -> str:
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         return f"its process was killed by {signal.Signals(-code).name}"

@@ -28,7 +28,7 @@ from agentorch.launch.base import Busy, Stop
 from agentorch.launch.unit_end import usage_of
 from agentorch.storage import atomic
 from agentorch.storage.json_files import read_json
-from agentorch.storage.locks import flocked
+from agentorch.storage.locks import hold_lock
 from agentorch.storage.paths import AttemptPaths, Roots, UnitPaths
 
 # Every step's unit, and none of a sandbox that systemd-run(1) makes for one.
@@ -82,7 +82,7 @@ class Systemd:
         """Start the unit and wait until it has the step's lock."""
         step = self._roots.artifacts(attempt.job.job_id).step(attempt.step.step_id)
         step.attempts.mkdir(0o750, parents=True, exist_ok=True)
-        with flocked(step.lock, wait=False, owning=False) as free:
+        with hold_lock(step.lock, wait=False, owning=False) as free:
             if free is None:
                 raise Busy(attempt.name)
         paths = step.attempt(attempt.number)
@@ -205,10 +205,10 @@ def _limiting(limits: Resources) -> Iterator[str]:
 
 def _recording(python: str, unit: UnitPaths, paths: AttemptPaths) -> str:
     words = (python, "-I", "-S", str(unit.recorder), str(paths.claim), str(paths.end))
-    return " ".join(_quoted(word) for word in words)
+    return " ".join(_quote(word) for word in words)
 
 
-def _quoted(word: str) -> str:
+def _quote(word: str) -> str:
     """Return a word as systemd.service(5) reads command lines."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{_literal(escaped)}"'
@@ -265,7 +265,7 @@ def environment_for(environment: Mapping[str, str]) -> bytes:
     """
     others = OF_THE_RUNNER | SECRET
     kept = {name: value for name, value in environment.items() if name not in others}
-    return environment_file.quoted({**kept, "AGENTORCH_ENV_FILE": os.devnull})
+    return environment_file.quote({**kept, "AGENTORCH_ENV_FILE": os.devnull})
 
 
 def _call(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""What it means that an attempt's process is gone and left no result. Pure.
+"""The outcome of an attempt whose process is gone and left no result. Pure.
 
 `end` is attempts/N/end.json: what the recorder of its unit saw (launch/recorder.py).
 """
@@ -40,15 +40,15 @@ def outcome_of(end: Mapping[str, Any], timeout_s: float) -> Outcome | None:
         return Outcome(OutcomeClass.TIMEOUT, words, error="timeout", details=dict(end))
     if how in GIVEN_BACK:
         return None
-    return replace(lost(_words(*how)), details=dict(end))
+    return replace(lost_outcome(_words(*how)), details=dict(end))
 
 
-def lost(how: str) -> Outcome:
+def lost_outcome(how: str) -> Outcome:
     """Return an attempt whose process ended so, in words."""
     return Outcome(OutcomeClass.INFRA, f"left no result: {how}", error="exception")
 
 
-def exited_with(end: Mapping[str, Any], code: Exit) -> bool:
+def has_exit_code(end: Mapping[str, Any], code: Exit) -> bool:
     """Return whether the process itself left with this exit code."""
     return (end["exit_code"], end["exit_status"]) == ("exited", str(code.value))
 

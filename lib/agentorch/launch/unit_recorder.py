@@ -1,4 +1,4 @@
-"""How a step's unit ended, and what its control group used.
+"""The recorder of a step's unit: how it ended, and what its control group used.
 
 The unit runs a copy of this file (ExecStopPost=, `python3 -I -S`): the package may be upgraded
 while the step runs, so nothing of the library is imported. It runs in the unit's control group,

@@ -276,7 +276,7 @@ def _close(db: sqlite3.Connection, end: AttemptEnd, credential: str) -> None:
     known, walls = db.execute(query, (credential,)).fetchone() or (0.0, 0)
     # those that ran at the same time met the same wall
     walls += known <= end.began_at.timestamp()
-    until = parking.until({"resets_at": end.resets_at}, walls, end.ended_at).timestamp()
+    until = parking.resume_time({"resets_at": end.resets_at}, walls, end.ended_at).timestamp()
     reason = one_line(end.summary, MOST_REASON_CHARS)
     row = (credential, end.ended_at.timestamp(), max(known, until), walls, reason)
     db.execute("INSERT OR REPLACE INTO breakers VALUES (?, ?, ?, ?, ?)", row)

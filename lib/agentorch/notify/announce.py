@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agentorch.artifacts.decision_log import shown
+from agentorch.artifacts.decision_log import shown_hash
 from agentorch.artifacts.directory import JobArtifacts
 from agentorch.config.settings import SECRET, Settings
 from agentorch.core.errors import Damaged
@@ -30,7 +30,7 @@ from agentorch.core.text import one_line, printable
 from agentorch.core.times import rfc3339
 from agentorch.jobqueue.jobqueue import Queue, current_document
 from agentorch.notify import hooks
-from agentorch.notify.announce_rules import Announced, announced_of, document_of
+from agentorch.notify.announce_rules import Announced, document_of, from_document
 from agentorch.storage import atomic
 from agentorch.storage.json_files import Document, read_json
 from agentorch.storage.paths import ArtifactPaths
@@ -56,7 +56,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Due:
-    """Whom a job's waiting is to be told now."""
+    """The programs that are due for a job that waits."""
 
     waiting: Waiting
     programs: tuple[Path, ...]
@@ -72,49 +72,53 @@ def waiting(queue: Queue) -> Iterator[Waiting]:
             paths = queue.roots.artifacts(key.job_id)
             asks = state is State.AWAITING_APPROVAL
             with suppress(Damaged):  # agentorch-explain tells of it
-                if (found := _asked(paths, key) if asks else _held(paths, key)) is not None:
+                if (
+                    found := _waiting_job(paths, key) if asks else _held_job(paths, key)
+                ) is not None:
                     yield found
 
 
-def _asked(paths: ArtifactPaths, key: Key) -> Waiting:
+def _waiting_job(paths: ArtifactPaths, key: Key) -> Waiting:
     known = JobArtifacts(paths).told_state() or {"ends": 0, "finished_at": None}
     since = known["finished_at"] or rfc3339(key.submitted_at)
     return Waiting(key, State.AWAITING_APPROVAL, f"asked-{known['ends']}", since)
 
 
-def _held(paths: ArtifactPaths, key: Key) -> Waiting | None:
-    """None where a human holds the job: nobody is to be asked."""
+def _held_job(paths: ArtifactPaths, key: Key) -> Waiting | None:
+    """Return None where a human holds the job: nobody is to be asked."""
     hold = read_json(paths.hold)
     if hold is None or hold["who"] is not None:
         return None
     return Waiting(key, State.HELD, f"held-{hold['when']}", hold["when"])
 
 
-def due(queue: Queue, programs: Sequence[Path], now: datetime) -> list[Due]:
-    """Return what is to be told now, and whom."""
+def due_programs(queue: Queue, programs: Sequence[Path], now: datetime) -> list[Due]:
+    """Return the programs that are due now, each with the job that waits."""
     found = []
     for one in waiting(queue) if programs else ():
-        known = _known(queue, one)
+        known = _known_occasion(queue, one)
         names = set(known.due([path.name for path in programs], now))
         if names:
             found.append(Due(one, tuple(path for path in programs if path.name in names)))
     return found
 
 
-def _known(queue: Queue, one: Waiting) -> Announced:
-    return announced_of(read_json(queue.roots.artifacts(one.key.job_id).announced), one.occasion)
+def _known_occasion(queue: Queue, one: Waiting) -> Announced:
+    return from_document(
+        read_json(queue.roots.artifacts(one.key.job_id).announcements), one.occasion
+    )
 
 
 # ---- what is told -----------------------------------------------------------------------------
 
 
-def described(queue: Queue, one: Waiting) -> Document:
+def program_input(queue: Queue, one: Waiting) -> Document:
     """Return what a program reads on its stdin."""
     paths = queue.roots.artifacts(one.key.job_id)
     job, state = current_document(paths), JobArtifacts(paths).told_state()
     step_id = job["steps"][0]["step_id"] if state is None else state["current_step"]
     reason, question = _why(paths, one, step_id)
-    seen = shown(paths)
+    seen = shown_hash(paths)
     return {
         "event": one.state.value,
         "job_id": one.key.job_id,
@@ -156,7 +160,7 @@ def how_to(one: Waiting, asks: bool, seen: str) -> dict[str, str]:  # noqa: FBT0
 
 
 def environment(settings: Settings, told: Document) -> dict[str, str]:
-    """Return what a program finds in its environment: ours without secrets, and what is told.
+    """Return the environment of a program: ours without secrets, and the job's variables. Pure.
     Pure.
     """
     secret = SECRET | set(settings.sensitive_env_vars)
@@ -179,7 +183,7 @@ def _variables(told: Mapping[str, Any]) -> dict[str, str]:
 async def announce(
     queue: Queue, settings: Settings, entries: Sequence[Due], journal: Journal, limit_s: float
 ) -> None:
-    """Run every program for the jobs that it is due to hear of, each on its own."""
+    """Run every program for the jobs that it is due for, each on its own."""
     turn = _Turn(queue, settings, journal, limit_s, time.monotonic() + TURN_S)
     programs = sorted({program for entry in entries for program in entry.programs})
     async with asyncio.TaskGroup() as group:
@@ -206,7 +210,7 @@ class _Turn:
         if not self.queue.paths.file(one.state, one.key).exists():  # somebody has decided
             return
         try:
-            told = described(self.queue, one)
+            told = program_input(self.queue, one)
         except (Damaged, FileNotFoundError):  # the same, and it was removed
             return
         content = atomic.encode_line(told)
@@ -215,9 +219,11 @@ class _Turn:
 
     def _remember(self, name: str, one: Waiting, problem: str | None, told: Document) -> None:
         """Nothing is awaited in here: what the others remember of the same job is kept."""
-        known, now = _known(self.queue, one), datetime.now(UTC)
-        fresh = known.heard(name) if problem is None else known.refused(name, problem, now)
-        path = self.queue.roots.artifacts(one.key.job_id).announced
+        known, now = _known_occasion(self.queue, one), datetime.now(UTC)
+        fresh = (
+            known.with_success(name) if problem is None else known.with_failure(name, problem, now)
+        )
+        path = self.queue.roots.artifacts(one.key.job_id).announcements
         try:
             with atomic.disk_trouble(path):
                 atomic.replace_json(path, document_of(fresh))

@@ -1,4 +1,4 @@
-"""Which programs have heard that a job waits, which are to be run again, and when. Pure.
+"""The record of which programs ran for a waiting job, which run again, and when. Pure.
 
 A record is of one occasion: the job began to wait. At the next one it begins anew.
 """
@@ -26,7 +26,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Announced:
-    """What is known of one occasion."""
+    """The record of one occasion."""
 
     occasion: str
     told: tuple[str, ...] = ()
@@ -42,12 +42,12 @@ class Announced:
             return True
         return failure.again_at is not None and moment_of(failure.again_at) <= now
 
-    def heard(self, name: str) -> Announced:
+    def with_success(self, name: str) -> Announced:
         """Return the same after a program has taken it."""
         left = {other: failure for other, failure in self.failed.items() if other != name}
         return replace(self, told=(*self.told, name), failed=left)
 
-    def refused(self, name: str, reason: str, now: datetime) -> Announced:
+    def with_failure(self, name: str, reason: str, now: datetime) -> Announced:
         """Return the same after a program has failed: it is run again, at growing intervals, for a
         day.
         """
@@ -61,7 +61,7 @@ class Announced:
         return replace(self, failed={**self.failed, name: failure})
 
 
-def announced_of(document: Mapping[str, Any] | None, occasion: str) -> Announced:
+def from_document(document: Mapping[str, Any] | None, occasion: str) -> Announced:
     """Return what a record says of an occasion: nothing, where it is of another or there is
     none.
     """

@@ -44,7 +44,7 @@ ANSWER_S = 30.0
 
 @dataclass(frozen=True)
 class Rules:
-    """What the server says: secrets to sign with, and hosts that need not be public."""
+    """The server's rules: secrets to sign with, and hosts that need not be public."""
 
     secrets: tuple[bytes, ...] = ()
     hosts: tuple[str, ...] = ()
@@ -81,7 +81,7 @@ async def tell(paths: QueuePaths, rules: Rules, journal: Journal) -> None:
             host = hosts[place_of(placed.entry.url)]
             async with host.room, room:
                 if host.silent < MOST_SILENT:
-                    answer = host.hears(await _asked(session, rules, placed))
+                    answer = host.hears(await _post(session, rules, placed))
                 else:
                     answer = Answer(None, "its host gave no answer to those before")
             with atomic.disk_trouble(placed.path):
@@ -98,12 +98,12 @@ def settle(
     """Move an entry to where its answer sends it, and say so."""
     entry = placed.entry
     fields = {"job": entry.job_id, "project": entry.project_id, "url": place_of(entry.url)}
-    match callback.after(answer, entry.tries + 1, outbox.age_s(entry, now)):
+    match callback.next_delivery(answer, entry.tries + 1, outbox.age_s(entry, now)):
         case Delivered():
-            outbox.told(placed)
+            outbox.remove(placed)
             journal.info("callback: delivered", Message.ANNOUNCED, **fields, tries=entry.tries + 1)
         case Again(after_s, reason):
-            outbox.put_off(paths, placed, now + timedelta(seconds=after_s), reason)
+            outbox.postpone(paths, placed, now + timedelta(seconds=after_s), reason)
             words = f"callback: {reason}; again in {after_s:.0f} s"
             journal.warning(words, Message.UNDELIVERED, **fields, tries=entry.tries + 1)
         case GivenUp(reason):
@@ -112,8 +112,8 @@ def settle(
             journal.error(words, Message.UNDELIVERED, **fields, tries=entry.tries + 1)
 
 
-async def _asked(session: aiohttp.ClientSession, rules: Rules, placed: Placed) -> Answer:
-    """One POST. An answer's body is nobody's business."""
+async def _post(session: aiohttp.ClientSession, rules: Rules, placed: Placed) -> Answer:
+    """Send one POST. An answer's body is not read."""
     entry = placed.entry
     body = atomic.encode_line(entry.body)
     now_s = int(datetime.now(UTC).timestamp())

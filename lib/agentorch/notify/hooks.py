@@ -92,10 +92,10 @@ async def run(
         os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         return f"it was killed after {limit_s:g} s"
-    return ended(code)
+    return end_problem(code)
 
 
-def ended(code: int) -> str | None:
+def end_problem(code: int) -> str | None:
     """Return what is wrong with such an end, as asyncio tells it; None: nothing. Pure."""
     if code == 0:
         return None

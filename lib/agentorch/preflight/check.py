@@ -17,7 +17,13 @@ from agentorch.agents.base import Capabilities
 from agentorch.core.job import Network
 from agentorch.core.policy import Effective
 from agentorch.core.states import OutcomeClass
-from agentorch.preflight.versions import Version, first_version, is_at_least, said, spelled
+from agentorch.preflight.versions import (
+    Version,
+    first_version,
+    is_at_least,
+    kept_version,
+    version_text,
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Ground:
-    """What an attempt would run on. `non_git_status` is NON_GIT_WORKDIR_STATUS, `minimum`
+    """The installation that an attempt would run on.
     MIN_BINARY_VERSIONS. `versions` is the file of what programs said of theirs; None: ask them.
     """
 
@@ -77,12 +83,12 @@ def _not_git(capabilities: Capabilities, ground: Ground) -> tuple[Problem, ...]:
 def _unusable(capabilities: Capabilities, ground: Ground) -> tuple[Problem, ...]:
     """Return the binary is missing, or too old, or won't say."""
     path = ground.environment.get("PATH", os.defpath)
-    words = _missing(capabilities, path) or _outdated(capabilities, ground)
+    words = _missing(capabilities, path) or _too_old(capabilities, ground)
     return (Problem(OutcomeClass.POLICY, "preflight", words),) if words else ()
 
 
 def _missing(capabilities: Capabilities, path: str) -> str | None:
-    if found(capabilities, path) is None:
+    if find_program(capabilities, path) is None:
         where = "there" if capabilities.program else f"on PATH ({path})"
         program = capabilities.program or capabilities.binary
         return f"{program!r} is not {where}{_install(capabilities)}"
@@ -92,7 +98,7 @@ def _missing(capabilities: Capabilities, path: str) -> str | None:
     return None
 
 
-def found(capabilities: Capabilities, path: str) -> str | None:
+def find_program(capabilities: Capabilities, path: str) -> str | None:
     """Return where the agent's program is, None where it is nowhere; relative entries don't
     count.
     """
@@ -103,14 +109,14 @@ def _absolute(path: str) -> str:
     return ":".join(entry for entry in path.split(":") if entry.startswith("/"))
 
 
-def _outdated(capabilities: Capabilities, ground: Ground) -> str | None:
-    least = wanted(capabilities, ground.minimum)
+def _too_old(capabilities: Capabilities, ground: Ground) -> str | None:
+    least = required_version(capabilities, ground.minimum)
     if least is None:
         return None
     version, words = least
     if not capabilities.version_argv:
         return f"{capabilities.binary!r} can't tell its version, and {words}"
-    told = said(capabilities.version_argv, ground.environment, ground.versions)
+    told = kept_version(capabilities.version_argv, ground.environment, ground.versions)
     if told is None:
         asked = shlex.join(capabilities.version_argv)
         return f"{capabilities.binary!r} did not tell its version ({asked}), and {words}"
@@ -119,18 +125,18 @@ def _outdated(capabilities: Capabilities, ground: Ground) -> str | None:
         return f"{capabilities.binary!r} printed no version, and {words}"
     if is_at_least(here, version):
         return None
-    return f"{capabilities.binary!r} is {spelled(here)}, and {words}{_install(capabilities)}"
+    return f"{capabilities.binary!r} is {version_text(here)}, and {words}{_install(capabilities)}"
 
 
-def wanted(
+def required_version(
     capabilities: Capabilities, minimum: Mapping[str, Version]
 ) -> tuple[Version, str] | None:
     """Return the oldest version that will do, and who says so; None: any will. Pure."""
     asked = minimum.get(capabilities.binary)
     known = first_version(capabilities.minimum)
     if asked is not None and (known is None or is_at_least(asked, known)):
-        return asked, f"MIN_BINARY_VERSIONS asks for {spelled(asked)}"
-    return None if known is None else (known, f"the adapter needs {spelled(known)} at least")
+        return asked, f"MIN_BINARY_VERSIONS asks for {version_text(asked)}"
+    return None if known is None else (known, f"the adapter needs {version_text(known)} at least")
 
 
 def _install(capabilities: Capabilities) -> str:

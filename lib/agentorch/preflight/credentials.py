@@ -1,4 +1,4 @@
-"""Whether an agent has what its provider lets it in with: a key, or a login of its own.
+"""The credentials of an agent: a key for its provider, or a login of its own.
 
 Keys are the broker's. Where it is a unit of its own, they can't be seen from here, and only it can
 say what is there. No key is ever part of what is returned.
@@ -19,7 +19,7 @@ from agentorch.preflight import logins
 
 
 class Key(StrEnum):
-    """Whether there is a key, as far as this process can see."""
+    """The state of a key, as far as this process can see."""
 
     THERE = "there"
     MISSING = "missing"
@@ -29,7 +29,7 @@ class Key(StrEnum):
 
 @dataclass(frozen=True)
 class Credential:
-    """What there is for an agent. `words` say it, or what to do where there is nothing."""
+    """The credential of an agent. `words` describe it, or say what to do where there is none."""
 
     key: Key
     login: bool
@@ -72,16 +72,16 @@ def _key(settings: Settings, agent: str, provider: Provider, project_id: str | N
     variable = provider.key_variable
     if not variable:
         return Key.UNNEEDED
-    if settings.broker_socket is None and _in_environment(settings, variable, agent, project_id):
+    if settings.broker_socket is None and _has_variable(settings, variable, agent, project_id):
         return Key.THERE
     if not _is_readable(settings.keys_file):
         return Key.HIDDEN
-    if Keys.of(settings, {}).find(variable, agent, project_id) is not None:
+    if Keys.load(settings, {}).find(variable, agent, project_id) is not None:
         return Key.THERE
     return Key.MISSING if settings.broker_socket is None else Key.HIDDEN
 
 
-def _in_environment(settings: Settings, variable: str, agent: str, project_id: str | None) -> bool:
+def _has_variable(settings: Settings, variable: str, agent: str, project_id: str | None) -> bool:
     return any(settings.environment.get(name) for name in names(variable, agent, project_id))
 
 

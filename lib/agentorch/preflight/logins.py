@@ -18,7 +18,7 @@ from agentorch.agents.base import Capabilities
 from agentorch.config.settings import Settings
 from agentorch.core.errors import Refused
 from agentorch.core.policy import DEFAULT_LANG, DEFAULT_PATH
-from agentorch.preflight.check import found
+from agentorch.preflight.check import find_program
 from agentorch.storage import atomic
 from agentorch.storage.copy_tree import remove as remove_tree
 
@@ -62,7 +62,7 @@ def login(
     Raises Refused where the agent has none, or its program is not there.
     """
     path = settings.environment.get("PATH", DEFAULT_PATH)
-    program = found(capabilities, path)
+    program = find_program(capabilities, path)
     if program is None:
         install = f": {capabilities.install}" if capabilities.install else ""
         raise Refused(f"{capabilities.binary!r} is not on PATH ({path}){install}")

@@ -1,4 +1,4 @@
-"""Which program an attempt ran: its file, the file's hash, and the version that it told.
+"""The identity of the program that an attempt ran: its file, its hash, its version.
 
 A program may be hundreds of megabytes, so its hash is kept, in a file that only we write:
 {path: {"program": its file's identity, "sha256": …}}. Another file in its place is read anew.
@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agentorch.agents.base import Capabilities
-from agentorch.preflight.check import found
-from agentorch.preflight.versions import first_version, spelled
+from agentorch.preflight.check import find_program
+from agentorch.preflight.versions import first_version, version_text
 from agentorch.storage import atomic
 from agentorch.storage.json_files import Document, read_cache
 
@@ -28,7 +28,7 @@ def program_of(
     `versions` is the file of what programs said of theirs: its version is None where it was not
     asked since it was put there. `hashes` is the file of this module.
     """
-    name = found(capabilities, environment.get("PATH", os.defpath))
+    name = find_program(capabilities, environment.get("PATH", os.defpath))
     if name is None:
         return None
     path = os.path.realpath(name)
@@ -62,5 +62,5 @@ def _version(capabilities: Capabilities, identity: list[int], versions: Path) ->
     match read_cache(versions).get(shlex.join(capabilities.version_argv)):
         case {"program": list(same), "said": str(text)} if same == identity:
             version = first_version(text)
-            return None if version is None else spelled(version)
+            return None if version is None else version_text(version)
     return None

@@ -53,25 +53,27 @@ def is_at_least(found: Version, least: Version) -> bool:
     return [here for here, _ in pairs] >= [there for _, there in pairs]
 
 
-def spelled(version: Version) -> str:
-    """`1.2.3` for (1, 2, 3). Pure."""
+def version_text(version: Version) -> str:
+    """Return `1.2.3` for (1, 2, 3). Pure."""
     return ".".join(map(str, version))
 
 
 # ---- asking -----------------------------------------------------------------------------------
 
 
-def said(argv: Sequence[str], environment: Mapping[str, str], kept: Path | None) -> str | None:
+def kept_version(
+    argv: Sequence[str], environment: Mapping[str, str], kept: Path | None
+) -> str | None:
     """Return what `printed` gives, or gave within the hour; `kept` is the file, None keeps
     nothing.
     """
     program = _identity(argv[0], environment.get("PATH", os.defpath))
     if kept is None or program is None:
-        return printed(argv, environment)
+        return print_version(argv, environment)
     name, known = shlex.join(argv), read_cache(kept)
     if (text := _fresh(known.get(name), program)) is not None:
         return text
-    text = printed(argv, environment)
+    text = print_version(argv, environment)
     if text is not None:
         entry = {"program": program, "when": time.time(), "said": text[:MAX_KEPT_CHARS]}
         with contextlib.suppress(OSError):  # where it can't be kept, it is asked again
@@ -98,7 +100,7 @@ def _identity(program: str, path: str) -> list[int] | None:
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def printed(
+def print_version(
     argv: Sequence[str], environment: Mapping[str, str], timeout_s: float = TIMEOUT_S
 ) -> str | None:
     """Return what a command prints on either stream; None where it fails, or is not done in time.
@@ -114,7 +116,7 @@ def printed(
             process = _start(argv, {**environment, "HOME": home}, output)
         except OSError:  # not a program, or none for this machine
             return None
-        in_time = _ended(process, timeout_s)
+        in_time = _ends_in_time(process, timeout_s)
         code = _end(process)
         text = os.pread(output.fileno(), MAX_BYTES, 0).decode(errors="replace")
     return text if in_time and code == 0 else None
@@ -135,7 +137,7 @@ def _start(
     )
 
 
-def _ended(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
+def _ends_in_time(process: subprocess.Popen[bytes], timeout_s: float) -> bool:
     """Return whether the command ended in time. It is not reaped: until then its group is its
     own.
     """

@@ -1,4 +1,4 @@
-"""What an agent printed: followed while it grows, read when it is whole, shortened for people.
+"""The output of an agent: followed while it grows, read when it is whole, shortened for people.
 
 The output is in regular files, so it is never lost on a slow reader. Memory stays flat whatever
 they hold: a line is kept up to a limit, the rest of it is skipped.
@@ -47,7 +47,7 @@ class Splitter:
             yield from self._end()
         yield from self._keep(rest)
 
-    def last(self) -> Iterator[Line]:
+    def rest(self) -> Iterator[Line]:
         """Yield what stands behind the last newline, if anything does."""
         if self._kept:
             yield from self._end()
@@ -121,7 +121,7 @@ class Follower:
             self._splitter.skip()
         while self.behind and self._place < size:
             yield from self.read()
-        yield from self._splitter.last()
+        yield from self._splitter.rest()
 
 
 class Followers:
@@ -147,13 +147,13 @@ class Followers:
         return tuple(one.size for one in self._both)
 
     def follow(self, on_line: Callable[[Line], None]) -> None:
-        """A chunk of each, so that neither keeps the other or the limits waiting."""
+        """Read a chunk of each, so that neither keeps the other or the limits waiting."""
         for one in self._both:
             for line in one.read():
                 on_line(line)
 
     def drain(self, on_line: Callable[[Line], None]) -> None:
-        """The rest of both, when nobody writes any more."""
+        """Read the rest of both, when nobody writes any more."""
         for one in self._both:
             for line in one.drain():
                 on_line(line)
@@ -175,12 +175,12 @@ def lines(path: Path, stream: str) -> Iterator[Line]:
             if count > MANY_LINES and file.tell() < last:
                 splitter.skip()
                 file.seek(last)
-    yield from splitter.last()
+    yield from splitter.rest()
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept of a text: all in `head` where nothing is missing, else both ends of it.
+    """The kept part of a text: all in `head` where nothing is missing, else both ends of it.
 
     They end and begin with whole lines, or well away from where a word could have been cut.
     """
@@ -190,7 +190,7 @@ class Kept:
     tail: str = ""
 
 
-def kept(head: str, total: int, tail: str) -> Kept:
+def trim_ends(head: str, total: int, tail: str) -> Kept:
     """Return the ends of a text of `total` characters, trimmed where they were cut. Pure."""
     before, line, _ = head.rpartition("\n")
     head = before + line if line else head[:-MARGIN_CHARS]
@@ -203,14 +203,14 @@ def head_and_tail(path: Path, max_chars: int) -> Kept:
     """Return the file as text; of a longer one the first and last halves."""
     head, tail, total = "", "", 0
     half = max_chars // 2
-    for text in _decoded(path):
+    for text in _decode(path):
         total += len(text)
         head += text[: max_chars - len(head)]
         tail = (tail + text)[-half:] if half else ""
-    return Kept(head) if total <= max_chars else kept(head[:half], total, tail)
+    return Kept(head) if total <= max_chars else trim_ends(head[:half], total, tail)
 
 
-def _decoded(path: Path) -> Iterator[str]:
+def _decode(path: Path) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     with _open(path) as file:
         while chunk := file.read(CHUNK_BYTES):

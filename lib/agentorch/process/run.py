@@ -43,7 +43,9 @@ _SHORTAGE = DISK_TROUBLE | {errno.EAGAIN, errno.ENOMEM}
 
 @dataclass(frozen=True)
 class Launch:
-    """What to start. The stdout and stderr files are made by `run` and must not be there before.
+    """A program to start.
+
+    The stdout and stderr files are made by `run` and must not be there before.
 
     `stop_argv` is run, with our own environment, when the program is stopped or was killed.
     `reports_signals_as_128`: the program is a wrapper that ends with what it wraps and exits with
@@ -61,7 +63,7 @@ class Launch:
     reports_signals_as_128: bool = False
 
     @classmethod
-    def of(
+    def from_start(
         cls,
         start: Confined,
         cwd: Path,
@@ -105,7 +107,7 @@ def run(
     with _streams(launch) as streams, subreaper():
         family = Descendants()
         try:
-            child = _started(launch, streams)
+            child = _start(launch, streams)
         except _CantRunError as problem:
             os.write(streams.stderr, f"{problem}\n".encode())
             streams.followers.drain(on_line)
@@ -114,8 +116,8 @@ def run(
         ending = Ending.INTERRUPTED
         try:
             watch = Watch(limits, streams.followers, family, began)
-            heard = _heard(on_line, is_end, watch.said_done)
-            ending = watch.until_end(child.pid, stops, heard)
+            heard = _line_reader(on_line, is_end, watch.note_done)
+            ending = watch.wait_for_end(child.pid, stops, heard)
         finally:
             _end(launch, limits, family, child, ending)
         duration_s = time.monotonic() - began
@@ -125,7 +127,7 @@ def run(
     return exit_of(ending, code, number, duration_s, oom=oom)
 
 
-def _heard(
+def _line_reader(
     on_line: Callable[[Line], None], is_end: Callable[[Line], bool], done: Callable[[], None]
 ) -> Callable[[Line], None]:
     def hear(line: Line) -> None:
@@ -162,7 +164,7 @@ def exit_of(
 
 
 def _prefer_for_oom() -> None:
-    """Where memory runs out the kernel takes the program, and not us who tell of it (proc(5))."""
+    """Let the kernel take the program where memory runs out, and not us who report it (proc(5))."""
     with contextlib.suppress(OSError):  # a /proc that can't be written
         descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         os.write(descriptor, OOM_SCORE)
@@ -212,10 +214,10 @@ class _CantRunError(Exception):
         self.code = 127 if problem.errno in (errno.ENOENT, errno.ENOTDIR) else 126
 
 
-def _started(launch: Launch, streams: _Streams) -> subprocess.Popen[bytes]:
+def _start(launch: Launch, streams: _Streams) -> subprocess.Popen[bytes]:
     parent = os.getpid()
 
-    def in_child() -> None:
+    def prepare_child() -> None:
         die_with_parent()
         if os.getppid() != parent:  # it ended before the line above: nobody would tell us
             os.kill(os.getpid(), signal.SIGKILL)
@@ -235,7 +237,7 @@ def _started(launch: Launch, streams: _Streams) -> subprocess.Popen[bytes]:
             env=dict(launch.environment),
             pass_fds=launch.pass_fds,
             start_new_session=True,
-            preexec_fn=in_child,  # noqa: PLW1509  (one thread; see the module's docstring)
+            preexec_fn=prepare_child,  # noqa: PLW1509  (one thread; see the module's docstring)
         )
     except OSError as problem:
         if problem.errno in _SHORTAGE:

@@ -59,13 +59,13 @@ def run(start: Confined, cwd: Path, *, on_terminal: bool) -> int:
     """Run it to its end; its exit code, 128+N where it or we were ended by signal N."""
     with Signals((*ENDS, signal.SIGWINCH) if on_terminal else ENDS) as signals:
         if not on_terminal:
-            with _started(start, cwd, None) as child:
-                return _awaited(child, signals)
+            with _start(start, cwd, None) as child:
+                return _wait(child, signals)
         master, slave = os.openpty()
         screen = _screen()
         try:
             _resize(master)
-            with _raw(), _started(start, cwd, slave) as child:
+            with _raw(), _start(start, cwd, slave) as child:
                 os.close(slave)
                 return Relay(master, screen, child, signals).run()
         finally:
@@ -74,7 +74,7 @@ def run(start: Confined, cwd: Path, *, on_terminal: bool) -> int:
 
 
 @contextlib.contextmanager
-def _started(start: Confined, cwd: Path, slave: int | None) -> Iterator[subprocess.Popen[bytes]]:
+def _start(start: Confined, cwd: Path, slave: int | None) -> Iterator[subprocess.Popen[bytes]]:
     child = subprocess.Popen(
         start.argv,
         stdin=slave,
@@ -91,7 +91,7 @@ def _started(start: Confined, cwd: Path, slave: int | None) -> Iterator[subproce
         child.wait()
 
 
-def _awaited(child: subprocess.Popen[bytes], signals: Signals) -> int:
+def _wait(child: subprocess.Popen[bytes], signals: Signals) -> int:
     ended = os.pidfd_open(child.pid)
     try:
         select.select([ended, signals.fileno()], [], [])
@@ -101,7 +101,7 @@ def _awaited(child: subprocess.Popen[bytes], signals: Signals) -> int:
 
 
 def _code(child: subprocess.Popen[bytes], signals: Signals) -> int:
-    """Return what it ended with; where it runs on, the signal by which we were told to leave."""
+    """Return what it ended with; where it runs on, the signal that asks us to leave."""
     if child.poll() is None:
         return 128 + next((number for number in ENDS if signals.came(number)), signal.SIGHUP)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode

@@ -31,7 +31,7 @@ _FOLLOW_MOST_S = 0.25
 
 @dataclass(frozen=True)
 class Limits:
-    """When to stop it. `idle_s` and `min_free_bytes` are off at 0.
+    """The limits of a program. `idle_s` and `min_free_bytes` are off at 0.
 
     `watched` is a path on the filesystem whose free space counts; `max_stream_bytes` bounds stdout
     and stderr each. `first_output_s` (off at 0) is by when something must have been printed,
@@ -49,7 +49,7 @@ class Limits:
 
 
 class Stops(Protocol):
-    """How the caller says that it wants to stop."""
+    """The caller's wish to stop."""
 
     def fileno(self) -> int:
         """Becomes readable when there may be a reason."""
@@ -62,7 +62,7 @@ class Stops(Protocol):
 
 @dataclass(frozen=True)
 class Seen:
-    """What the decision to stop is made from; times of the monotonic clock."""
+    """The facts that the decision to stop is made from; times of the monotonic clock."""
 
     now: float
     began: float
@@ -123,12 +123,12 @@ class Watch:
         self._free_bytes: int | None = None
         self._said_done: float | None = None
 
-    def said_done(self) -> None:
-        """The program said that it is done: from now on it lingers."""
+    def note_done(self) -> None:
+        """Note that the program said that it is done: from now on it lingers."""
         if self._said_done is None:
             self._said_done = time.monotonic()
 
-    def until_end(self, pid: int, stops: Stops, on_line: Callable[[Line], None]) -> Ending:
+    def wait_for_end(self, pid: int, stops: Stops, on_line: Callable[[Line], None]) -> Ending:
         """Return EXITED when the program ended by itself, else why it must be stopped now."""
         pidfd = os.pidfd_open(pid)
         try:

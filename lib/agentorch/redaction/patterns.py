@@ -1,4 +1,4 @@
-"""What a secret looks like: the tables of known forms, and the search for them.
+"""The forms of secrets: the tables of known ones, and the search for them.
 
 A text is searched as bytes, one a character. Cheap searches for literals find the few places where
 a pattern is tried. Every pattern is bounded or possessive, so the time is linear in the text

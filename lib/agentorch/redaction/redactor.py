@@ -39,7 +39,7 @@ _MORE_BASE64 = re.compile(r"[A-Za-z0-9+/_=-]{0,4}")
 
 @dataclass(frozen=True)
 class Finding:
-    """Where a secret is: text[start:end]. It holds nothing of the secret."""
+    """The place of a secret: text[start:end]. It holds nothing of the secret."""
 
     kind: str
     start: int
@@ -54,12 +54,12 @@ class Redactor:
     """
 
     def __init__(self, values: Iterable[str] = (), worthless: Iterable[str] = ()) -> None:
-        self._worthless = _ordered(
+        self._worthless = _longest_first(
             form for value in worthless for form in (*_plain_forms(value), *_base64_forms(value))
         )
         kept = {part for value in values for part in _parts(value)}
-        self._plain = _ordered(form for value in kept for form in _plain_forms(value))
-        self._base64 = _ordered(form for value in kept for form in _base64_forms(value))
+        self._plain = _longest_first(form for value in kept for form in _plain_forms(value))
+        self._base64 = _longest_first(form for value in kept for form in _base64_forms(value))
 
     def __repr__(self) -> str:
         return "Redactor()"
@@ -68,17 +68,17 @@ class Redactor:
         """Every secret, in order; they don't overlap. A `[redacted:KIND]` is none."""
         masked = text
         if "[redacted:" in text:
-            masked = _masked(text, [match.span() for match in _MARKER.finditer(text)])
+            masked = _mask(text, [match.span() for match in _MARKER.finditer(text)])
         found = [
             (place, place + len(form), WORTHLESS)
             for form in self._worthless
             for place in _places(masked, form)
         ]
-        found = _merged(found)
-        masked = _masked(masked, [(start, end) for start, end, _ in found])
-        while new := _merged(self._search(masked)):
+        found = _merge(found)
+        masked = _mask(masked, [(start, end) for start, end, _ in found])
+        while new := _merge(self._search(masked)):
             found += new
-            masked = _masked(masked, [(start, end) for start, end, _ in new])
+            masked = _mask(masked, [(start, end) for start, end, _ in new])
         return [Finding(kind, start, end) for start, end, kind in sorted(found)]
 
     def redact_tail(self, text: str) -> str:
@@ -92,7 +92,7 @@ class Redactor:
 
     def redact(self, text: str) -> str:
         """Return the text with each secret as `[redacted:KIND]`."""
-        return _replaced(text, self.find(text))
+        return _replace(text, self.find(text))
 
     def _search(self, text: str) -> Iterator[Span]:
         for form in self._plain:
@@ -127,13 +127,13 @@ class LineRedactor:
         shown = rest
         if findings:
             self.found.update(finding.kind for finding in findings)
-            shown = _replaced(rest, findings)
+            shown = _replace(rest, findings)
         if not self._inside and opens_private_key(_bytes(rest)):
             self._inside, self._body_seen = True, bool(findings)
         return _body_marker(text[:body_end]) + shown
 
     def pass_over(self, text: str) -> None:
-        """Hears of a line that nobody is shown: only whether a private key is in it matters."""
+        """Read a line that nobody is shown: only whether a private key is in it matters."""
         if self._inside or "PRIVATE" in text:
             self.line(text)
 
@@ -190,7 +190,7 @@ def _base64_forms(value: str) -> Iterator[str]:
         yield form.translate(str.maketrans("+/", "-_"))
 
 
-def _ordered(forms: Iterable[str]) -> tuple[str, ...]:
+def _longest_first(forms: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(forms), key=lambda form: (-len(form), form)))
 
 
@@ -204,8 +204,8 @@ def _places(text: str, form: str) -> Iterator[int]:
 # ---- spans ------------------------------------------------------------------------------------
 
 
-def _merged(spans: Iterable[Span]) -> list[Span]:
-    """Spans in order, those that overlap as one, of the kind of the longest."""
+def _merge(spans: Iterable[Span]) -> list[Span]:
+    """Return spans in order, those that overlap as one, of the kind of the longest."""
     merged: list[Span] = []
     for start, end, kind in sorted(spans, key=lambda span: (span[0], -span[1])):
         if merged and start < merged[-1][1]:
@@ -217,7 +217,7 @@ def _merged(spans: Iterable[Span]) -> list[Span]:
     return merged
 
 
-def _masked(text: str, spans: Iterable[tuple[int, int]]) -> str:
+def _mask(text: str, spans: Iterable[tuple[int, int]]) -> str:
     pieces = []
     done = 0
     for start, end in spans:
@@ -226,7 +226,7 @@ def _masked(text: str, spans: Iterable[tuple[int, int]]) -> str:
     return "".join([*pieces, text[done:]])
 
 
-def _replaced(text: str, findings: list[Finding]) -> str:
+def _replace(text: str, findings: list[Finding]) -> str:
     ends = [(0, 0, ""), *((f.start, f.end, f"[redacted:{f.kind}]") for f in findings)]
     after = [text[before[1] : start[0]] + start[2] for before, start in pairwise(ends)]
     return "".join(after) + text[ends[-1][1] :]

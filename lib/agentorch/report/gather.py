@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from agentorch.artifacts.decision_log import decisions
-from agentorch.artifacts.directory import summed
+from agentorch.artifacts.directory import sum_metrics
 from agentorch.core.job import Step
 from agentorch.core.states import ENDED, State
 from agentorch.jobqueue.jobqueue import Queue
@@ -179,7 +179,7 @@ def job_view(queue: Queue, found: Found, now: datetime) -> JobView:
         decisions=tuple(taken[-MAX_DECISIONS:]),
         decisions_left_out=max(0, len(taken) - MAX_DECISIONS),
         waits=waited[-MAX_DECISIONS:],
-        is_edited=paths.edited.exists(),
+        is_edited=paths.edited_job.exists(),
         scale=timeline.scale(_spans(found, steps, taken, waited, now)),
         has_record=paths.manifest.exists(),
     )
@@ -192,7 +192,7 @@ def _asked(steps: Sequence[StepView]) -> str:
 
 def _metrics(steps: Sequence[StepView]) -> Document:
     """What all attempts came to, those before the latest too: they were paid for."""
-    return summed([{"metrics": a.metrics or {}} for step in steps for a in step.attempts])
+    return sum_metrics([{"metrics": a.metrics or {}} for step in steps for a in step.attempts])
 
 
 def _course(

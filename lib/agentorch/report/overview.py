@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from agentorch.artifacts.directory import summed
+from agentorch.artifacts.directory import sum_metrics
 from agentorch.core.errors import Damaged
 from agentorch.core.job import Job, Key
 from agentorch.core.states import State
@@ -135,7 +135,7 @@ def _entry(queue: Queue, job: Job, place: State, redactor: Redactor, now: dateti
     paths = queue.roots.artifacts(job.job_id)
     state, result = read_document(paths.state), read_document(paths.result)
     started, ended = moment(state.get("started_at")), moment(state.get("finished_at"))
-    known = summed(list(_results(paths)))
+    known = sum_metrics(list(_results(paths)))
     tokens = [figure(known.get(name)) for name in ("tokens_in", "tokens_out")]
     return Entry(
         job=job,

@@ -45,13 +45,13 @@ class Collected:
     freed_bytes: int
 
 
-def planned(queue: Queue, rules: Rules, now: datetime) -> Plan:
+def make_plan(queue: Queue, rules: Rules, now: datetime) -> Plan:
     """Return what would go now, and why, and what stays in spite. Nothing is written."""
     free_bytes = _free_bytes(queue.roots.artifacts_root)
     sized = bool(rules.max_bytes) or free_bytes < rules.min_free_bytes
     least_s = least_age_s(rules)
     ended = [
-        _ended(queue, state, key, sized=sized)
+        _ended_job(queue, state, key, sized=sized)
         for state in sorted(ENDED)
         for key, _ in queue.list_state(state)
         # it can't have ended before it was submitted: most jobs need no look at their files
@@ -73,7 +73,7 @@ def carry_out(queue: Queue, goes: Iterable[Removal]) -> Iterator[Collected]:
         remove(directory)
     for removal in goes:
         with atomic.disk_trouble(queue.paths.root):
-            moved = _moved(queue, removal)
+            moved = _move_to_trash(queue, removal)
         if moved is not None:
             freed = sum(_size_bytes(path) for path in moved)
             for path in moved:
@@ -81,7 +81,7 @@ def carry_out(queue: Queue, goes: Iterable[Removal]) -> Iterator[Collected]:
             yield Collected(removal, freed)
 
 
-def _moved(queue: Queue, removal: Removal) -> list[Path] | None:
+def _move_to_trash(queue: Queue, removal: Removal) -> list[Path] | None:
     """Return the parts of a job, in the trash; None where it is no longer as it was planned."""
     key, state = removal.job.key, removal.job.state
     artifacts = queue.roots.artifacts(key.job_id)
@@ -89,15 +89,15 @@ def _moved(queue: Queue, removal: Removal) -> list[Path] | None:
     try:
         with deciding(artifacts):
             if not _is_whole(queued, artifacts.job):
-                return _forgotten(queued, artifacts.job)
+                return _remove_queue_file(queued, artifacts.job)
             if artifacts.keep.exists():  # pinned since
                 return None
             if removal.part is Part.JOB:
                 return _taken_away(queue, queued, key.job_id)
-            trashed = _trashed(queue.roots.workspace(key.job_id).directory)
+            trashed = _trash(queue.roots.workspace(key.job_id).directory)
             return [] if trashed is None else [trashed]
     except UnknownJob:  # a collection was killed when it had moved the artifacts
-        return _forgotten(queued, artifacts.job)
+        return _remove_queue_file(queued, artifacts.job)
 
 
 def _taken_away(queue: Queue, queued: Path, job_id: str) -> list[Path]:
@@ -105,7 +105,7 @@ def _taken_away(queue: Queue, queued: Path, job_id: str) -> list[Path]:
     queue.forget_key(job_id)
     ledger.forget(queue.roots, job_id)
     parts = (queue.roots.workspace(job_id).directory, queue.roots.artifacts(job_id).directory)
-    moved = [path for path in map(_trashed, parts) if path is not None]
+    moved = [path for path in map(_trash, parts) if path is not None]
     _drop(queued)
     return moved
 
@@ -145,7 +145,7 @@ def _is_whole(queued: Path, job: Path) -> bool:
         return False
 
 
-def _forgotten(queued: Path, job: Path) -> list[Path] | None:
+def _remove_queue_file(queued: Path, job: Path) -> list[Path] | None:
     """Remove a queue file whose job is gone; its id may be another job's by now."""
     if not queued.exists() or _is_whole(queued, job):
         return None
@@ -158,7 +158,7 @@ def _drop(queued: Path) -> None:
     atomic.sync_directory(queued.parent)
 
 
-def _trashed(directory: Path) -> Path | None:
+def _trash(directory: Path) -> Path | None:
     """Move a directory to the trash beside it, durably; None where it is not there."""
     trash = directory.parent / TRASH
     trash.mkdir(0o700, exist_ok=True)
@@ -184,7 +184,7 @@ def _has_artifacts(queue: Queue, job: Ended) -> bool:
     return not queued.exists() or _is_whole(queued, queue.roots.artifacts(job.key.job_id).job)
 
 
-def _ended(queue: Queue, state: State, key: Key, *, sized: bool) -> Ended:
+def _ended_job(queue: Queue, state: State, key: Key, *, sized: bool) -> Ended:
     artifacts, workspace = queue.roots.artifacts(key.job_id), queue.roots.workspace(key.job_id)
     told = read_cache(artifacts.state).get("finished_at")
     return Ended(

@@ -1,4 +1,4 @@
-"""What of the ended jobs goes, and why: a decision over ages, sizes and free space. Pure.
+"""The rules of retention: a decision over ages, sizes and free space. Pure.
 
 Age comes first. Where that leaves too much, the oldest go until it is enough: first workspaces,
 which can be made again from the steps' patches, then whole jobs. Nothing that has not ended is
@@ -19,7 +19,7 @@ from agentorch.core.states import State
 
 
 class Part(StrEnum):
-    """What is removed of a job."""
+    """The part of a job that is removed."""
 
     JOB = "job"
     WORKSPACE = "workspace"
@@ -27,7 +27,7 @@ class Part(StrEnum):
 
 @dataclass(frozen=True)
 class Rules:
-    """How long and how much is kept; 0 sets no limit."""
+    """The rules for how long and how much is kept; 0 sets no limit."""
 
     artifacts_ttl_s: int = 0
     workspaces_ttl_s: int = 0
@@ -37,7 +37,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Ended:
-    """A job in done/ or failed/. Sizes are told where a rule asks for them, else 0."""
+    """A job in done/ or failed/. Sizes are measured where a rule asks for them, else 0."""
 
     key: Key
     state: State
@@ -63,13 +63,13 @@ class Removal:
 
     @property
     def bytes(self) -> int:
-        """Return what it frees, as far as sizes were told."""
+        """Return what it frees, as far as sizes were measured."""
         return self.job.bytes if self.part is Part.JOB else self.job.workspace_bytes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes; what would go too were it not pinned, each with the reason that it would have;
+    """The plan of a collection.
     and the limits that can't be met because of pins, in words.
     """
 
@@ -109,16 +109,18 @@ def removals(
     jobs = sorted(ended, key=lambda job: (job.ended_at, str(job.key)))
     pinned_bytes = sum(job.bytes for job in jobs if job.is_pinned)
     jobs = [job for job in jobs if not job.is_pinned]
-    gone = [removal for job in jobs if (removal := _by_age(job, rules, now)) is not None]
-    left = list(_left(jobs, gone))
+    gone = [removal for job in jobs if (removal := _removal_by_age(job, rules, now)) is not None]
+    left = list(_remaining(jobs, gone))
     if rules.max_bytes:
         excess = pinned_bytes + sum(job.bytes for job in left) - rules.max_bytes
-        more = list(_until(left, excess, f"ended jobs take more than {rules.max_bytes} bytes"))
+        more = list(
+            _removals_until(left, excess, f"ended jobs take more than {rules.max_bytes} bytes")
+        )
         gone += more
-        left = list(_left(left, more))
+        left = list(_remaining(left, more))
     if rules.min_free_bytes:
         lacking = rules.min_free_bytes - free_bytes - sum(removal.bytes for removal in gone)
-        gone += _until(left, lacking, f"less than {rules.min_free_bytes} bytes are free")
+        gone += _removals_until(left, lacking, f"less than {rules.min_free_bytes} bytes are free")
     return gone
 
 
@@ -128,20 +130,20 @@ def least_age_s(rules: Rules) -> int | None:
     return min(ages, default=None)
 
 
-def _by_age(job: Ended, rules: Rules, now: datetime) -> Removal | None:
+def _removal_by_age(job: Ended, rules: Rules, now: datetime) -> Removal | None:
     age_s = (now - job.ended_at).total_seconds()
     if 0 < rules.artifacts_ttl_s <= age_s:
-        return Removal(job, Part.JOB, _aged(age_s, rules.artifacts_ttl_s))
+        return Removal(job, Part.JOB, _age_text(age_s, rules.artifacts_ttl_s))
     if job.has_workspace and 0 < rules.workspaces_ttl_s <= age_s:
-        return Removal(job, Part.WORKSPACE, _aged(age_s, rules.workspaces_ttl_s))
+        return Removal(job, Part.WORKSPACE, _age_text(age_s, rules.workspaces_ttl_s))
     return None
 
 
-def _aged(age_s: float, kept_s: int) -> str:
+def _age_text(age_s: float, kept_s: int) -> str:
     return f"ended {int(age_s)} s ago, kept {kept_s} s"
 
 
-def _left(jobs: Sequence[Ended], gone: Sequence[Removal]) -> Iterator[Ended]:
+def _remaining(jobs: Sequence[Ended], gone: Sequence[Removal]) -> Iterator[Ended]:
     parts = {removal.job.key: removal.part for removal in gone}
     for job in jobs:
         part = parts.get(job.key)
@@ -151,19 +153,23 @@ def _left(jobs: Sequence[Ended], gone: Sequence[Removal]) -> Iterator[Ended]:
             yield replace(job, has_workspace=False, workspace_bytes=0)
 
 
-def _until(jobs: Sequence[Ended], needed_bytes: int, why: str) -> Iterator[Removal]:
-    """Workspaces until so much is freed; where all of them are not enough, whole jobs as well."""
+def _removals_until(jobs: Sequence[Ended], needed_bytes: int, why: str) -> Iterator[Removal]:
+    """Yield workspaces until so much is freed; where all of them are not enough, whole jobs as
+    well.
+    """
     workspaces = [job for job in jobs if job.has_workspace]
     lacking = needed_bytes - sum(job.workspace_bytes for job in workspaces)
-    whole = _first(jobs, [job.artifacts_bytes for job in jobs], lacking)
+    whole = _shortest_prefix(jobs, [job.artifacts_bytes for job in jobs], lacking)
     yield from (Removal(job, Part.JOB, why) for job in whole)
     rest = [job for job in workspaces if job not in whole]
     needed_bytes -= sum(job.bytes for job in whole)
-    parts = _first(rest, [job.workspace_bytes for job in rest], needed_bytes)
+    parts = _shortest_prefix(rest, [job.workspace_bytes for job in rest], needed_bytes)
     yield from (Removal(job, Part.WORKSPACE, why) for job in parts)
 
 
-def _first(jobs: Sequence[Ended], sizes: Sequence[int], needed_bytes: int) -> Sequence[Ended]:
-    """As many of the first as are needed."""
+def _shortest_prefix(
+    jobs: Sequence[Ended], sizes: Sequence[int], needed_bytes: int
+) -> Sequence[Ended]:
+    """Return as many of the first as are needed."""
     before = [0, *accumulate(sizes)]
     return [job for job, freed in zip(jobs, before, strict=False) if freed < needed_bytes]

@@ -1,4 +1,4 @@
-"""An attempt in the hands of its job's owner: started, waited for, and its end made known.
+"""The watch over an attempt by its job's owner: it is started, waited for, and its end made known.
 
 Whether it runs is told by the step's lock. How it ended is told by its result; where its process
 left none, by what its launcher knows, which becomes a result here, so that it is counted.
@@ -24,7 +24,7 @@ from agentorch.ledger import counts
 from agentorch.runner.events import Events
 from agentorch.storage import atomic
 from agentorch.storage.json_files import Document
-from agentorch.storage.locks import flocked
+from agentorch.storage.locks import hold_lock
 from agentorch.systemd import notify
 from agentorch.systemd.journal import Journal
 from agentorch.systemd.message_ids import Message
@@ -40,7 +40,7 @@ DISK_TROUBLE = f"its process exited with {Exit.TRY_AGAIN:d}"
 
 @dataclass(frozen=True)
 class Means:
-    """What a runner gives a job to run with.
+    """The services that a runner gives a job to run with.
 
     `job_patch` gives the whole change of a job's workspace; `check_room` raises TryAgain while too
     little of the disk is free to start anything; `admit` reserves what an attempt may cost.
@@ -62,7 +62,7 @@ class Means:
 
 @dataclass(frozen=True)
 class Cause:
-    """What is known of an attempt that ended: `began` (RFC 3339), whether this owner started it,
+    """The circumstances of an attempt's end.
     and what it used.
     """
 
@@ -72,7 +72,7 @@ class Cause:
     usage: Mapping[str, float]
 
 
-class Attendance:
+class AttemptWatch:
     """The attempts of a claimed job. `fields` are those of the job's journal entries."""
 
     def __init__(
@@ -93,7 +93,7 @@ class Attendance:
             "agent": step.agent,
         }
 
-    def cancelled(self) -> bool:
+    def is_cancelled(self) -> bool:
         """Return whether somebody decided that the job is to end."""
         return self.artifacts.paths.cancel.exists()
 
@@ -105,17 +105,19 @@ class Attendance:
 
     # ---- start and wait -----------------------------------------------------------------------
 
-    def submitted(self, attempt: Attempt) -> bool:
-        """Start an attempt when an earlier one is gone; False: told to leave before that."""
+    def submit(self, attempt: Attempt) -> bool:
+        """Start an attempt when an earlier one is gone; return False when asked to leave before
+        that.
+        """
         try:
             self.means.launcher.submit(attempt)
         except Busy:
-            if not self.waited(attempt, is_ours=False):
+            if not self.wait(attempt, is_ours=False):
                 return False
             self.means.launcher.submit(attempt)
         return True
 
-    def waited(self, attempt: Attempt, *, is_ours: bool) -> bool:
+    def wait(self, attempt: Attempt, *, is_ours: bool) -> bool:
         """Wait until the step's lock is free, passing on a cancel or a stop meanwhile.
 
         A sandbox that its step left running is ended: it would hold the lock as long as it likes.
@@ -128,7 +130,7 @@ class Attendance:
         told: Stop | None = None
         try:
             while True:
-                with flocked(step.lock, wait=False, owning=False) as descriptor:
+                with hold_lock(step.lock, wait=False, owning=False) as descriptor:
                     if descriptor is not None:
                         return True
                 if self.means.stopping() and not stays:
@@ -152,7 +154,13 @@ class Attendance:
         return is_ours and self.means.launcher.list().get(attempt.name) == "running"
 
     def _pass_on(self, name: str, told: Stop | None) -> Stop | None:
-        why = Stop.CANCEL if self.cancelled() else Stop.GIVE_BACK if self.means.stopping() else None
+        why = (
+            Stop.CANCEL
+            if self.is_cancelled()
+            else Stop.GIVE_BACK
+            if self.means.stopping()
+            else None
+        )
         if why is not None and told is None:
             self.means.launcher.cancel(name, why)
             return why
@@ -160,8 +168,8 @@ class Attendance:
 
     # ---- the end ------------------------------------------------------------------------------
 
-    def settled(self, attempt: Attempt, began: str | None, *, is_ours: bool) -> Mapping[str, float]:
-        """Return what an attempt used that has ended; where it left no end of its own, the cause is
+    def settle(self, attempt: Attempt, began: str | None, *, is_ours: bool) -> Mapping[str, float]:
+        """Return what an ended attempt used; record a result where it left none of its own.
         told.
 
         Of one that another owner had started, and of which nobody knows, nothing is told.
@@ -172,21 +180,23 @@ class Attendance:
         result = self.artifacts.attempt_result(step_id, number)
         end = self.artifacts.attempt_end(step_id, number)
         if result is not None and is_interrupted(result) and end is not None:
-            self._out_of_time(cause, end)
+            self._record_timeout(cause, end)
         elif result is None and end is not None:
             self._told_by_unit(cause, end)
         elif result is None and is_ours and not self.means.stopping():
             self._told_by_launcher(cause)
         return usage
 
-    def _out_of_time(self, cause: Cause, end: Document) -> None:
-        """One that was told to leave because its time was over says only that it was told to."""
+    def _record_timeout(self, cause: Cause, end: Document) -> None:
+        """Record a time-out where the attempt only says that it was asked to leave because its time
+        was over.
+        """
         outcome = unit_end.outcome_of(end, cause.attempt.step.timeout_s)
         if outcome is not None and outcome.kind is OutcomeClass.TIMEOUT:
             self._record(cause, outcome)
 
     def _told_by_unit(self, cause: Cause, end: Document) -> None:
-        if unit_end.exited_with(end, Exit.TRY_AGAIN):
+        if unit_end.has_exit_code(end, Exit.TRY_AGAIN):
             if cause.is_ours:
                 raise _disk_trouble(cause.attempt)
             return
@@ -198,10 +208,10 @@ class Attendance:
         how = self.means.launcher.list().get(cause.attempt.name, NOT_KNOWN)
         if how == DISK_TROUBLE:
             raise _disk_trouble(cause.attempt)
-        self._record(cause, unit_end.lost(how))
+        self._record(cause, unit_end.lost_outcome(how))
 
     def _record(self, cause: Cause, outcome: Outcome) -> None:
-        """The end of an attempt whose process left none: an outcome, so that it is counted.
+        """Record the end of an attempt whose process left none: an outcome, so that it is counted.
 
         Where it left one that is not the truth, it had told what it cost; else, where its process
         began at all, nobody knows that.
@@ -226,5 +236,7 @@ def _disk_trouble(attempt: Attempt) -> TryAgain:
 
 
 def is_interrupted(result: Document) -> bool:
-    """Return whether an attempt ended because it was told to leave, and is to be run again."""
+    """Return whether an attempt ended because it was stopped by its runner, and is to be run
+    again.
+    """
     return (result.get("error") or {}).get("code") == INTERRUPTED

@@ -1,4 +1,4 @@
-"""What a runner knows of pending/: the first names, kept current by inotify.
+"""The names in pending/: the first of them, kept current by inotify.
 
 Listing a million names takes a second, so it is not done for a claim. One listing keeps the first
 names and remembers the last of them, the horizon; a name that arrives is merged in if it belongs
@@ -24,7 +24,7 @@ class Backlog:
         self._horizon: str | None = None
         self.stale = True
 
-    def listed(self, names: Iterable[str]) -> None:
+    def take_listing(self, names: Iterable[str]) -> None:
         """Take a whole listing, in any order; of a long one only the first names are held."""
         first: list[str] = []
         horizon: str | None = None
@@ -39,13 +39,13 @@ class Backlog:
         self._names, self._horizon = first, horizon
         self.stale = False
 
-    def arrived(self, name: str) -> None:
-        """A name came after the listing (or was in it already: no harm)."""
+    def add(self, name: str) -> None:
+        """Add a name that came after the listing (or was in it already: no harm)."""
         if self._horizon is None or name < self._horizon:
             heapq.heappush(self._names, name)
 
     def lost_events(self) -> None:
-        """What is known may be incomplete."""
+        """Note that events were lost: the known names may be incomplete."""
         self.stale = True
 
     def take(self) -> str | None:

@@ -1,4 +1,4 @@
-"""What a runner waits for: signals, new jobs, dead slots, decisions on its job, ended steps.
+"""The events that a runner waits for: signals, new jobs, dead slots, decisions, ended steps.
 
 One descriptor to poll for each source, and no clock but the delays that somebody asked for.
 """
@@ -38,7 +38,7 @@ class Pulse:
 
 
 class SecondLooks:
-    """When to look at a lock again after it was said to be closed.
+    """The times at which to look at a lock again after its close.
 
     The kernel tells of a close (fsnotify_close) just before it drops the flock of the file
     (locks_remove_file, both in __fput): whoever is quick still finds it taken, and no other event
@@ -50,8 +50,8 @@ class SecondLooks:
     def __init__(self) -> None:
         self._left: tuple[float, ...] = ()
 
-    def closed(self) -> None:
-        """A lock was closed: a few looks are due."""
+    def note_close(self) -> None:
+        """Note that a lock was closed: a few looks are due."""
         self._left = self.DELAYS_S
 
     def limit(self, timeout_s: float | None) -> float | None:
@@ -64,7 +64,7 @@ class SecondLooks:
 
 
 class Events:
-    """The runner's sources of events, and what they told."""
+    """The runner's sources of events, and what they brought."""
 
     def __init__(self, paths: QueuePaths, signals: Signals) -> None:
         self.signals = signals
@@ -88,7 +88,7 @@ class Events:
             if name is None and not self.backlog.stale:
                 return None
             if name is None:
-                self.backlog.listed(names_in(self._paths.state(State.PENDING)))
+                self.backlog.take_listing(names_in(self._paths.state(State.PENDING)))
 
     def nothing_pending(self) -> bool:
         """Return the last look of one who wants to leave; False: pending/ is to be listed again."""
@@ -122,17 +122,17 @@ class Events:
             self.slots_changed = True
         self.signals.clear()
         for event in self._inotify.read():
-            self._heard(event)
+            self._read(event)
 
-    def _heard(self, event: Event) -> None:
+    def _read(self, event: Event) -> None:
         if event.mask & Mask.CLOSE_WRITE and event.name == LOCK:
-            self._looks.closed()
+            self._looks.note_close()
         if event.mask & Mask.OVERFLOW:
-            self._looks.closed()
+            self._looks.note_close()
             self.backlog.lost_events()
             self.slots_changed = True
         elif event.watch == self._pending:
-            self.backlog.arrived(event.name)
+            self.backlog.add(event.name)
         elif event.watch in self._slots or event.watch == self._running:
             self.slots_changed = True
 

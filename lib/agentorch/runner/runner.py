@@ -28,14 +28,14 @@ from agentorch.core.job import MAX_TAKEN, Job, Key
 from agentorch.core.states import State
 from agentorch.jobqueue.finish import set_aside
 from agentorch.jobqueue.jobqueue import Queue, current_job
-from agentorch.jobqueue.reclaim import end_as_lost, reclaim, recounted, wake
+from agentorch.jobqueue.reclaim import end_as_lost, reclaim, wake, with_dead_owner
 from agentorch.jobqueue.slots import Slot
 from agentorch.launch.base import Launcher
 from agentorch.launch.fork import Fork
 from agentorch.launch.systemd import Systemd
 from agentorch.runner.attendance import Means
 from agentorch.runner.events import Events, Pulse, SecondLooks
-from agentorch.runner.job_run import JobRun, Left
+from agentorch.runner.job_run import JobRun, Parting
 from agentorch.sandbox import vacate
 from agentorch.storage import atomic
 from agentorch.storage.filesystem_check import power_cut_doubt, refusal
@@ -53,7 +53,7 @@ LEAVE_AFTER_JOB = (signal.SIGHUP,)
 
 
 class Until(StrEnum):
-    """When a runner leaves by itself."""
+    """The moment when a runner leaves by itself."""
 
     TOLD = "told"
     EMPTY = "empty"
@@ -94,7 +94,7 @@ class Runner:
         self.waiting = False
 
     def run(self, slot_name: str) -> Exit:
-        """Works until told to leave, or as `until` says. What the disk can't take it waits for.
+        """Work until asked to leave, or as `until` says. What the disk can't take it waits for.
 
         The service manager hears that we are ready before anything else: what makes a runner wait
         is told in its status, and is no failed start.
@@ -140,7 +140,7 @@ class Runner:
 
     @contextmanager
     def _slot(self, name: str, signals: Signals) -> Iterator[Slot | None]:
-        """Hold the slot; None when told to leave, or when it is busy and we don't stay."""
+        """Hold the slot; yield None when asked to leave, or when it is busy and we don't stay."""
         directory = self.queue.paths.slot(name)
         atomic.make_directory(directory)
         path = self.queue.paths.slot_lock(name)
@@ -168,7 +168,7 @@ class Runner:
                 limit_s = self.pulse.limit(looks.limit(None))
                 poll.poll(None if limit_s is None else limit_s * 1000)
                 if list(closes.read()):
-                    looks.closed()
+                    looks.note_close()
                 signals.clear()
                 if signals.came(*LEAVE_NOW, *LEAVE_AFTER_JOB):
                     return False
@@ -181,7 +181,7 @@ class Runner:
         idle = Idle(self.idle_s)
         self.queue.recover_incoming()
         import_.recover(self.queue)
-        for key in slot.held():
+        for key in slot.held_keys():
             self._carry_on(slot, key, launcher, events)
         while not self._leaving(events):
             self._reclaim(slot, events)
@@ -219,12 +219,12 @@ class Runner:
             self._wait_out(problem, events.signals, job=key.job_id)
             claimed = slot.path(key).exists()  # moved, and only its sync failed
             if not claimed:
-                events.backlog.arrived(str(key))
+                events.backlog.add(str(key))
         if claimed:
             self._work(slot, key, launcher, events)
 
     def _wait_out(self, problem: TryAgain, signals: Signals, **fields: str) -> None:
-        """The whole interval, unless it is told something: our own moves are events, too."""
+        """Wait the whole interval, unless a signal comes: our own moves are events, too."""
         self._say_waiting(problem, **fields)
         limit_s = self.pulse.limit(self.settings.runner_poll_interval_s)
         select.select([signals], [], [], limit_s)
@@ -257,20 +257,22 @@ class Runner:
         return None
 
     def _carry_on(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
-        """A job that our predecessor in this slot left behind."""
+        """Carry on with a job that our predecessor in this slot left behind."""
         try:
-            self._carried_on(slot, key, launcher, events)
+            self._resume(slot, key, launcher, events)
         except Damaged as problem:
             self._set_aside(slot, key, problem)
 
     def _set_aside(self, slot: Slot, key: Key, problem: Damaged) -> None:
-        """A job that can't be read is no reason to stop: it is failed, and the next one's turn."""
+        """Fail a job that can't be read: it is no reason to stop, and the next one has its turn."""
         set_aside(slot, key)
         self.journal.error(f"failed: {problem}", Message.FINISHED, job=key.job_id)
 
-    def _carried_on(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
+    def _resume(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
         roots = self.settings.roots
-        counted = recounted(roots, key, JobArtifacts(roots.artifacts(key.job_id)).read_state())
+        counted = with_dead_owner(
+            roots, key, JobArtifacts(roots.artifacts(key.job_id)).read_state()
+        )
         if counted.taken >= MAX_TAKEN:
             end_as_lost(slot, key, current_job(roots.artifacts(key.job_id)))
             return
@@ -284,7 +286,7 @@ class Runner:
         while slot.path(key).exists():
             try:
                 self._check_room()
-                if self._run_job(slot, key, launcher, events) is Left.TO_BE_ADOPTED:
+                if self._run_job(slot, key, launcher, events) is Parting.TO_BE_ADOPTED:
                     return
             except TryAgain as problem:
                 self._wait_out(problem, events.signals, job=key.job_id)
@@ -300,7 +302,7 @@ class Runner:
         for directory in (roots.queue_root, roots.workspaces_root):
             refuse_below(directory, self.settings.min_free_disk_bytes)
 
-    def _run_job(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> Left:
+    def _run_job(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> Parting:
         with atomic.disk_trouble(slot.directory):
             means = Means(
                 launcher=launcher,
@@ -334,7 +336,7 @@ def sooner(one_s: float | None, other_s: float | None) -> float | None:
 
 
 class Idle:
-    """How long there was nothing to do; with a limit of None that is never too long."""
+    """The time without anything to do; with a limit of None it is never too long."""
 
     def __init__(self, limit_s: float | None) -> None:
         self._until = None if limit_s is None else time.monotonic() + limit_s
@@ -349,7 +351,9 @@ class Idle:
 
 
 def _leave(slot: Slot, events: Events) -> None:
-    """What a forked step must not keep: the proof that its runner lives, its ears, its mouth."""
+    """Close what a forked step must not keep: the proof that its runner lives, its events, its
+    socket.
+    """
     os.environ.pop("NOTIFY_SOCKET", None)
     os.close(slot.descriptor)
     events.close()

@@ -8,7 +8,7 @@ wrapper can't enforce is refused, never assumed.
 Start reading with `confinement`, then `bubblewrap`.
 """
 
-from agentorch.sandbox.confine import confined
+from agentorch.sandbox.confine import confine
 from agentorch.sandbox.confinement import BROKER, Confined, Confinement, Wrapper
 from agentorch.sandbox.occupants import occupants, vacate
 from agentorch.sandbox.probe import probe
@@ -18,7 +18,7 @@ __all__ = [
     "Confined",
     "Confinement",
     "Wrapper",
-    "confined",
+    "confine",
     "occupants",
     "probe",
     "vacate",

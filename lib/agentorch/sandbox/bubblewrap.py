@@ -27,7 +27,9 @@ HOSTNAME = "agentorch"
 
 @dataclass(frozen=True)
 class Descriptors:
-    """What bwrap reads its filter from, and what it holds while anything runs inside."""
+    """The descriptors that bwrap reads its filter from, and that it holds while anything runs
+    inside.
+    """
 
     filter: int
     alive: int | None = None
@@ -50,7 +52,7 @@ def options_argv(
         *_system(host, confinement.network),
         *_kernel(),
         *_ours(confinement),
-        *_masked(host.masks),
+        *_mask_options(host.masks),
         *extra,
         *("--remount-ro", "/"),
         *("--chdir", str(confinement.work)),
@@ -127,7 +129,7 @@ def _ours(confinement: Confinement) -> list[str]:
     ]
 
 
-def _masked(masks: Masks) -> list[str]:
+def _mask_options(masks: Masks) -> list[str]:
     return [
         *(
             word
@@ -138,6 +140,6 @@ def _masked(masks: Masks) -> list[str]:
     ]
 
 
-def encoded(options: Iterable[str]) -> bytes:
+def encode(options: Iterable[str]) -> bytes:
     """Return the options as --args reads them: NUL after each."""
     return b"".join(os.fsencode(option) + b"\0" for option in options)

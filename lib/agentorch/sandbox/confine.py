@@ -32,14 +32,14 @@ CLIENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @contextlib.contextmanager
-def confined(
+def confine(
     wrapper: Wrapper | None,
     confinement: Confinement,
     argv: Sequence[str],
     *,
     alive_fd: int | None = None,
 ) -> Iterator[Confined]:
-    """Return what to start, once, instead of `argv`; None as wrapper confines nothing.
+    """Yield what to start, once, instead of `argv`; with None as wrapper nothing is confined.
 
     Start it from a thread that lives as long as the attempt: bwrap dies with the thread that
     started it (PR_SET_PDEATHSIG(2const)).
@@ -55,7 +55,7 @@ def confined(
     _check(wrapper, confinement)
     with contextlib.ExitStack() as opened:
         opened.callback(occupants.vacate, confinement.work)
-        yield _start(opened, _located(wrapper), confinement, argv, alive_fd)
+        yield _start(opened, _with_path(wrapper), confinement, argv, alive_fd)
 
 
 def _check(wrapper: Wrapper, confinement: Confinement) -> None:
@@ -67,26 +67,26 @@ def _check(wrapper: Wrapper, confinement: Confinement) -> None:
 
 
 def _not_found(wrapper: Wrapper) -> tuple[str, ...]:
-    if _where(wrapper) is not None:
+    if _find_wrapper(wrapper) is not None:
         return ()
     package = {"bwrap": "bubblewrap", "docker": "docker.io", "systemd-run": "systemd"}
     name = package.get(wrapper.kind, wrapper.kind)
     return (f"SANDBOX_WRAPPER: {wrapper.command!r} is not installed: install the package {name}",)
 
 
-def _located(wrapper: Wrapper) -> Wrapper:
-    return replace(wrapper, command=str(_where(wrapper)))
+def _with_path(wrapper: Wrapper) -> Wrapper:
+    return replace(wrapper, command=str(_find_wrapper(wrapper)))
 
 
-def _where(wrapper: Wrapper) -> str | None:
+def _find_wrapper(wrapper: Wrapper) -> str | None:
     path = programs.absolute_path(os.environ.get("PATH", CLIENT["PATH"]))
     return shutil.which(wrapper.command, path=path)
 
 
-def _needed(confinement: Confinement, argv: Sequence[str]) -> programs.Needed:
+def _needed_paths(confinement: Confinement, argv: Sequence[str]) -> programs.Needed:
     private = (confinement.work, confinement.home, confinement.artifacts)
     each = [(argv[0],), *((program,) for program in confinement.programs)]
-    found = [programs.needed(one, confinement.environment, private) for one in each]
+    found = [programs.needed_paths(one, confinement.environment, private) for one in each]
     trees = (tree for one in found for tree in one.trees)
     links = {path: to for one in found for path, to in one.links.items()}
     return programs.Needed(tuple(dict.fromkeys(trees)), links)
@@ -96,7 +96,7 @@ def _with_program(confinement: Confinement, argv: Sequence[str]) -> Confinement:
     """Return the confinement with everything that its program needs, for wrappers that follow
     links.
     """
-    found = _needed(confinement, argv)
+    found = _needed_paths(confinement, argv)
     more = (*found.trees, *map(Path, found.links))
     return replace(confinement, read_only=(*confinement.read_only, *more))
 
@@ -128,14 +128,14 @@ def _bwrap(
     alive_fd: int | None,
 ) -> Confined:
     filter_fd = _memory(opened, "filter", seccomp.program())
-    needed = _needed(confinement, argv)
+    needed = _needed_paths(confinement, argv)
     options = bubblewrap.options_argv(
         replace(confinement, read_only=(*confinement.read_only, *needed.trees)),
         host(confinement, needed.links),
         bubblewrap.Descriptors(filter_fd, alive_fd),
         wrapper.arguments,
     )
-    options_fd = _memory(opened, "options", bubblewrap.encoded(options))
+    options_fd = _memory(opened, "options", bubblewrap.encode(options))
     held = () if alive_fd is None else (alive_fd,)
     command = bubblewrap.client_argv(wrapper, options_fd, argv)
     return Confined(command, CLIENT, (filter_fd, options_fd, *held))
@@ -161,7 +161,7 @@ def _container(
 def _unit(
     opened: contextlib.ExitStack, wrapper: Wrapper, confinement: Confinement, argv: Sequence[str]
 ) -> Confined:
-    lines = environment_file.quoted(confinement.environment)
+    lines = environment_file.quote(confinement.environment)
     variables_fd = _memory(opened, "variables", lines)
     around = host(confinement, {})
     command = systemd_run.run_argv(

@@ -27,7 +27,7 @@ class Wrapper:
 
 @dataclass(frozen=True)
 class Confinement:
-    """What one attempt may see and do. Paths are the same inside as outside.
+    """The confinement of one attempt. Paths are the same inside as outside.
 
     `name` is unique among all attempts: a unit's or a container's. Writable are `work` (unless
     `work_read_only`) and `home`; `artifacts` and `read_only` can be read where they exist.
@@ -51,7 +51,7 @@ class Confinement:
 
 @dataclass(frozen=True)
 class Confined:
-    """What to start, once, instead of the command.
+    """A confined command to start, once, instead of the command.
 
     `environment` is the client's own and `pass_fds` are the descriptors that it inherits.
     `stop_argv` ends what killing the client does not end; None where that is enough.

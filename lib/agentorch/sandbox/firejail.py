@@ -60,11 +60,11 @@ def jail_argv(
 
 
 def _places(confinement: Confinement, masks: Masks, hidden: Iterable[Path]) -> list[str]:
-    shown = _shown(confinement)
+    shown = _visible_paths(confinement)
     return [
         *(f"--blacklist={plain(path, KIND)}" for path in hidden if not _holds(path, shown)),
         *(f"--whitelist=/etc/{name}" for name in _etc(confinement.network)),
-        *(f"--whitelist={plain(path, KIND)}" for path in shown if not _in_system(path)),
+        *(f"--whitelist={plain(path, KIND)}" for path in shown if not _is_system_path(path)),
         *_private_tmp(shown),
         # for root, who owns it; what is whitelisted is a mount of its own and stays as it is
         "--read-only=/",
@@ -73,7 +73,7 @@ def _places(confinement: Confinement, masks: Masks, hidden: Iterable[Path]) -> l
     ]
 
 
-def _shown(confinement: Confinement) -> tuple[Path, ...]:
+def _visible_paths(confinement: Confinement) -> tuple[Path, ...]:
     mine = (confinement.work, confinement.home, confinement.artifacts, *confinement.read_only)
     return tuple(dict.fromkeys(mine))
 
@@ -81,7 +81,7 @@ def _shown(confinement: Confinement) -> tuple[Path, ...]:
 def _read_only(confinement: Confinement) -> tuple[Path, ...]:
     work = (confinement.work,) if confinement.work_read_only else ()
     paths = (*confinement.read_only, confinement.artifacts, *work)
-    return tuple(path for path in paths if not _in_system(path))
+    return tuple(path for path in paths if not _is_system_path(path))
 
 
 def _etc(network: Network) -> tuple[str, ...]:
@@ -97,5 +97,5 @@ def _holds(top: Path, shown: Iterable[Path]) -> bool:
     return any(path.is_relative_to(top) for path in shown)
 
 
-def _in_system(path: Path) -> bool:
+def _is_system_path(path: Path) -> bool:
     return path.is_relative_to("/usr")

@@ -1,4 +1,4 @@
-"""What of the host a sandbox depends on, looked up once, so that the rest is pure."""
+"""The host, as far as a sandbox depends on it, looked up once, so that the rest is pure."""
 
 from __future__ import annotations
 

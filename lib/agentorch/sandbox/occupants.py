@@ -1,4 +1,4 @@
-"""Who is still inside: the processes that see a work tree through a mount of its own.
+"""The occupants of a sandbox: the processes that see a work tree through a mount of its own.
 
 A lock's descriptor is closed a moment before its holder's last neighbours are killed (the kernel
 closes the files of a namespace's first process, then ends the others), and a client may end before
@@ -87,10 +87,10 @@ def _points(work: Path) -> frozenset[bytes]:
     """Return the mount point as proc_pid_mountinfo(5) spells it: a wrapper may resolve links or
     not.
     """
-    return frozenset(map(_escaped, (work, work.resolve())))
+    return frozenset(map(_escape, (work, work.resolve())))
 
 
-def _escaped(path: Path) -> bytes:
+def _escape(path: Path) -> bytes:
     text = os.fsencode(path)
     for character in b"\\ \t\n":
         text = text.replace(bytes([character]), b"\\%03o" % character)

@@ -1,4 +1,4 @@
-"""Whether a sandbox holds what it promises, tried for real before anybody relies on it."""
+"""The probe: whether a sandbox holds what it promises, tried for real before it is relied on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from agentorch.core.errors import AgentorchError
 from agentorch.core.job import Network
 from agentorch.core.policy import DEFAULT_PATH
-from agentorch.sandbox.confine import confined
+from agentorch.sandbox.confine import confine
 from agentorch.sandbox.confinement import Confined, Confinement, Wrapper
 
 TIMEOUT_S = 30
@@ -36,7 +36,7 @@ echo "finished yes"
 
 @dataclass(frozen=True)
 class Facts:
-    """What was seen from inside."""
+    """The facts that were seen from inside."""
 
     finished: bool
     namespace: str
@@ -58,8 +58,8 @@ def probe(
         confinement = _confinement(top, network)
         argv = ("sh", "-c", SCRIPT, "sh", str(_neighbour(top)), str(confinement.work))
         try:
-            with confined(wrapper, confinement, argv) as start:
-                return _tried(wrapper, start, network)
+            with confine(wrapper, confinement, argv) as start:
+                return _try(wrapper, start, network)
         except AgentorchError as problem:  # said in words already: another wrapper, a package
             return problem.problems
 
@@ -79,7 +79,7 @@ def _neighbour(top: Path) -> Path:
     return secret
 
 
-def _tried(wrapper: Wrapper, start: Confined, network: Network) -> tuple[str, ...]:
+def _try(wrapper: Wrapper, start: Confined, network: Network) -> tuple[str, ...]:
     try:
         ran = subprocess.run(
             start.argv,

@@ -28,7 +28,9 @@ class Needed:
     links: Mapping[str, str] = field(default_factory=dict)
 
 
-def needed(argv: Iterable[str], environment: Mapping[str, str], private: Iterable[Path]) -> Needed:
+def needed_paths(
+    argv: Iterable[str], environment: Mapping[str, str], private: Iterable[Path]
+) -> Needed:
     """Return what outside /usr the program argv[0] needs; nothing where it is not found.
 
     No tree holds one of `private`, which the sandbox shows by itself, or a user's home.
@@ -43,10 +45,10 @@ def needed(argv: Iterable[str], environment: Mapping[str, str], private: Iterabl
     steps = [*_links(Path(found)), *_interpreter(Path(found), environment)]
     shown = (*map(Path, SYSTEM), *own)
     missing = [step for step in steps if not any(step.is_relative_to(top) for top in shown)]
-    return _shown(missing, (*own, _home()))
+    return _visible(missing, (*own, _home()))
 
 
-def _shown(steps: Iterable[Path], private: tuple[Path, ...]) -> Needed:
+def _visible(steps: Iterable[Path], private: tuple[Path, ...]) -> Needed:
     trees = {step: _tree(step, private) for step in steps}
     links = {str(step): os.readlink(step) for step in trees if step.is_symlink()}
     return Needed(

@@ -121,7 +121,7 @@ def program() -> bytes:
         _check(library.seccomp_attr_set(context, _BAD_ARCHITECTURE, _ERRNO | errno.ENOSYS), "arch")
         for rule in rules():
             _add(library, context, rule)
-        return _exported(library, context)
+        return _export(library, context)
     finally:
         library.seccomp_release(context)
 
@@ -168,7 +168,7 @@ def _argument(compare: Compare) -> _Argument:
     return _Argument(compare.argument, operation, compare.value, 0)
 
 
-def _exported(library: ctypes.CDLL, context: int) -> bytes:
+def _export(library: ctypes.CDLL, context: int) -> bytes:
     descriptor = os.memfd_create("seccomp", os.MFD_CLOEXEC)
     try:
         _check(library.seccomp_export_bpf(context, descriptor), "export")

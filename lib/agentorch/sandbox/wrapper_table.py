@@ -1,4 +1,4 @@
-"""What each wrapper enforces: a table, and the refusals that follow from it.
+"""The table of wrappers: what each enforces, and the refusals that follow from it.
 
 What a wrapper is not known to enforce is refused where it is asked for, never assumed.
 """

@@ -52,7 +52,7 @@ _FIELDS = (
 
 @dataclass(frozen=True)
 class Cron:
-    """When something runs, to the minute. `weekdays` counts from Monday, 0.
+    """A cron expression, to the minute. `weekdays` counts from Monday, 0.
 
     `either`: a day need be in one of `days` and `weekdays` only.
     """
@@ -69,17 +69,17 @@ class Cron:
         both = (day.day in self.days, day.weekday() in self.weekdays)
         return day.month in self.months and (any(both) if self.either else all(both))
 
-    def after(self, moment: datetime) -> datetime:
+    def next_after(self, moment: datetime) -> datetime:
         """Return the first time that is later than this one."""
         least = _minute_of(moment) + _MINUTE
-        return next(one for one in self._from(least.date(), 1) if one >= least)
+        return next(one for one in self._walk(least.date(), 1) if one >= least)
 
-    def until(self, moment: datetime) -> datetime:
+    def last_until(self, moment: datetime) -> datetime:
         """Return the last time that is not later than this one."""
         most = _minute_of(moment)
-        return next(one for one in self._from(most.date(), -1) if one <= most)
+        return next(one for one in self._walk(most.date(), -1) if one <= most)
 
-    def _from(self, first: date, way: int) -> Iterator[datetime]:
+    def _walk(self, first: date, way: int) -> Iterator[datetime]:
         clock = sorted(product(self.hours, self.minutes), reverse=way < 0)
         for day in map(date.fromordinal, count(first.toordinal(), way)):
             if self.runs_on(day):
@@ -91,10 +91,11 @@ class Cron:
 
         One of them asks for all that it names, so either-or takes two.
         """
-        weekdays = _spelled(self.weekdays, 0, 6, WEEKDAYS)
-        months = _spelled(self.months, 1, 12)
-        days = _spelled(self.days, 1, 31)
-        clock = f"{_spelled(self.hours, 0, 23)}:{_spelled(self.minutes, 0, 59)}:00 UTC"
+        weekdays = _calendar_component(self.weekdays, 0, 6, WEEKDAYS)
+        months = _calendar_component(self.months, 1, 12)
+        days = _calendar_component(self.days, 1, 31)
+        hours = _calendar_component(self.hours, 0, 23)
+        clock = f"{hours}:{_calendar_component(self.minutes, 0, 59)}:00 UTC"
         prefix = "" if weekdays == "*" else f"{weekdays} "
         if not self.either:
             return (f"{prefix}*-{months}-{days} {clock}",)
@@ -183,8 +184,12 @@ def _minute_of(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(second=0, microsecond=0)
 
 
-def _spelled(values: frozenset[int], least: int, most: int, names: tuple[str, ...] = ()) -> str:
-    """Values as a component of OnCalendar=: `*`, or a list with ranges where three follow."""
+def _calendar_component(
+    values: frozenset[int], least: int, most: int, names: tuple[str, ...] = ()
+) -> str:
+    """Return values as a component of OnCalendar=: `*`, or a list with ranges where three
+    follow.
+    """
     if values >= set(range(least, most + 1)):
         return "*"
 

@@ -72,8 +72,10 @@ def read_files(paths: Iterable[Path], *, briefly: bool = False) -> Folder:
             continue
         _, first = found.setdefault(schedule.schedule_id, (schedule, path))
         if first != path:
-            words = f".id: {schedule.schedule_id!r} is that of {_shown(first)} too, which counts"
-            problems.append(f"{_shown(path)}: {words}")
+            words = (
+                f".id: {schedule.schedule_id!r} is that of {_display_path(first)} too, which counts"
+            )
+            problems.append(f"{_display_path(path)}: {words}")
     return Folder(tuple(found[name][0] for name in sorted(found)), tuple(problems))
 
 
@@ -82,9 +84,11 @@ def read_file(path: Path, *, briefly: bool = False) -> Schedule:
     try:
         return schedule_of(parse(_content(path)), briefly=briefly)
     except OSError as problem:
-        raise Invalid([f"{_shown(path)}: {problem.strerror}"]) from problem
+        raise Invalid([f"{_display_path(path)}: {problem.strerror}"]) from problem
     except Invalid as invalid:
-        raise Invalid([f"{_shown(path)}: {problem}" for problem in invalid.problems]) from invalid
+        raise Invalid(
+            [f"{_display_path(path)}: {problem}" for problem in invalid.problems]
+        ) from invalid
 
 
 def schedule_of(document: Any, *, briefly: bool = False) -> Schedule:
@@ -128,7 +132,7 @@ def _beyond(document: Document) -> Iterator[str]:
     yield from (f".payload.{name}: is set by each run" for name in OWN if name in given)
 
 
-def generated(directory: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+def unit_files(directory: Path) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return unit files of the folder by their names, and what is wrong in it."""
     folder = read(directory, briefly=True)
     return units(folder.schedules, folder.problems), folder.problems
@@ -143,6 +147,6 @@ def _content(path: Path) -> bytes:
         return file.read(MAX_DOCUMENT_BYTES + 1)
 
 
-def _shown(path: Path) -> str:
+def _display_path(path: Path) -> str:
     """Return a path as a line can hold it: it comes into a unit's comment."""
     return one_line(str(path), 400)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from agentorch.contracts.accept import Door, accept
+from agentorch.contracts.accept import ServerRules, accept
 from agentorch.core.errors import Duplicate, Invalid, Refused, UnknownJob
 from agentorch.core.job import Job
 from agentorch.core.states import ENDED, State
@@ -26,7 +26,7 @@ from agentorch.jobqueue.jobqueue import Queue, read_job
 from agentorch.schedules.timers import Overlap, Schedule
 from agentorch.storage import atomic
 from agentorch.storage.json_files import read_json
-from agentorch.storage.locks import flocked
+from agentorch.storage.locks import hold_lock
 from agentorch.storage.paths import SchedulePaths
 
 Document = dict[str, Any]
@@ -37,7 +37,7 @@ MOST_JOBS = 64
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of the runs of a schedule. Times are RFC 3339.
+    """The record of a schedule's runs. Times are RFC 3339.
 
     `job_id` was submitted last, `at` that time. `due_job_id` is that of the time `due`; as long as
     it is not `settled` it may not be queued. `jobs` were not known to have ended.
@@ -53,7 +53,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Fired:
-    """What came of a run. `job` None: none was submitted, and `why` says why."""
+    """The outcome of a run. `job` None: none was submitted, and `why` says why."""
 
     job: Job | None = None
     state: State | None = None
@@ -65,7 +65,7 @@ def fire(
     queue: Queue,
     paths: SchedulePaths,
     schedule: Schedule,
-    door: Door,
+    door: ServerRules,
     now: datetime,
     *,
     due: datetime | None = None,
@@ -78,13 +78,13 @@ def fire(
     when = None if due is None else rfc3339(due)
     with atomic.disk_trouble(paths.directory):
         atomic.make_directory(paths.directory)
-        with flocked(paths.lock(schedule.schedule_id), wait=True):
+        with hold_lock(paths.lock(schedule.schedule_id), wait=True):
             known = read_record(paths, schedule.schedule_id)
             begun = known.due_job_id if when is not None and when == known.due else None
             if begun is not None and known.settled:
                 return Fired(why=f"the run of {when} was made already")
             job, document = submission(schedule, door, now, when, begun)
-            others = tuple(one for one in _unended(queue, known) if one != job.job_id)
+            others = tuple(one for one in _open_jobs(queue, known) if one != job.job_id)
             if others and schedule.overlap is Overlap.SKIP:
                 write_record(paths, schedule.schedule_id, replace(known, jobs=others))
                 return Fired(why=f"job {others[-1]} of it has not ended (overlap: skip)")
@@ -92,7 +92,7 @@ def fire(
                 _cancel(queue, schedule, others)
             going = _with_job(known, job.job_id, rfc3339(now), when, others)
             write_record(paths, schedule.schedule_id, going)
-            job = _submitted(queue, job, document, floor_bytes)
+            job = _submit(queue, job, document, floor_bytes)
             if when is not None:
                 write_record(paths, schedule.schedule_id, replace(going, settled=True))
     place = queue.find(job)
@@ -100,8 +100,8 @@ def fire(
     return Fired(job, place[0] if place else None, replaced=replaced)
 
 
-def _submitted(queue: Queue, job: Job, document: Document, floor_bytes: int) -> Job:
-    """Queues the job; where a run that was killed had come far with it, that one is completed."""
+def _submit(queue: Queue, job: Job, document: Document, floor_bytes: int) -> Job:
+    """Queue the job; where a killed run had come far with it, complete that one."""
     try:
         queue.submit(job, document, floor_bytes=floor_bytes)
     except Duplicate:
@@ -121,7 +121,7 @@ def _with_job(
 
 
 def submission(
-    schedule: Schedule, door: Door, now: datetime, due: str | None, job_id: str | None
+    schedule: Schedule, door: ServerRules, now: datetime, due: str | None, job_id: str | None
 ) -> tuple[Job, Document]:
     """Return the job of a run, checked by the door.
 
@@ -136,17 +136,17 @@ def submission(
     try:
         job, complete = accept(document, door, now)
     except Invalid as invalid:
-        raise Invalid([_in_payload(problem) for problem in invalid.problems]) from invalid
+        raise Invalid([_payload_problem(problem) for problem in invalid.problems]) from invalid
     if job.project_id is None and job.workdir != "." and not job.workdir.startswith("/"):
         raise Invalid([f".payload.workdir: {job.workdir!r} is not an absolute path"])
     return job, complete
 
 
-def _in_payload(problem: str) -> str:
+def _payload_problem(problem: str) -> str:
     return f".payload{problem.removeprefix('.') if problem.startswith('.:') else problem}"
 
 
-def _unended(queue: Queue, known: Record) -> list[str]:
+def _open_jobs(queue: Queue, known: Record) -> list[str]:
     """Return the jobs of the schedule that have not ended; the last one may have been retried."""
     last = (known.job_id,) if known.job_id is not None else ()
     return [one for one in dict.fromkeys((*known.jobs, *last)) if _has_not_ended(queue, one)]

@@ -16,7 +16,7 @@ TARGET_DROP_IN = "agentorch.target.d/50-agentorch-schedules.conf"
 
 
 class Overlap(StrEnum):
-    """What a run does while an earlier job of its schedule has not ended."""
+    """The rule for a run while an earlier job of its schedule has not ended."""
 
     SKIP = "skip"
     QUEUE = "queue"
@@ -25,7 +25,7 @@ class Overlap(StrEnum):
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a job is submitted, and which. `cron` None: `expression` is systemd's."""
+    """A schedule: when a job is submitted, and which. `cron` None: `expression` is systemd's."""
 
     schedule_id: str
     expression: str

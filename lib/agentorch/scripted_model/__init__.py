@@ -5,16 +5,16 @@ real CLIs, and fails in every way that a provider does. Nothing of it runs while
 """
 
 from agentorch.scripted_model.script import Answer, Broken, Call, Fault, Hang, Turn, Usage
-from agentorch.scripted_model.server import Asked, ModelDouble, playing, serving
+from agentorch.scripted_model.server import ModelDouble, ModelRequest, playing, serving
 
 __all__ = [
     "Answer",
-    "Asked",
     "Broken",
     "Call",
     "Fault",
     "Hang",
     "ModelDouble",
+    "ModelRequest",
     "Turn",
     "Usage",
     "playing",

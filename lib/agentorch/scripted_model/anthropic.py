@@ -30,7 +30,7 @@ def events(turn: Turn, request: dict[str, Any]) -> Iterator[bytes]:
     """Yield the stream of an answer."""
     yield _start(turn.usage, request)
     for index, block in enumerate(_blocks(turn, request)):
-        yield from _streamed(index, block, turn.pieces)
+        yield from _stream(index, block, turn.pieces)
     delta = {"stop_reason": _reason(turn), "stop_sequence": None}
     usage = {"output_tokens": turn.usage.output}
     yield _event("message_delta", delta=delta, usage=usage)
@@ -106,7 +106,7 @@ def _place(request: dict[str, Any]) -> int:
     return len(request.get("messages", ()))
 
 
-def _streamed(index: int, block: Block, pieces: int) -> Iterator[bytes]:
+def _stream(index: int, block: Block, pieces: int) -> Iterator[bytes]:
     empty, deltas = _taken_apart(block, pieces)
     yield _event("content_block_start", index=index, content_block=empty)
     for delta in deltas:

@@ -22,13 +22,15 @@ def events(turn: Turn, request: dict[str, Any]) -> Iterator[bytes]:
     """Yield an answer: its text as one message, then the calls, then the usage."""
     yield event("response.created", {"response": _response(request, "in_progress")})
     items = [*([] if not turn.text else [_message(turn.text)])]
-    items += [_called(call, request) for call in turn.calls]
+    items += [_call_item(call, request) for call in turn.calls]
     for index, item in enumerate(items):
-        yield event("response.output_item.added", {"output_index": index, "item": _begun(item)})
+        yield event(
+            "response.output_item.added", {"output_index": index, "item": _empty_item(item)}
+        )
         if item["type"] == "message":
             yield from _deltas(item["id"], index, pieces(turn.text, turn.pieces))
         yield event("response.output_item.done", {"output_index": index, "item": item})
-    done = {**_response(request, "completed"), "output": items, "usage": used(turn.usage)}
+    done = {**_response(request, "completed"), "output": items, "usage": usage_document(turn.usage)}
     yield event("response.completed", {"response": done})
 
 
@@ -36,7 +38,7 @@ def beginning(text: str, request: dict[str, Any]) -> Iterator[bytes]:
     """Everything up to the text's first part."""
     item = _message(text)
     yield event("response.created", {"response": _response(request, "in_progress")})
-    yield event("response.output_item.added", {"output_index": 0, "item": _begun(item)})
+    yield event("response.output_item.added", {"output_index": 0, "item": _empty_item(item)})
     yield from _deltas(item["id"], 0, [text])
 
 
@@ -63,7 +65,7 @@ def pieces(text: str, count: int) -> list[str]:
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
-def used(usage: Usage) -> dict[str, Any]:
+def usage_document(usage: Usage) -> dict[str, Any]:
     """Return the tokens, in the protocol's words."""
     return {
         "input_tokens": usage.input,
@@ -101,7 +103,7 @@ def _message(text: str) -> dict[str, Any]:
     }
 
 
-def _called(call: Call, request: Mapping[str, Any]) -> dict[str, Any]:
+def _call_item(call: Call, request: Mapping[str, Any]) -> dict[str, Any]:
     number = next(_numbers)
     common = {"status": "completed", "call_id": f"call_{number}", "name": call.tool}
     if call.tool in custom([request.get("tools"), request.get("input")]):
@@ -126,7 +128,7 @@ def custom(described: object) -> set[str]:
     return set()
 
 
-def _begun(item: Mapping[str, Any]) -> dict[str, Any]:
+def _empty_item(item: Mapping[str, Any]) -> dict[str, Any]:
     """Return an item before it has any content."""
     begun = {**item, "status": "in_progress"}
     return {**begun, "content": []} if item["type"] == "message" else begun

@@ -1,4 +1,4 @@
-"""What the scripted model answers: a list of turns, played one a request."""
+"""The script of the model: a list of turns, played one a request."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ WIRES = {
 
 
 @dataclass(frozen=True)
-class Asked:
+class ModelRequest:
     """A request as it came."""
 
     path: str
@@ -70,7 +70,7 @@ class ModelDouble:
 
     def __init__(self, answers: Sequence[Answer], listening: socket.socket | None = None) -> None:
         self.answers = list(answers)
-        self.asked: list[Asked] = []
+        self.asked: list[ModelRequest] = []
         self.over = threading.Event()
         self._lock = threading.Lock()
         self._played = 0
@@ -94,7 +94,7 @@ class ModelDouble:
             self.answers, self._played = list(answers), 0
             self.asked.clear()
 
-    def next(self, asked: Asked) -> Answer:
+    def next(self, asked: ModelRequest) -> Answer:
         """Return the answer to a request, which is kept."""
         with self._lock:
             self.asked.append(asked)
@@ -113,7 +113,7 @@ class ModelDouble:
         self._server.server_close()
 
 
-def commanded(turn: Turn, request: Mapping[str, Any]) -> Turn:
+def with_offered_tool(turn: Turn, request: Mapping[str, Any]) -> Turn:
     """Return the turn with its command as a call of a tool that the request offers. Pure."""
     if not turn.command:
         return turn
@@ -182,7 +182,7 @@ class _Connection(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        asked = Asked(self.path, dict(self.headers.items()), body)
+        asked = ModelRequest(self.path, dict(self.headers.items()), body)
         path = self.path.partition("?")[0]
         if path.endswith("/v1/messages/count_tokens"):
             self._send(200, b'{"input_tokens": 100}')
@@ -197,7 +197,7 @@ class _Connection(BaseHTTPRequestHandler):
             cast(Wire, importlib.import_module(f"agentorch.scripted_model.{wire}")),
         )
 
-    def _answer(self, answer: Answer, asked: Asked, wire: Wire) -> None:
+    def _answer(self, answer: Answer, asked: ModelRequest, wire: Wire) -> None:
         match answer:
             case Fault():
                 after = {"Retry-After": answer.retry_after} if answer.retry_after else {}
@@ -208,9 +208,9 @@ class _Connection(BaseHTTPRequestHandler):
             case Broken():
                 self._break(answer, asked, wire)
             case Turn():
-                self._stream(commanded(answer, asked.document), asked, wire)
+                self._stream(with_offered_tool(answer, asked.document), asked, wire)
 
-    def _stream(self, turn: Turn, asked: Asked, wire: Wire) -> None:
+    def _stream(self, turn: Turn, asked: ModelRequest, wire: Wire) -> None:
         time.sleep(turn.before_s)
         if not asked.document.get("stream"):
             self._send(200, wire.whole(turn, asked.document))
@@ -221,7 +221,7 @@ class _Connection(BaseHTTPRequestHandler):
             time.sleep(turn.between_s)
         self._chunk(b"")
 
-    def _break(self, broken: Broken, asked: Asked, wire: Wire) -> None:
+    def _break(self, broken: Broken, asked: ModelRequest, wire: Wire) -> None:
         self._begin()
         for event in wire.beginning(broken.text, asked.document):
             self._chunk(event)

@@ -16,7 +16,7 @@ SCRIPTING = "exec"
 
 def command_call(request: Mapping[str, Any], command: str) -> Call | None:
     """Return the call that runs `command`; None where the request offers nothing that could."""
-    offered = {str(tool.get("name", "")).lower(): tool for tool in _offered(request)}
+    offered = {str(tool.get("name", "")).lower(): tool for tool in _offered_tools(request)}
     if offered.get(SCRIPTING, {}).get("type") == "custom":
         source = f"text(await tools.exec_command({{cmd: {json.dumps(command)}}}));"
         return Call(SCRIPTING, {"input": source})
@@ -24,7 +24,7 @@ def command_call(request: Mapping[str, Any], command: str) -> Call | None:
     return None if tool is None else Call(tool["name"], _arguments(tool, command))
 
 
-def _offered(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _offered_tools(request: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield the tools, wherever the protocol has them: each with its name and its schema."""
     given = request.get("input")
     items = given if isinstance(given, list) else []

@@ -23,14 +23,14 @@ class NotBeneath(Exception):
 
 def read(root: Path, path: str, limit_bytes: int) -> bytes | None:
     """At most so many bytes of a regular file; None where nothing is. Raises NotBeneath."""
-    file = opened(root, path)
+    file = open_file(root, path)
     if file is None:
         return None
     with file:
         return file.read(limit_bytes)
 
 
-def opened(root: Path, path: str) -> BinaryIO | None:
+def open_file(root: Path, path: str) -> BinaryIO | None:
     """Return a regular file, open for reading; None where nothing is. Raises NotBeneath."""
     try:
         with _parent(root, path, make=False) as (directory, name):
@@ -80,16 +80,16 @@ def _parent(root: Path, path: str, *, make: bool) -> Iterator[tuple[int, str]]:
     if path.startswith("/") or "" in (*directories, name) or ".." in (*directories, name):
         raise NotBeneath(path)
     with contextlib.ExitStack() as opened:
-        descriptor = _opened(opened, os.fspath(root), None)
+        descriptor = _open_directory(opened, os.fspath(root), None)
         for directory in directories:
             if make:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(directory, 0o750, dir_fd=descriptor)
-            descriptor = _opened(opened, directory, descriptor)
+            descriptor = _open_directory(opened, directory, descriptor)
         yield descriptor, name
 
 
-def _opened(opened: contextlib.ExitStack, name: str, directory: int | None) -> int:
+def _open_directory(opened: contextlib.ExitStack, name: str, directory: int | None) -> int:
     descriptor = os.open(name, _DIRECTORY, dir_fd=directory)
     opened.callback(os.close, descriptor)
     return descriptor

@@ -1,4 +1,4 @@
-"""Whether the disk can keep the queue's promises: tried for real, once at a start."""
+"""The check of a file system: whether it can keep the queue's promises, tried at a start."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _try(roots: Roots) -> None:
 
 def power_cut_doubt(path: Path) -> str | None:
     """Why what is acknowledged below `path` may not survive a power cut, in words."""
-    kind, _ = mounted(path)
+    kind, _ = mount_of(path)
     if kind not in JOURNALLED:
         return f"{path} is on {kind}: what is acknowledged may not survive a power cut there"
     if kind == "ext4" and not has_journal(path):
@@ -59,8 +59,8 @@ def power_cut_doubt(path: Path) -> str | None:
     return None
 
 
-def mounted(path: Path) -> tuple[str, str]:
-    """Type and options of the filesystem that a path is on (proc_pid_mountinfo(5))."""
+def mount_of(path: Path) -> tuple[str, str]:
+    """Return type and options of the file system that a path is on (proc_pid_mountinfo(5))."""
     best, found = "", ("unknown", "")
     real = str(path.resolve())
     for line in Path("/proc/self/mountinfo").read_text("utf-8").splitlines():
@@ -73,7 +73,7 @@ def mounted(path: Path) -> tuple[str, str]:
 
 
 def has_journal(path: Path) -> bool:
-    """Return whether the ext4 that a path is on has a journal; True where it can't be told."""
+    """Return whether the ext4 that a path is on has a journal; True where that is not known."""
     device = path.stat().st_dev
     name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
     counters = Path("/proc/fs/jbd2")

@@ -35,7 +35,7 @@ def read_json(path: Path) -> Document | None:
         return None
 
 
-def understood(path: Path, document: Document, make: Callable[[Document], T]) -> T:
+def make_from(path: Path, document: Document, make: Callable[[Document], T]) -> T:
     """Return what `make` makes of a document of this file. Raises Damaged where it can't."""
     try:
         return make(document)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def flocked(path: Path, *, wait: bool, owning: bool = True) -> Iterator[int | None]:
-    """Return an exclusive flock(2) on a file that is made when missing; yields its descriptor.
+def hold_lock(path: Path, *, wait: bool, owning: bool = True) -> Iterator[int | None]:
+    """Hold an exclusive flock(2) on a file that is made when missing; yield its descriptor.
 
     Without `wait`, None when somebody else holds it. Who only asks (not `owning`) opens it for
     reading: to close that is no event for those who wait for the close of an owner's.

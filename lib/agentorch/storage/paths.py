@@ -162,7 +162,7 @@ class QueuePaths:
         directory = self.slot(slot) if slot is not None else self.state(state)
         return directory / str(key)
 
-    def parked(self, key: Key, until: datetime) -> Path:
+    def parked_file(self, key: Key, until: datetime) -> Path:
         """Return the queue file of a parked job; names sort by the time at which they go on."""
         return self.state(State.PARKED) / parked_name(key, until)
 
@@ -173,7 +173,7 @@ class _Below:
 
 
 class _Left(_Below):
-    """What an attempt leaves, and a job at its end."""
+    """The files of an attempt, and of a job at its end."""
 
     @property
     def result(self) -> Path:
@@ -260,7 +260,7 @@ class ArtifactPaths(_Left):
         return self.directory / "decisions.jsonl"
 
     @property
-    def edited(self) -> Path:
+    def edited_job(self) -> Path:
         return self.directory / "job.edited.json"
 
     @property
@@ -272,7 +272,7 @@ class ArtifactPaths(_Left):
         return self.directory / "keep"
 
     @property
-    def announced(self) -> Path:
+    def announcements(self) -> Path:
         return self.directory / "announced"
 
     @property
@@ -312,7 +312,7 @@ class ArtifactPaths(_Left):
 
 
 class UnitPaths(_Below):
-    """What the unit of a step needs of its own, outside of the sandbox."""
+    """The files of a step's unit, outside of the sandbox."""
 
     @property
     def environment(self) -> Path:
@@ -376,7 +376,7 @@ class WorkspacePaths:
 
 
 class SchedulePaths(_Below):
-    """What is known of the runs of schedules: STATE/schedules/."""
+    """The files about the runs of schedules: STATE/schedules/."""
 
     def record(self, schedule_id: str) -> Path:
         return self.directory / f"{schedule_id}.json"
@@ -388,7 +388,7 @@ class SchedulePaths(_Below):
 
 @dataclass(frozen=True)
 class Roots:
-    """Where everything is: the three roots of CONTRACT, section 3, and the ledger.
+    """The three roots of CONTRACT, section 3, and the ledger.
 
     And the private key that records of runs are signed with; None: they are not.
     """

@@ -87,7 +87,7 @@ def transaction(path: Path, prepare: Prepare) -> Iterator[sqlite3.Connection]:
     """
     with sorted_errors(path), _ONE_AT_A_TIME:
         try:
-            db = KEPT.opened(path, prepare)
+            db = KEPT.open(path, prepare)
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")
@@ -107,14 +107,14 @@ class _Kept:
         self._db: sqlite3.Connection | None = None
         self._of: tuple[int, int, int] | None = None
 
-    def opened(self, path: Path, prepare: Prepare) -> sqlite3.Connection:
+    def open(self, path: Path, prepare: Prepare) -> sqlite3.Connection:
         """Return the connection to the file at `path`, which may be another one by now."""
         _make(path)
         found = path.stat()
         of = (os.getpid(), found.st_dev, found.st_ino)
         if self._db is None or self._of != of:
             self.close()
-            self._db, self._of = _opened(path, prepare), of
+            self._db, self._of = _open(path, prepare), of
         return self._db
 
     def close(self) -> None:
@@ -130,7 +130,7 @@ atexit.register(KEPT.close)
 
 
 def _make(path: Path) -> None:
-    """An empty file, whose mode SQLite gives to those beside it as well."""
+    """Make an empty file, whose mode SQLite gives to those beside it as well."""
     if path.exists():
         return
     with atomic.disk_trouble(path):
@@ -139,7 +139,7 @@ def _make(path: Path) -> None:
         atomic.sync_directory(path.parent)
 
 
-def _opened(path: Path, prepare: Prepare) -> sqlite3.Connection:
+def _open(path: Path, prepare: Prepare) -> sqlite3.Connection:
     db = _connection(path, "mode=rw")
     try:
         _write_ahead(db, path)
@@ -176,22 +176,22 @@ def look(path: Path, act: Callable[[sqlite3.Connection], T]) -> T | None:
     Raises Misconfigured where it is broken or may not be read, TryAgain where it is busy.
     """
     for _ in range(LOOKS):
-        before = _seen(path)
+        before = _look(path)
         if before is None:
             return None
         try:
             found = _look_once(path, act, before)
         except (Misconfigured, TryAgain):
-            if _seen(path) == before:
+            if _look(path) == before:
                 raise
         else:
-            if before.has_log or _seen(path) == before:
+            if before.has_log or _look(path) == before:
                 return found
     raise TryAgain(f"{path}: it is opened and closed all the time")
 
 
-def _seen(path: Path) -> _Seen | None:
-    """None where there is no file, or an empty one."""
+def _look(path: Path) -> _Seen | None:
+    """Return what is there; None where there is no file, or an empty one."""
     try:
         found = path.stat()
     except FileNotFoundError:

@@ -26,7 +26,7 @@ _KEYWORDS = frozenset({"path", "linkpath", "size", "hdrcharset"})
 
 
 class Kind(StrEnum):
-    """What an entry is."""
+    """The kind of an entry."""
 
     FILE = "file"
     LINK = "link"
@@ -44,7 +44,7 @@ _KINDS = {kind: name for name, kind in _TYPES.items()}
 
 
 class Readable(Protocol):
-    """Where a tar is read from: a pipe will do."""
+    """A source of bytes for a tar: a pipe will do."""
 
     def read(self, size: int, /) -> bytes:
         """So many bytes; fewer at the end, or where a pipe has no more just now."""
@@ -80,7 +80,7 @@ def padding(size: int) -> bytes:
 # ---- reading ----------------------------------------------------------------------------------
 
 
-class Tape:
+class TarReader:
     """A tar that is read once, from its beginning. Raises Invalid where it is none of ours."""
 
     def __init__(self, file: Readable) -> None:
@@ -100,10 +100,10 @@ class Tape:
             if any(self._exactly(BLOCK_BYTES)):
                 raise Invalid(["it has a block of zeros in the middle"])
             return None
-        info, extended = _parsed(block), {}
+        info, extended = _parse(block), {}
         if info.type == tarfile.XHDTYPE:
-            extended = self._extended(info.size)
-            info = _parsed(self._exactly(BLOCK_BYTES))
+            extended = self._read_extended(info.size)
+            info = _parse(self._exactly(BLOCK_BYTES))
         header = _header(info, extended)
         self._left, self._padding = header.size, len(padding(header.size))
         return header
@@ -125,7 +125,7 @@ class Tape:
             raise Invalid([f"an entry is larger than {limit_bytes} bytes"])
         return b"".join(self.content())
 
-    def _extended(self, size: int) -> dict[str, str]:
+    def _read_extended(self, size: int) -> dict[str, str]:
         if not 0 < size <= MAX_HEADER_BYTES:
             raise Invalid(["an extended header is too large"])
         content = self._exactly(size)
@@ -143,7 +143,7 @@ class Tape:
         return b"".join(pieces)
 
 
-def _parsed(block: bytes) -> tarfile.TarInfo:
+def _parse(block: bytes) -> tarfile.TarInfo:
     try:
         return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     except (tarfile.HeaderError, ValueError) as problem:

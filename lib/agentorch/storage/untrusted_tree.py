@@ -57,7 +57,7 @@ class PatchRefused(WorkspaceTrouble):
 
 @dataclass
 class Listing:
-    """What is below a directory. `modes` names only the permissions that git would not restore.
+    """The contents of a directory. `modes` names only the permissions that git would not restore.
 
     `backdated`: git's cache can't be believed this time (`hides_change`). `mark` is the same for
     two listings between which nobody touched a file.
@@ -169,12 +169,12 @@ def _listing(root: Path, index_ns: int) -> Listing:
             elif stat.S_ISDIR(status.st_mode):
                 open_up(entry.path, status)
                 _note(found, path, status)
-                seen.append(_seen(path, status))
+                seen.append(_entry_mark(path, status))
                 found.directories.append(path)
                 waiting.append(path + b"/")
             elif stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
                 _take_file(found, path, entry, status, index_ns)
-                seen.append(_seen(path, status))
+                seen.append(_entry_mark(path, status))
             elif entry.name in _OPENED_BY_GIT:
                 os.unlink(entry.path)
     found.files.sort()
@@ -189,7 +189,7 @@ def _mark(seen: list[tuple[bytes, ...]]) -> str:
     return digest.hexdigest()
 
 
-def _seen(path: bytes, status: os.stat_result) -> tuple[bytes, ...]:
+def _entry_mark(path: bytes, status: os.stat_result) -> tuple[bytes, ...]:
     if stat.S_ISDIR(status.st_mode):
         return path, b"%d" % status.st_mode
     times = (status.st_mtime_ns, status.st_ctime_ns)
@@ -209,12 +209,12 @@ def _take_file(
 
 
 def _note(found: Listing, path: bytes, status: os.stat_result) -> None:
-    mode = status.st_mode & 0o777 | _needed(status.st_mode)
+    mode = status.st_mode & 0o777 | _needed_permission(status.st_mode)
     if mode != usual_mode(status.st_mode):
         found.modes[path] = mode
 
 
-def _needed(mode: int) -> int:
+def _needed_permission(mode: int) -> int:
     return 0o500 if stat.S_ISDIR(mode) else 0o400
 
 
@@ -236,7 +236,7 @@ def entries(directory: bytes) -> Iterator[os.DirEntry[bytes]]:
 
 def open_up(path: bytes, status: os.stat_result) -> None:
     """Give the owner back the permission to read; the path is not followed."""
-    missing = _needed(status.st_mode) & ~status.st_mode
+    missing = _needed_permission(status.st_mode) & ~status.st_mode
     if missing:
         change_mode(path, stat.S_IMODE(status.st_mode) | missing)
 

@@ -28,7 +28,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent() -> None:
-    """The kernel kills the calling process when the thread that forked it ends."""
+    """Have the kernel kill the calling process when the thread that forked it ends."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -55,7 +55,11 @@ class Descendants:
 
     def __init__(self) -> None:
         self._root = os.getpid()
-        before = [] if _childless() else procfs.below(procfs.processes(), self._root, frozenset())
+        before = (
+            []
+            if _childless()
+            else procfs.descendants_of(procfs.processes(), self._root, frozenset())
+        )
         self._spared = frozenset(one.identity for one in before)
         self._asked: set[tuple[int, int]] = set()
         self._refused: set[tuple[int, int]] = set()
@@ -67,7 +71,7 @@ class Descendants:
 
     def living(self) -> list[Process]:
         """Those that run now. Ended orphans are waited for, so that none stays a zombie."""
-        living, ended = self._found()
+        living, ended = self._find()
         for one in ended:
             os.waitpid(one.pid, os.WNOHANG)
         return living
@@ -81,7 +85,7 @@ class Descendants:
         """
         deadline = time.monotonic() + grace_s
         while not _childless():
-            living, ended = self._found()
+            living, ended = self._find()
             for one in ended:
                 os.waitpid(one.pid, 0)
             living = [one for one in living if one.identity not in self._refused]
@@ -94,15 +98,15 @@ class Descendants:
             else:
                 _wait_for_all(_some(self._kill(living)), None)
 
-    def _found(self) -> tuple[list[Process], list[Process]]:
+    def _find(self) -> tuple[list[Process], list[Process]]:
         """Return the living, and the ended that nobody but us can wait for."""
-        found = procfs.below(procfs.processes(), self._root, self._spared)
+        found = procfs.descendants_of(procfs.processes(), self._root, self._spared)
         ended = [
             one
             for one in found
-            if one.ended and one.parent == self._root and one.pid != self._direct
+            if one.has_ended and one.parent == self._root and one.pid != self._direct
         ]
-        return [one for one in found if not one.ended], ended
+        return [one for one in found if not one.has_ended], ended
 
     def _ask(self, living: list[Process], wrapper: int | None) -> Iterator[int | None]:
         for one in living:

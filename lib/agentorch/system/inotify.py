@@ -43,7 +43,7 @@ class Inotify:
     """A queue of events; `fileno()` becomes readable when there are some."""
 
     def __init__(self) -> None:
-        self._descriptor = _checked(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify")
+        self._descriptor = _check(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify")
 
     def __enter__(self) -> Self:
         return self
@@ -63,7 +63,7 @@ class Inotify:
     def watch(self, path: Path, mask: Mask) -> int:
         """Start watching; the number that its events carry. Raises OSError (ENOSPC: too many)."""
         found = _libc.inotify_add_watch(self._descriptor, os.fsencode(path), int(mask))
-        return _checked(found, str(path))
+        return _check(found, str(path))
 
     def forget(self, watch: int) -> None:
         """End a watch; its directory may be gone already."""
@@ -88,7 +88,7 @@ class Inotify:
         os.close(self._descriptor)
 
 
-def _checked(result: int, path: str) -> int:
+def _check(result: int, path: str) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)

@@ -1,4 +1,4 @@
-"""What /proc and the cgroup say: who descends from whom, what it used, what the kernel killed.
+"""Facts of /proc and the cgroup: who descends from whom, what it used, what the kernel killed.
 
 Sources: proc(5); cgroup-v2.rst (memory.events), cgroup-v1/memory.rst (memory.oom_control).
 """
@@ -34,8 +34,8 @@ class Process:
         return self.pid, self.started
 
     @property
-    def ended(self) -> bool:
-        """Nothing runs any more, only its exit status waits to be read."""
+    def has_ended(self) -> bool:
+        """Return whether nothing runs any more and only its exit status waits to be read."""
         # A main thread that left before the others is a zombie too (pthread_exit(3)).
         return self.state in "ZX" and self.threads <= 1
 
@@ -70,8 +70,12 @@ def processes() -> Iterator[Process]:
             yield found
 
 
-def below(found: Iterable[Process], root: int, spared: frozenset[tuple[int, int]]) -> list[Process]:
-    """Those that descend from `root`, parents first, without the `spared` and theirs. Pure."""
+def descendants_of(
+    found: Iterable[Process], root: int, spared: frozenset[tuple[int, int]]
+) -> list[Process]:
+    """Return those that descend from `root`, parents first, without the `spared` and theirs.
+    Pure.
+    """
     children: dict[int, list[Process]] = {}
     for one in found:
         children.setdefault(one.parent, []).append(one)

@@ -21,7 +21,7 @@ Found = tuple[socket.AddressFamily, Place]
 
 
 class Refused(Exception):
-    """What is answered instead of a tunnel. `note` stands in the account too."""
+    """The refusal of a tunnel. `note` stands in the account too."""
 
     def __init__(self, status: int, kind: str, words: str, *, note: bool = False) -> None:
         super().__init__(words)
@@ -72,7 +72,7 @@ def public(found: Sequence[Found]) -> tuple[list[Found], str]:
     return [one for one in found if refusals[one[1][0]] is None], why
 
 
-async def connected(name: str, port: int, found: list[Found], address_s: float) -> socket.socket:
+async def connect(name: str, port: int, found: list[Found], address_s: float) -> socket.socket:
     """Return a connection to the first of the public addresses that takes it. Raises Refused."""
     allowed, why = public(found)
     if not allowed:
@@ -81,7 +81,7 @@ async def connected(name: str, port: int, found: list[Found], address_s: float) 
     problem = ""
     for family, place in allowed:
         try:
-            return await _connected(family, place, address_s)
+            return await _connect(family, place, address_s)
         except TimeoutError:
             problem = "no answer"
         except OSError as trouble:
@@ -89,7 +89,7 @@ async def connected(name: str, port: int, found: list[Found], address_s: float) 
     raise Refused(502, "infra", f"{name}:{port} can't be reached: {problem}")
 
 
-async def _connected(family: socket.AddressFamily, place: Place, limit_s: float) -> socket.socket:
+async def _connect(family: socket.AddressFamily, place: Place, limit_s: float) -> socket.socket:
     connection = socket.socket(family, socket.SOCK_STREAM)
     try:
         connection.settimeout(0)

@@ -1,4 +1,4 @@
-"""What programs say while they work: one entry an event.
+"""The journal's entries of our programs: one an event.
 
 Where stderr is the journal, entries go to journald by its native protocol
 (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/), with their fields and MESSAGE_ID: by hand, because
@@ -118,7 +118,7 @@ class Journal:
         return self._journald is not None
 
     @property
-    def dropped(self) -> int:
+    def dropped_entries(self) -> int:
         """Return how many entries journald did not take since it last took one."""
         return 0 if self._journald is None else self._journald.dropped
 
@@ -190,7 +190,7 @@ def entry(
         **{field_name(name): value for name, value in islice(fields.items(), MOST_FIELDS)},
     }
     rest = (field(name, str(value), MOST_FIELD_BYTES) for name, value in told.items())
-    return field("MESSAGE", said(text, fields), MOST_MESSAGE_BYTES) + b"".join(rest)
+    return field("MESSAGE", entry_text(text, fields), MOST_MESSAGE_BYTES) + b"".join(rest)
 
 
 def priority(level: str, message: Message | None) -> int:
@@ -209,15 +209,18 @@ def field_name(name: str) -> str:
 
 
 def field(name: str, value: str, most_bytes: int) -> bytes:
-    """One field: a value with line ends is told by its length, it brings no others. Pure."""
-    content = shortened(printable(value), most_bytes)
+    """Return one field: a value with line ends is preceded by its length, so it brings no others.
+
+    Pure.
+    """
+    content = shorten(printable(value), most_bytes)
     if b"\n" not in content:
         return name.encode() + b"=" + content + b"\n"
     return name.encode() + b"\n" + len(content).to_bytes(8, "little") + content + b"\n"
 
 
-def shortened(text: str, most_bytes: int) -> bytes:
-    """Text in at most so many bytes of UTF-8; an ellipsis says that it was cut. Pure."""
+def shorten(text: str, most_bytes: int) -> bytes:
+    """Return text in at most so many bytes of UTF-8; an ellipsis says that it was cut. Pure."""
     content = text.encode("utf-8", "replace")
     if len(content) <= most_bytes:
         return content
@@ -225,7 +228,7 @@ def shortened(text: str, most_bytes: int) -> bytes:
     return f"{whole}{_CUT}".encode()
 
 
-def said(text: str, fields: Mapping[str, Any]) -> str:
+def entry_text(text: str, fields: Mapping[str, Any]) -> str:
     """Return the text behind the job and step that it is about. Pure."""
     where = "/".join(str(fields[name]) for name in ("job", "step") if name in fields)
     return f"{where}: {text}" if where else text
@@ -234,7 +237,7 @@ def said(text: str, fields: Mapping[str, Any]) -> str:
 def as_text(program: str, text: str, fields: Mapping[str, Any]) -> str:
     """Return an entry as one line for people. Pure."""
     rest = " ".join(f"{n}={value}" for n, value in fields.items() if n not in ("job", "step"))
-    line = f"{program}: {said(text, fields)}"
+    line = f"{program}: {entry_text(text, fields)}"
     return printable(f"{line} ({rest})" if rest else line).replace("\n", "; ")
 
 

@@ -1,4 +1,4 @@
-"""What a service says to its service manager and gets from it: sd_notify(3), sd_listen_fds(3).
+"""Messages of a service to its manager, and the watchdog's interval: sd_notify(3).
 
 Where no manager is, nothing is said, and nothing was passed.
 """

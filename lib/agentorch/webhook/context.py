@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from agentorch.agents.registry import load
 from agentorch.config.settings import Settings
-from agentorch.contracts.accept import Door
+from agentorch.contracts.accept import ServerRules
 from agentorch.core.job import JOB_ID, Job
 from agentorch.jobqueue.jobqueue import Queue, read_job
 from agentorch.webhook.clients import Network, networks
@@ -23,7 +23,7 @@ class Site:
 
     settings: Settings
     queue: Queue
-    door: Door
+    door: ServerRules
     callers: Sequence[Caller]
     proxies: Sequence[Network]
     limit: Limit
@@ -47,7 +47,7 @@ def is_id(text: str) -> bool:
 
 def site_of(settings: Settings, tokens: Tokens) -> Site:
     """The site of a configuration. Raises Misconfigured."""
-    door = Door(
+    door = ServerRules(
         load(settings).abilities(),
         tuple(settings.project_aliases),
         settings.allowed_hosts,

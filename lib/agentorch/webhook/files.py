@@ -20,7 +20,7 @@ def artifact(directory: Path, path: str, job_id: str) -> Answer:
     file = None
     if is_shown(path):
         try:
-            file = beneath.opened(directory, path)
+            file = beneath.open_file(directory, path)
         except beneath.NotBeneath:
             file = None
     if file is None:

@@ -20,7 +20,7 @@ from agentorch.core.job import Job, Key
 from agentorch.core.states import OutcomeClass, State
 from agentorch.jobqueue import lookup
 from agentorch.jobqueue.jobqueue import Queue
-from agentorch.jobqueue.selection import Filters, selected
+from agentorch.jobqueue.selection import Filters, select
 from agentorch.storage.json_files import Document
 from agentorch.storage.listing import names_in
 from agentorch.storage.paths import parked_key_name
@@ -147,7 +147,7 @@ def _rows(queue: Queue, entry: Entry, caller: Caller, wanted: Asked) -> Iterator
     if key is None:
         return
     listed = [(key, entry.state, entry.slot)]
-    found = selected(queue, listed, wanted.filters, datetime.now(UTC))
+    found = select(queue, listed, wanted.filters, datetime.now(UTC))
     yield from (row for row in lookup.rows(queue, found) if caller.may_read(row.project))
 
 

@@ -41,7 +41,7 @@ _DISK_WORDS = tuple(os.strerror(number) for number in DISK_TROUBLE)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a git works: our repository, one of its indexes, and a work tree where it needs one."""
+    """The repository, index and work tree that a git works with."""
 
     repository: Path
     index: str = INDEX
@@ -82,11 +82,11 @@ def output(
     """Return what git printed. Raises WorkspaceTrouble(workspace_lost) where it failed."""
     ended = run(argv, place, stdin, when)
     if ended.returncode:
-        raise lost(f"git {argv[0]}: {words(ended.stderr)}")
+        raise lost_workspace(f"git {argv[0]}: {words(ended.stderr)}")
     return ended.stdout
 
 
-def lost(problem: str) -> AgentorchError:
+def lost_workspace(problem: str) -> AgentorchError:
     """Return the failure of whoever needs something of the workspace that is not there any more."""
     return WorkspaceTrouble("workspace_lost", f"the workspace is damaged: {problem}")
 

@@ -91,12 +91,12 @@ class History:
 
     def resolve(self, name: str) -> str | None:
         """Return the object that a name stands for, None where it stands for nothing here."""
-        ended = git.run(["rev-parse", "--verify", "--quiet", name], self._at())
+        ended = git.run(["rev-parse", "--verify", "--quiet", name], self._place())
         return None if ended.returncode else ended.stdout.decode().strip()
 
     def commit(self, tree: str, when: datetime) -> str:
         """Make the one commit of a history that has none, packed for `plant`."""
-        here = self._at()
+        here = self._place()
         commit = git.output(["commit-tree", "-m", "base", tree], here, when=when).decode().strip()
         git.output(["update-ref", "HEAD", commit], here)
         pack = self.directory / "objects" / "pack" / "pack"
@@ -105,7 +105,7 @@ class History:
 
     def rewind(self, commit: str) -> None:
         """Put HEAD, and the branch that it names, to an earlier commit."""
-        git.output(["update-ref", "HEAD", commit], self._at())
+        git.output(["update-ref", "HEAD", commit], self._place())
 
     def plant(self, target: Path, commit: str, index: str = git.INDEX) -> None:
         """Make the agents' own repository: the history behind HEAD, clean, sharing nothing."""
@@ -121,7 +121,7 @@ class History:
 
     def replant(self, target: Path, commit: str) -> None:
         """`plant` for a work tree that was not just made: the index knows no file's stat(2)."""
-        git.output(["read-tree", commit], self._at(None, CHECK_INDEX))
+        git.output(["read-tree", commit], self._place(None, CHECK_INDEX))
         self.plant(target, commit, CHECK_INDEX)
 
     # ---- trees --------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ class History:
     def checkout(self, work: Path, tree: str) -> None:
         """Fill an empty directory with a tree; the index then knows its files."""
         self.distrust()
-        git.output(git.checkout_argv(tree), self._at(work))
+        git.output(git.checkout_argv(tree), self._place(work))
 
     def snapshot(self, work: Path, found: Listing, last: Snapshot | None) -> Snapshot:
         """Return the trees of what was found.
@@ -155,11 +155,11 @@ class History:
 
     def names(self, tree: str) -> frozenset[bytes]:
         """Return the paths in a tree."""
-        return _split(git.output(git.names_argv(tree), self._at()))
+        return _split_names(git.output(git.names_argv(tree), self._place()))
 
     def forget_submodules(self, work: Path) -> None:
         """Take the gitlinks out of the index: below a submodule's directory are plain files."""
-        listed = git.output(["ls-files", "--stage", "-z"], self._at())
+        listed = git.output(["ls-files", "--stage", "-z"], self._place())
         entries = [entry.split(b"\t", 1) for entry in listed.split(b"\0") if entry]
         links = [path for kind, path in entries if kind.startswith(b"160000 ")]
         if links:
@@ -168,13 +168,13 @@ class History:
 
     def tree_of_index(self, index: str = git.INDEX) -> str:
         """Write the index as a tree."""
-        return git.output(["write-tree"], self._at(None, index)).decode().strip()
+        return git.output(["write-tree"], self._place(None, index)).decode().strip()
 
     def _full(self, work: Path, found: Listing) -> str:
         if found.backdated:
             self.distrust()
         files = frozenset(found.files)
-        gone = self._known() - files
+        gone = self._known_paths() - files
         self._indexed = None
         if gone:
             self._forget(work, gone)
@@ -182,11 +182,11 @@ class History:
         self._indexed = files
         return self.tree_of_index()
 
-    def _known(self) -> frozenset[bytes]:
+    def _known_paths(self) -> frozenset[bytes]:
         if self._indexed is None:
             if not self.index_ns():
                 return frozenset()
-            return _split(git.output(["ls-files", "-z"], self._at()))
+            return _split_names(git.output(["ls-files", "-z"], self._place()))
         return self._indexed
 
     def _add(self, work: Path, files: Iterable[bytes]) -> None:
@@ -199,35 +199,35 @@ class History:
         before_ns = self.index_ns()
         os.utime(self.directory)
         started_ns = self.directory.stat().st_mtime_ns
-        git.output(git.add_argv(), self._at(work), stdin=_join(files))
+        git.output(git.add_argv(), self._place(work), stdin=_join(files))
         if before_ns and self.index_ns() == before_ns:
             os.utime(self.directory / git.INDEX, ns=(started_ns, started_ns))
 
     def _forget(self, work: Path, paths: Iterable[bytes], index: str = git.INDEX) -> None:
-        git.output(git.forget_argv(), self._at(work, index), stdin=_join(paths))
+        git.output(git.forget_argv(), self._place(work, index), stdin=_join(paths))
 
     def _visible(self, work: Path, full: str, found: Listing, last: Snapshot | None) -> str:
         if not any(os.path.basename(path) == b".gitignore" for path in found.files):
             return full
         shown = self.names(last.visible) if last else frozenset()
-        hidden = self._ignored(work, [path for path in found.files if path not in shown])
+        hidden = self._ignored_paths(work, [path for path in found.files if path not in shown])
         if not hidden:
             return full
         shutil.copyfile(self.directory / git.INDEX, self.directory / VISIBLE_INDEX)
         self._forget(work, hidden, VISIBLE_INDEX)
         return self.tree_of_index(VISIBLE_INDEX)
 
-    def _ignored(self, work: Path, paths: Collection[bytes]) -> frozenset[bytes]:
+    def _ignored_paths(self, work: Path, paths: Collection[bytes]) -> frozenset[bytes]:
         if not paths:
             return frozenset()
         # `./` keeps a name that starts with a colon from being read as pathspec magic
         asked = _join(b"./" + path for path in paths)
-        ended = git.run(git.ignored_argv(), self._at(work), stdin=asked)
+        ended = git.run(git.ignored_argv(), self._place(work), stdin=asked)
         if ended.returncode not in (0, 1):  # 1: none of them is ignored
-            raise git.lost(f"git check-ignore: {git.words(ended.stderr)}")
-        return frozenset(path.removeprefix(b"./") for path in _split(ended.stdout))
+            raise git.lost_workspace(f"git check-ignore: {git.words(ended.stderr)}")
+        return frozenset(path.removeprefix(b"./") for path in _split_names(ended.stdout))
 
-    def _at(self, work: Path | None = None, index: str = git.INDEX) -> Place:
+    def _place(self, work: Path | None = None, index: str = git.INDEX) -> Place:
         # a git that was killed leaves the lock of its index, and nobody else uses ours
         (self.directory / f"{index}.lock").unlink(missing_ok=True)
         return Place(self.directory, index, work)
@@ -238,14 +238,14 @@ class History:
         """Return the patch between two trees, proven by applying it. Raises WorkspaceTrouble."""
         for renames in (True, False):
             argv = git.patch_argv(before, after, renames=renames)
-            patch = git.output(argv, self._at())
+            patch = git.output(argv, self._place())
             if self._leads(before, patch) == after:
                 return patch
         problem = f"the patch from tree {before} does not lead to tree {after}"
         raise WorkspaceTrouble("patch_mismatch", problem)
 
     def _leads(self, before: str, patch: bytes) -> str | None:
-        check = self._at(None, CHECK_INDEX)
+        check = self._place(None, CHECK_INDEX)
         git.output(["read-tree", before], check)
         if git.run(git.apply_argv("--cached"), check, stdin=patch).returncode:
             return None
@@ -253,14 +253,14 @@ class History:
 
     def apply(self, work: Path, patch: bytes) -> None:
         """Change the files as the patch says, all of them or none. Raises PatchRefused."""
-        ended = git.run(git.apply_argv(), self._at(work), stdin=patch)
+        ended = git.run(git.apply_argv(), self._place(work), stdin=patch)
         if ended.returncode:
             raise PatchRefused(f"the patch can't be applied: {git.words(ended.stderr)}")
 
-    def applied(self, work: Path, patch: bytes) -> bool:
+    def is_applied(self, work: Path, patch: bytes) -> bool:
         """Return whether the files are already as the patch would leave them."""
         argv = git.apply_argv("--check", "--reverse")
-        ended = git.run(argv, self._at(work), stdin=patch)
+        ended = git.run(argv, self._place(work), stdin=patch)
         return ended.returncode == 0
 
 
@@ -273,5 +273,5 @@ def _join(paths: Iterable[bytes]) -> bytes:
     return b"".join(path + b"\0" for path in paths)
 
 
-def _split(paths: bytes) -> frozenset[bytes]:
+def _split_names(paths: bytes) -> frozenset[bytes]:
     return frozenset(path for path in paths.split(b"\0") if path)

@@ -1,4 +1,4 @@
-"""What a workspace is made of, and the failures of reading it."""
+"""The source of a workspace, and the failures of reading it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agentorch.storage.untrusted_tree import WorkspaceTrouble
 
 @dataclass(frozen=True)
 class Source:
-    """What a workspace is made of. `path` is absolute; None goes with `empty`, and only with it."""
+    """The source of a workspace. `path` is absolute; None goes with `empty`, and only with it."""
 
     kind: Literal["empty", "git", "copy"]
     path: Path | None = None

@@ -41,7 +41,7 @@ from agentorch.storage.untrusted_tree import (
     reading_work,
     refuse_symlinks,
 )
-from agentorch.workspace.git import EPOCH, INDEX, lost
+from agentorch.workspace.git import EPOCH, INDEX, lost_workspace
 from agentorch.workspace.history import VISIBLE_INDEX, History, Snapshot
 from agentorch.workspace.record import Begun, Record, decode, encode
 from agentorch.workspace.source import Source, reading, source_of
@@ -61,7 +61,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True)
 class Change:
-    """What came of a work tree: a patch that was proven to lead from before to after."""
+    """The change of a work tree: a patch that was proven to lead from before to after."""
 
     patch: bytes
     changed: bool
@@ -85,17 +85,17 @@ class Workspace:
         """Return what every step started from. Raises WorkspaceTrouble where there is no
         workspace.
         """
-        return self._recorded().base
+        return self._read_record().base
 
     @property
     def commit(self) -> str:
         """The commit of the base, in the source and in the agents' `.git`."""
-        return self._recorded().commit
+        return self._read_record().commit
 
     @property
     def tree(self) -> str:
         """The whole tree of the base."""
-        return self._recorded().base.full
+        return self._read_record().base.full
 
     def prepare(
         self,
@@ -146,7 +146,7 @@ class Workspace:
         """
         visited = f"{step_id}:{visit}"
         refuse_symlinks(self.paths.directory)
-        record = self._recorded()
+        record = self._read_record()
         begun = record.begun
         with atomic.disk_trouble(self.paths.directory):
             if begun is not None and (begun.step_id, begun.visit) == (step_id, visit):
@@ -172,14 +172,14 @@ class Workspace:
 
     def began(self, step_id: str, visit: int) -> Snapshot | None:
         """Return the work tree as a visit found it; None where that is not known any more."""
-        return self._recorded().visits.get(f"{step_id}:{visit}")
+        return self._read_record().visits.get(f"{step_id}:{visit}")
 
     def end(self, before: Snapshot) -> Change:
         """Return what came of the work tree since `before`; durable when it returns.
 
         Raises WorkspaceTrouble: patch_mismatch, file_too_large, workspace_lost.
         """
-        record = self._recorded()
+        record = self._read_record()
         with atomic.disk_trouble(self.paths.directory):
             after, mark = self._snapshot(before)
             change = self._between(before, after)
@@ -189,7 +189,7 @@ class Workspace:
 
     def job_change(self) -> Change:
         """Return what came of the work tree since the base; of one that is gone, until it went."""
-        record = self._recorded()
+        record = self._read_record()
         if not is_directory(self.paths.work):
             return self._between(record.base, record.last)
         found = listing(self.paths.work, self.history.index_ns())
@@ -205,7 +205,7 @@ class Workspace:
         outside the tree.
         """
         listing(self.paths.work)
-        if not patch or self.history.applied(self.paths.work, patch):
+        if not patch or self.history.is_applied(self.paths.work, patch):
             return False
         self.history.apply(self.paths.work, patch)
         return True
@@ -219,7 +219,7 @@ class Workspace:
         """Put the work tree back as it was recorded last, where it is gone or from before a
         reboot, for who looks at it; False where nothing was to do.
         """
-        record = self._recorded()
+        record = self._read_record()
         if record.boot == self._boot and is_directory(self.paths.work):
             return False
         with atomic.disk_trouble(self.paths.directory):
@@ -392,12 +392,12 @@ class Workspace:
         except FileNotFoundError:  # not made, or only half
             return None
         except (ValueError, KeyError, TypeError) as problem:
-            raise lost(f"{self.paths.record}: {problem!r}") from problem
+            raise lost_workspace(f"{self.paths.record}: {problem!r}") from problem
 
-    def _recorded(self) -> Record:
+    def _read_record(self) -> Record:
         record = self._read()
         if record is None:
-            raise lost(f"{self.paths.record} is missing")
+            raise lost_workspace(f"{self.paths.record} is missing")
         return record
 
     def _write(self, record: Record) -> None:

@@ -24,7 +24,7 @@ from agentorch.agents import failure_rules
 from agentorch.agents.api import patch as patches
 from agentorch.agents.api import program, surroundings
 from agentorch.agents.api.adapter import ANTHROPIC, OPENAI, ApiAgent
-from agentorch.agents.api.question import Limits, Trouble, judged, retry_after_s, wait_s
+from agentorch.agents.api.question import Limits, Trouble, check_answer, retry_after_s, wait_s
 from agentorch.agents.api.server_sent_events import Events
 from agentorch.agents.api.surroundings import Seen
 from agentorch.agents.api.wire_formats import CHAT, MESSAGES, Answer, Question
@@ -117,7 +117,7 @@ class Place:
             )
         exit_ = Exit(Ending.EXITED, ended.returncode, None, 1.0)
         printed = (line for name in ("stdout", "stderr") for line in lines(self.top / name, name))
-        return failure_rules.classified(
+        return failure_rules.classify(
             agent.outcome(exit_, printed), agent.name, failure_rules.rules()
         )
 
@@ -313,7 +313,7 @@ def test_nothing_of_the_workspace_runs(place: Place) -> None:
         subprocess.run(["git", "-C", place.work, "config", key, run], check=True)
     (place.work / ".gitattributes").write_text("* filter=x\n")
     patches.apply(DIFF, place.work)
-    surroundings.described(place.work, "")
+    surroundings.workspace_text(place.work, "")
     assert not trap.exists()
     assert (place.work / "hello.txt").read_text() == "one\nthree\n"
 
@@ -334,13 +334,13 @@ def test_nothing_of_the_workspace_runs(place: Place) -> None:
     ],
 )
 def test_patches_in_answers(answer: str, patch: str | None) -> None:
-    assert patches.found(answer) == patch
+    assert patches.find_patch(answer) == patch
 
 
 @given(st.text(alphabet="`~ \n+-diffpatch@", max_size=60))
 def test_any_text_is_an_answer(answer: str) -> None:
-    found = patches.found(answer)
-    assert found is None or patches.changed(found) is not None
+    found = patches.find_patch(answer)
+    assert found is None or patches.changed_files(found) is not None
 
 
 # ---- what goes wrong --------------------------------------------------------------------------
@@ -481,7 +481,7 @@ def test_why_an_answer_stopped(stop: str, error: str) -> None:
     answer = Answer(stop=stop)
     answer.add("half")
     with pytest.raises(Trouble) as trouble:
-        judged(answer)
+        check_answer(answer)
     assert classified(trouble.value.lines).error == error
 
 
@@ -500,16 +500,16 @@ def test_errors_in_the_stream(fault: tuple[str, str], error: str, again: bool) -
     answer = Answer()
     MESSAGES.hear({"type": "error", "error": {"type": kind, "message": message}}, answer)
     with pytest.raises(Trouble) as trouble:
-        judged(answer)
+        check_answer(answer)
     assert trouble.value.again == again
     assert classified(trouble.value.lines).error == error
 
 
 def classified(evidence: tuple[str, ...]) -> Outcome:
-    result = program.failed("unclassified", evidence[0], Answer(), evidence=evidence)
+    result = program.failure_line("unclassified", evidence[0], Answer(), evidence=evidence)
     line = Line("stdout", json.dumps(result))
     outcome = ANTHROPIC.outcome(Exit(Ending.EXITED, 0, None, 1.0), [line])
-    return failure_rules.classified(outcome, "somebody's", failure_rules.rules())
+    return failure_rules.classify(outcome, "somebody's", failure_rules.rules())
 
 
 # ---- decisions --------------------------------------------------------------------------------
@@ -620,25 +620,25 @@ def test_the_workspace(place: Place) -> None:
     (work / "latin").write_bytes(b"caf\xe9")
     (work / "link").symlink_to("/etc/passwd")
     (work / "big.txt").write_text("y" * (surroundings.FILE_CHARS + 1))
-    text = surroundings.described(work, "look at things")
+    text = surroundings.workspace_text(work, "look at things")
     assert "binary (2 bytes)" in text
     assert "### hello.txt\n\n```\none\ntwo\n```" in text
     for absent in ("never", "root:", "### binary", "### latin", "### big.txt", "link ("):
         assert absent not in text
-    assert "### big.txt" in surroundings.described(work, "shorten big.txt.")
+    assert "### big.txt" in surroundings.workspace_text(work, "shorten big.txt.")
 
 
 def test_the_order_of_files() -> None:
     files = [Seen("a/big.py", 90), Seen("b.py", 10), Seen("README.md", 50), Seen("a/c.py", 99)]
-    words = surroundings.mentioned("fix (a/c.py), please")
-    shown = [one.path for one in surroundings.ordered(files, words)]
+    words = surroundings.path_words("fix (a/c.py), please")
+    shown = [one.path for one in surroundings.sort_by_relevance(files, words)]
     assert shown == ["a/c.py", "README.md", "b.py", "a/big.py"]
 
 
 def test_many_files(place: Place) -> None:
     for number in range(surroundings.LISTED_FILES + 10):
         (place.work / f"f{number:04}").write_text("z" * 200)
-    text = surroundings.described(place.work, "")
+    text = surroundings.workspace_text(place.work, "")
     assert "[and 11 more files]" in text
     assert len(text) < 1.4 * (surroundings.SHOWN_CHARS + surroundings.LISTED_CHARS)
 
@@ -646,12 +646,12 @@ def test_many_files(place: Place) -> None:
 def test_a_directory_that_is_no_repository(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/a.txt").write_text("aaa")
-    assert "sub/a.txt (3 bytes)" in surroundings.described(tmp_path, "")
+    assert "sub/a.txt (3 bytes)" in surroundings.workspace_text(tmp_path, "")
 
 
 def test_a_file_that_is_a_fence(place: Place) -> None:
     (place.work / "doc.md").write_text("```sh\nls\n```\n")
-    assert "````\n```sh\nls\n```\n````" in surroundings.described(place.work, "")
+    assert "````\n```sh\nls\n```\n````" in surroundings.workspace_text(place.work, "")
 
 
 # ---- somebody else's --------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from agentorch.core.errors import AgentorchError, Duplicate, Invalid
 from agentorch.core.states import State
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.storage.paths import Roots
-from agentorch.storage.tar_stream import END, Header, Kind, Tape, header_bytes, padding
+from agentorch.storage.tar_stream import END, Header, Kind, TarReader, header_bytes, padding
 from tests.support.installation import Installation, step
 
 ID = "job-in-a-tar"
@@ -242,7 +242,7 @@ def leftovers(queue: Queue) -> list[str]:
 
 def pieces(archive: bytes) -> tuple[Manifest, dict[str, bytes]]:
     """The manifest of an archive, and the content of its files."""
-    tape = Tape(io.BytesIO(archive))
+    tape = TarReader(io.BytesIO(archive))
     tape.next()
     manifest = manifest_of(tape.whole(1 << 20))
     contents = {}
@@ -261,7 +261,7 @@ def written(manifest: Manifest, contents: dict[str, bytes]) -> bytes:
             entries.append(Entry(replace(header, size=len(content)), sha256))
         else:
             entries.append(entry)
-    encoded = replace(manifest, entries=entries).encoded()
+    encoded = replace(manifest, entries=entries).encode()
     blocks = [header_bytes(Header(NAME, Kind.FILE, 0o640, len(encoded))), encoded]
     blocks.append(padding(len(encoded)))
     for entry in entries:
@@ -437,7 +437,7 @@ def test_any_damage_is_told_in_words(queue: Queue, sound: bytes, seed: int) -> N
 
 def test_half_a_character_is_no_name(sound: bytes) -> None:
     manifest, _ = pieces(sound)
-    text = manifest.encoded().replace(b"artifacts/report.md", b"artifacts/\\ud800")
+    text = manifest.encode().replace(b"artifacts/report.md", b"artifacts/\\ud800")
     with pytest.raises(Invalid, match="no name below"):
         manifest_of(text)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agentorch.artifacts import manifest as runrecord
-from agentorch.artifacts.manifest import Finding, Word, compared
+from agentorch.artifacts.manifest import Finding, Word, compare
 from tests.support.installation import Installation, step
 
 WRITES = "echo more >> README; echo said"
@@ -182,7 +182,7 @@ def test_an_edited_job_and_an_allowance_are_on_record(here: Installation) -> Non
 def test_what_is_compared() -> None:
     recorded = {"a": {"bytes": 1}, "b": {"bytes": 1}, "c": {"bytes": 1}}
     found = {"a": {"bytes": 1}, "c": {"bytes": 2}, "d": {"bytes": 1}}
-    assert list(compared(recorded, found)) == [
+    assert list(compare(recorded, found)) == [
         Finding(Word.MISSING, "b"),
         Finding(Word.ALTERED, "c"),
         Finding(Word.ADDED, "d"),

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from agentorch.agents import failure_rules
-from agentorch.agents.failure_rules import UNCLASSIFIED, classified
+from agentorch.agents.failure_rules import UNCLASSIFIED, classify
 from agentorch.broker import client
 from agentorch.broker.account import End
 from agentorch.core.job import Outcome
@@ -282,7 +282,7 @@ def meant(line: str) -> tuple[OutcomeClass, str]:
     unknown = Outcome(
         OutcomeClass.AGENT_ERROR, "x", error=UNCLASSIFIED, details={"evidence": [line]}
     )
-    found = classified(unknown, "nobody", failure_rules.rules())
+    found = classify(unknown, "nobody", failure_rules.rules())
     return found.kind, str(found.error)
 
 

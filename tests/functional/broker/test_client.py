@@ -102,12 +102,12 @@ def test_a_broker_that_does_not_answer(tmp_path: Path) -> None:
 )
 def test_an_answer_that_is_not_whole(answer: bytes) -> None:
     with pytest.raises(ConnectionError):
-        client.answered(answer)
+        client.parse_answer(answer)
 
 
 def test_an_answer() -> None:
-    assert client.answered(b"HTTP/1.0 404 No\r\nContent-Length: 2\r\n\r\n{}") == (404, "{}")
-    assert client.answered(b"HTTP/1.1 200 OK\r\n\r\n\xff") == (200, "\ufffd")
+    assert client.parse_answer(b"HTTP/1.0 404 No\r\nContent-Length: 2\r\n\r\n{}") == (404, "{}")
+    assert client.parse_answer(b"HTTP/1.1 200 OK\r\n\r\n\xff") == (200, "\ufffd")
 
 
 def test_a_step_imports_neither_tls_nor_mail() -> None:
@@ -130,9 +130,9 @@ def test_an_account_comes_as_it_went() -> None:
         models={"m": ModelAccount(1, 2, 3, None)},
         end=End("quota", "rate_limited", "words", 7.0),
     )
-    account.refused("what", "why")
-    account.refused("what", "why")
-    account.connected("pypi.org:443")
+    account.note_refusal("what", "why")
+    account.note_refusal("what", "why")
+    account.note_connection("pypi.org:443")
     sent = document(account)
     assert sent["refused"] == [{"what": "what", "why": "why"}]
     assert sent["end"]["class"] == "quota"
@@ -144,8 +144,8 @@ def test_an_account_comes_as_it_went() -> None:
 def test_an_account_is_bounded() -> None:
     account = Account()
     for number in range(1000):
-        account.refused(f"{number}", "x" * 5000)
-        account.connected(f"{number}:443")
+        account.note_refusal(f"{number}", "x" * 5000)
+        account.note_connection(f"{number}:443")
         account.model(f"{number}").calls += 1
         account.limits({f"x-ratelimit-{number}": "y" * 5000})
     assert len(str(document(account))) < 200_000

@@ -11,7 +11,15 @@ import pytest
 
 import agentorch
 from agentorch.commands import generator
-from agentorch.commands.generator import WRITERS, Given, checked, drop_in, uid_of, units, user_units
+from agentorch.commands.generator import (
+    WRITERS,
+    Given,
+    check_variables,
+    drop_in,
+    uid_of,
+    units,
+    user_units,
+)
 from agentorch.config import settings
 
 PROGRAM = Path(agentorch.__file__).parents[2] / "units/agentorch-generator"
@@ -29,7 +37,7 @@ def target(slots: int) -> str:
 
 @pytest.mark.parametrize("slots", [0, 1, 4, 64])
 def test_slots(slots: int) -> None:
-    written = units(checked({"AGENTORCH_SLOTS": str(slots)}))
+    written = units(check_variables({"AGENTORCH_SLOTS": str(slots)}))
     assert written[drop_in("agentorch.target")] == target(slots)
 
 
@@ -45,26 +53,26 @@ def test_the_service_user_s_manager_is_found_and_delegates_io() -> None:
 
 def test_totals_are_the_slice_s() -> None:
     totals = {"MEMORY_MAX": "8G", "CPU_QUOTA": "150%", "TASKS_MAX": "500", "IO_WEIGHT": "50"}
-    given = checked({f"AGENTORCH_TOTAL_{name}": value for name, value in totals.items()})
+    given = check_variables({f"AGENTORCH_TOTAL_{name}": value for name, value in totals.items()})
     written = units(Given(given.variables, uid=997))[drop_in("user-997.slice")]
     assert written == "[Slice]\nMemoryMax=8G\nCPUQuota=150%\nTasksMax=500\nIOWeight=50\n"
 
 
 def test_queue_and_artifacts_are_below_one_directory_in_every_service() -> None:
-    written = units(checked(ROOTS))
+    written = units(check_variables(ROOTS))
     for name in WRITERS:
         text = written[drop_in(f"agentorch-{name}.service")]
         assert 'ReadWritePaths=\nReadWritePaths="-/data/one"\n' in text, name
 
 
 def test_the_webhook_does_not_see_workspaces_wherever_they_are() -> None:
-    written = units(checked({"WORKSPACES_ROOT": "/fast/work"}))
+    written = units(check_variables({"WORKSPACES_ROOT": "/fast/work"}))
     text = written[drop_in("agentorch-webhook.service")]
     assert 'InaccessiblePaths="-/fast/work"\n' in text
 
 
 def test_path_units_look_where_the_queue_is() -> None:
-    written = units(checked({"AGENTORCH_STATE_DIR": "/srv/100% agentorch"}))
+    written = units(check_variables({"AGENTORCH_STATE_DIR": "/srv/100% agentorch"}))
     assert written[drop_in("agentorch-runner@.path")] == (
         "[Path]\nDirectoryNotEmpty=\n"
         "DirectoryNotEmpty=/srv/100%% agentorch/queue/pending\n"
@@ -76,7 +84,9 @@ def test_path_units_look_where_the_queue_is() -> None:
 
 
 def test_who_tells_of_waiting_jobs_looks_where_they_wait() -> None:
-    written = units(checked({"QUEUE_ROOT": "/fast/queue", "ARTIFACTS_ROOT": "/fast/artifacts"}))
+    written = units(
+        check_variables({"QUEUE_ROOT": "/fast/queue", "ARTIFACTS_ROOT": "/fast/artifacts"})
+    )
     assert written[drop_in("agentorch-announce.path")] == (
         "[Path]\nPathChanged=\n"
         "PathChanged=/fast/queue/awaiting_approval\nPathChanged=/fast/queue/held\n"
@@ -90,22 +100,22 @@ def test_who_tells_of_waiting_jobs_looks_where_they_wait() -> None:
     service = written[drop_in("agentorch-announce.service")]
     assert "ReadWritePaths=-/var/spool -/var/mail -/var/log\n" in service
     assert "InaccessiblePaths=" in service
-    written = user_units(checked({"AGENTORCH_CONFIG_DIR": "/home/me/own"}))
+    written = user_units(check_variables({"AGENTORCH_CONFIG_DIR": "/home/me/own"}))
     assert written[conditions] == (
         "[Unit]\nConditionDirectoryNotEmpty=\nConditionDirectoryNotEmpty=/home/me/own/notify.d\n"
     )
     assert drop_in("agentorch-announce.path") not in written
-    assert conditions not in units(checked({"AGENTORCH_SLOTS": "2"}))
+    assert conditions not in units(check_variables({"AGENTORCH_SLOTS": "2"}))
 
 
 def test_what_lies_below_home_is_shown() -> None:
-    written = units(checked({"AGENTORCH_STATE_DIR": "/home/agentorch/state"}))
+    written = units(check_variables({"AGENTORCH_STATE_DIR": "/home/agentorch/state"}))
     text = written[drop_in("agentorch-reclaim.service")]
     assert 'BindPaths="-/home/agentorch/state"\n' in text
 
 
 def test_an_interval_and_a_metrics_file() -> None:
-    given = checked({"RETENTION_INTERVAL_SEC": "60", "AGENTORCH_METRICS_FILE": "/m/a.prom"})
+    given = check_variables({"RETENTION_INTERVAL_SEC": "60", "AGENTORCH_METRICS_FILE": "/m/a.prom"})
     written = units(given)
     assert written[drop_in("agentorch-gc.timer")].endswith("OnUnitActiveSec=60s\n")
     metrics = written["agentorch-metrics.service.d/51-agentorch.conf"]
@@ -114,7 +124,7 @@ def test_an_interval_and_a_metrics_file() -> None:
 
 
 def test_custom_places_leave_the_metrics_their_directory() -> None:
-    written = units(checked(ROOTS))
+    written = units(check_variables(ROOTS))
     both = sorted(name for name in written if name.startswith("agentorch-metrics.service.d/"))
     text = "".join(written[name] for name in both)
     added = 'ReadWritePaths="-/var/lib/prometheus/node-exporter"\n'
@@ -128,7 +138,9 @@ def test_an_enabled_slot_stays() -> None:
 
 
 def test_a_wrong_variable_counts_as_not_set_and_is_told() -> None:
-    given = checked({"AGENTORCH_SLOTS": "many", "QUEUE_ROOT": "here", "ARTIFACTS_ROOT": "/a/b"})
+    given = check_variables(
+        {"AGENTORCH_SLOTS": "many", "QUEUE_ROOT": "here", "ARTIFACTS_ROOT": "/a/b"}
+    )
     assert [problem.split(":")[0] for problem in given.problems] == [
         "AGENTORCH_SLOTS",
         "QUEUE_ROOT",

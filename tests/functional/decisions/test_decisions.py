@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from agentorch.artifacts.decision_log import mark, shown
+from agentorch.artifacts.decision_log import mark, shown_hash
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.storage.paths import Roots
 from tests.support.installation import Installation, processes_with, step
@@ -208,9 +208,9 @@ def test_a_decision_is_bound_to_what_was_shown(here: Installation) -> None:
 def test_whatever_changes_changes_the_hash(here: Installation, name: str) -> None:
     job_id = asking(here)
     paths = queue_of(here).roots.artifacts(job_id)
-    before = shown(paths)
+    before = shown_hash(paths)
     (here.artifacts(job_id) / name).write_bytes((here.artifacts(job_id) / name).read_bytes() + b" ")
-    assert shown(paths) != before
+    assert shown_hash(paths) != before
 
 
 def test_who_comes_second_is_told_who_was_first(here: Installation) -> None:
@@ -403,7 +403,7 @@ def due(here: Installation, job_id: str) -> None:
     past = datetime.now(UTC).replace(microsecond=0) - timedelta(days=3)
     queue = queue_of(here)
     for until, key in queue.list_parked():
-        queue.paths.parked(key, until).rename(queue.paths.parked(key, past))
+        queue.paths.parked_file(key, until).rename(queue.paths.parked_file(key, past))
     path = here.artifacts(job_id) / "state.json"
     state = json.loads(path.read_text())
     state["parked"]["until"] = past.isoformat()

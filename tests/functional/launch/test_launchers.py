@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agentorch.artifacts.directory import summed
+from agentorch.artifacts.directory import sum_metrics
 from agentorch.config import environment_file
 from agentorch.core.attempt import Attempt, identity
 from agentorch.core.errors import Exit
@@ -195,8 +195,8 @@ def test_what_was_stopped_is_run_again(given: dict[str, Any]) -> None:
 
 
 def test_a_full_disk_is_known() -> None:
-    assert unit_end.exited_with(end("exit-code", "exited", "75"), Exit.TRY_AGAIN)
-    assert not unit_end.exited_with(end("signal", "killed", "KILL"), Exit.TRY_AGAIN)
+    assert unit_end.has_exit_code(end("exit-code", "exited", "75"), Exit.TRY_AGAIN)
+    assert not unit_end.has_exit_code(end("signal", "killed", "KILL"), Exit.TRY_AGAIN)
 
 
 def test_memory_is_told_of_an_oom_only() -> None:
@@ -215,7 +215,7 @@ def test_a_jobs_peak_is_that_of_a_step() -> None:
         {"metrics": {"memory_peak_bytes": 3, "cpu_s": 1.5, "tasks_peak": 7}},
         {"metrics": {"memory_peak_bytes": 2, "cpu_s": 1, "tasks_peak": 9}},
     ]
-    assert summed(steps) == {"memory_peak_bytes": 3, "cpu_s": 2.5, "tasks_peak": 9}
+    assert sum_metrics(steps) == {"memory_peak_bytes": 3, "cpu_s": 2.5, "tasks_peak": 9}
 
 
 # ---- the recorder -----------------------------------------------------------------------------

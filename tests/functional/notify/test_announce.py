@@ -17,7 +17,7 @@ import pytest
 
 from agentorch.config.settings import load
 from agentorch.core.job import Expiry, Waiting
-from agentorch.decisions.expire import end, over
+from agentorch.decisions.expire import end, find_expired
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.notify import announce
 from agentorch.notify.hooks import hooks_in, run
@@ -254,7 +254,7 @@ def test_one_that_hangs_does_not_keep_the_others(told: Installation) -> None:
     settings = load(told.environment)
     queue = Queue(settings.roots)
     hooks = hooks_in(settings.notify_directory, os.geteuid())
-    entries = announce.due(queue, hooks.programs, datetime.now(UTC))
+    entries = announce.due_programs(queue, hooks.programs, datetime.now(UTC))
     journal = Journal("agentorch-announce", settings)
     environment = dict(settings.environment)
     assert environment["HOME"] == str(told.top)
@@ -511,7 +511,7 @@ def test_what_was_read_before_a_human_decided_ends_nothing(told: Installation, t
     """Decided on, and waiting again: the time of the first wait does not count."""
     job_id = asking(told, policy={"waiting": {"then": then, "after_sec": 60}})
     queue = Queue(load(told.environment).roots)
-    (found,) = over(queue, Waiting(Expiry.WAIT), datetime.now(UTC) + timedelta(hours=1))
+    (found,) = find_expired(queue, Waiting(Expiry.WAIT), datetime.now(UTC) + timedelta(hours=1))
     told.run("approve", job_id)
     told.drain()  # it fails again, and asks again
     refused = end(queue, found)

@@ -125,7 +125,7 @@ def test_every_way_to_end_without_a_run_is_told(here: Installation) -> None:
             "cancel", *(f"cancelled-{how}" for how in ("waiting", "held", "pending", "parked"))
         )
         queue = Queue(load({**here.environment, "AGENTORCH_ENV_FILE": "/dev/null"}).roots)
-        (over,) = expire.over(queue, Waiting(), datetime.now(UTC) + timedelta(days=1))
+        (over,) = expire.find_expired(queue, Waiting(), datetime.now(UTC) + timedelta(days=1))
         assert expire.end(queue, over) is None
         here.run("notify")
     told = [json.loads(one.body) for one in receiver.told]

@@ -154,7 +154,7 @@ def test_the_adapter_has_a_least_version_too(
 def test_a_version_is_asked_with_a_home_of_its_own(tmp_path: Path) -> None:
     agent = program(tmp_path, "touch $HOME/x && echo $HOME >&2; test $HOME != /root && echo 1.2")
     environment = {"PATH": f"{tmp_path}:{SHELL}", "HOME": str(tmp_path / "home")}
-    said = versions.printed(agent.version_argv, environment)
+    said = versions.print_version(agent.version_argv, environment)
     assert said is not None
     home, version = said.split()
     assert version == "1.2"
@@ -167,7 +167,7 @@ def test_what_a_program_said_is_kept_until_it_is_another_or_an_hour_is_over(tmp_
     environment, kept = {"PATH": f"{tmp_path}:{SHELL}"}, tmp_path / "versions.json"
 
     def asked() -> int:
-        assert versions.said(agent.version_argv, environment, kept) == "1.2\n"
+        assert versions.kept_version(agent.version_argv, environment, kept) == "1.2\n"
         return len((tmp_path / "asked").read_text().split())
 
     assert [asked(), asked()] == [1, 1]
@@ -191,18 +191,18 @@ def test_a_program_that_fails_is_asked_again_and_nowhere_to_keep_is_no_trouble(
 ) -> None:
     agent = program(tmp_path, "echo 1.2; exit 1")
     environment, kept = {"PATH": f"{tmp_path}:{SHELL}"}, tmp_path / "versions.json"
-    assert versions.said(agent.version_argv, environment, kept) is None
+    assert versions.kept_version(agent.version_argv, environment, kept) is None
     assert not kept.exists()
     program(tmp_path, "echo 1.3")
     nowhere = tmp_path / "nowhere" / "versions.json"
-    assert versions.said(agent.version_argv, environment, nowhere) == "1.3\n"
-    assert versions.said(("no-such-program",), environment, kept) is None
+    assert versions.kept_version(agent.version_argv, environment, nowhere) == "1.3\n"
+    assert versions.kept_version(("no-such-program",), environment, kept) is None
 
 
 def test_a_version_that_never_comes(tmp_path: Path) -> None:
     program(tmp_path, "trap '' TERM; sleep 1000 & echo $! >$(dirname $0)/child; wait")
     environment = {"PATH": f"{tmp_path}:{SHELL}"}
-    assert versions.printed(("zcode",), environment, timeout_s=0.3) is None
+    assert versions.print_version(("zcode",), environment, timeout_s=0.3) is None
     child = Path("/proc") / (tmp_path / "child").read_text().strip()
     assert not (child / "exe").exists()
 

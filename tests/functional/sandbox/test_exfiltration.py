@@ -18,7 +18,7 @@ import pytest
 
 from agentorch.broker import relay
 from agentorch.broker.grants import Grant, write_grant
-from agentorch.sandbox import confined
+from agentorch.sandbox import confine
 from agentorch.sandbox.confinement import BROKER
 from tests.functional.sandbox import attempts as program
 from tests.support.confined import BWRAP, NAMES, USERS, Inside, place
@@ -155,7 +155,7 @@ def command(world: World, socket: Path) -> tuple[str, ...]:
 
 def in_sandbox(world: World, inside: Inside) -> dict[str, str]:
     confinement = replace(inside.confinement(), broker=world.broker, read_only=(RELAY,))
-    with confined(BWRAP, confinement, command(world, BROKER)) as start:
+    with confine(BWRAP, confinement, command(world, BROKER)) as start:
         return world.run(start.argv, inside.uid, env=start.environment, pass_fds=start.pass_fds)
 
 

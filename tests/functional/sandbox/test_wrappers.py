@@ -15,7 +15,7 @@ from agentorch.sandbox import (
     Confinement,
     Wrapper,
     bubblewrap,
-    confined,
+    confine,
     containers,
     firejail,
     seccomp,
@@ -117,7 +117,7 @@ def test_bwrap_allow_and_review() -> None:
 
 
 def test_bwrap_options_are_encoded_with_a_nul_each() -> None:
-    assert bubblewrap.encoded(["--chdir", "/ä\udcff"]) == b"--chdir\0/\xc3\xa4\xff\0"
+    assert bubblewrap.encode(["--chdir", "/ä\udcff"]) == b"--chdir\0/\xc3\xa4\xff\0"
 
 
 def test_the_filter_has_no_rule_twice() -> None:
@@ -280,7 +280,7 @@ def test_a_wrapper_that_is_not_installed(tmp_path: Path) -> None:
     wrapper = Wrapper(str(tmp_path / "bwrap"))
     with (
         pytest.raises(Misconfigured, match="install the package bubblewrap"),
-        confined(wrapper, PLACE, ["true"]),
+        confine(wrapper, PLACE, ["true"]),
     ):
         pass
 
@@ -295,20 +295,20 @@ def test_variables_of_several_lines() -> None:
     assert wrapper_syntax.environment_lines({"A": "1", "B": "#x=y"}, "docker") == b"A=1\nB=#x=y\n"
     with pytest.raises(Misconfigured, match="several lines: B"):
         wrapper_syntax.environment_lines({"A": "1", "B": "x\ny"}, "docker")
-    quoted = environment_file.quoted({"A": 'a"b\\c$d`e\nf'})
+    quoted = environment_file.quote({"A": 'a"b\\c$d`e\nf'})
     assert quoted == b'A="a\\"b\\\\c\\$d\\`e\nf"\n'
 
 
 def test_any_other_command_is_put_before() -> None:
     wrapper = Wrapper("nice", ("-n", "5"))
-    with confined(wrapper, ALLOWED, ["claude", "-p"]) as start:
+    with confine(wrapper, ALLOWED, ["claude", "-p"]) as start:
         assert start.argv[0].endswith("/nice")
         assert start.argv[1:] == ("-n", "5", "claude", "-p")
         assert start.environment == ALLOWED.environment
 
 
 def test_no_wrapper_at_all() -> None:
-    with confined(None, PLACE, ["claude", "-p"], alive_fd=3) as start:
+    with confine(None, PLACE, ["claude", "-p"], alive_fd=3) as start:
         assert (start.argv, start.pass_fds) == (("claude", "-p"), (3,))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agentorch.sandbox import Wrapper, confined, occupants, probe
+from agentorch.sandbox import Wrapper, confine, occupants, probe
 from tests.support.confined import NOBODY, Inside, as_user, place
 
 # ---- firejail, for real -----------------------------------------------------------------------
@@ -56,7 +56,7 @@ def looked(
     """What the program above said, which tries to see and do what it must not."""
     arguments = (str(inside.neighbour), str(inside.artifacts), str(victim))
     argv = ["sh", "-c", LOOK, "sh", *arguments]
-    with confined(wrapper, inside.confinement({"KEY": "a b$c"}), argv) as start:
+    with confine(wrapper, inside.confinement({"KEY": "a b$c"}), argv) as start:
         ran = subprocess.run(
             [*prefix, *start.argv],
             env=start.environment,
@@ -162,7 +162,7 @@ def test_podman_holds(container: tuple[Inside, Wrapper], victim: int) -> None:
 def test_podman_needs_to_be_told_to_stop(container: tuple[Inside, Wrapper]) -> None:
     inside, wrapper = container
     argv = ["sh", "-c", "echo started; exec sleep 1000"]
-    with confined(wrapper, inside.confinement(), argv) as start:
+    with confine(wrapper, inside.confinement(), argv) as start:
         client = subprocess.Popen(
             [*WITHOUT_UNIFIED, *start.argv],
             env=start.environment,

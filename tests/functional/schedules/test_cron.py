@@ -71,7 +71,7 @@ def parsed(expression: str) -> Cron | None:
 def times(cron: Cron, start: datetime, most: int) -> list[datetime]:
     found = [start]
     for _ in range(most):
-        found.append(cron.after(found[-1]))
+        found.append(cron.next_after(found[-1]))
     return found[1:]
 
 
@@ -101,10 +101,10 @@ def test_the_next_times_are_those_of_croniter(expression: str, moment: datetime)
 @given(EXPRESSIONS, MOMENTS)
 def test_the_last_time_is_the_one_that_has_no_later(expression: str, moment: datetime) -> None:
     if (cron := parsed(expression)) is not None:
-        last = cron.until(moment)
-        assert last <= moment < cron.after(last)
-        assert cron.after(last - timedelta(minutes=1)) == last
-        assert cron.until(last) == last
+        last = cron.last_until(moment)
+        assert last <= moment < cron.next_after(last)
+        assert cron.next_after(last - timedelta(minutes=1)) == last
+        assert cron.last_until(last) == last
 
 
 # ---- systemd ----------------------------------------------------------------------------------

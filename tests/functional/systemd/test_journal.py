@@ -219,7 +219,7 @@ def test_what_a_stopped_journald_misses_is_told_when_it_is_back(listener: Listen
     said = listener.journal()
     for number in range(2000):
         said.info(f"line {number}", job="j")
-    missed = said.dropped
+    missed = said.dropped_entries
     taken = list(listener.entries())
     assert missed
     assert [found["MESSAGE"] for found in taken] == [
@@ -231,14 +231,14 @@ def test_what_a_stopped_journald_misses_is_told_when_it_is_back(listener: Listen
     assert (gap["AGENTORCH_DROPPED"], gap["MESSAGE_ID"]) == (str(missed), Message.DROPPED)
     assert (gap["PRIORITY"], "AGENTORCH_OTHER" in gap) == ("4", False)
     assert back["MESSAGE"] == "j: back"
-    assert said.dropped == 0
+    assert said.dropped_entries == 0
 
 
 def test_a_journald_that_is_not_there_is_no_trouble(tmp_path: Path) -> None:
     with closing(Journal("p", SETTINGS, Journald(str(tmp_path / "none")))) as said:
         said.info("one")
         said.error("two")
-        assert said.dropped == 2
+        assert said.dropped_entries == 2
 
 
 def test_an_entry_that_no_datagram_holds_arrives_whole(listener: Listener) -> None:
@@ -246,7 +246,7 @@ def test_an_entry_that_no_datagram_holds_arrives_whole(listener: Listener) -> No
     said = listener.journal()
     said.info("y" * MOST_MESSAGE_BYTES, **fields)
     (found,) = listener.entries()
-    assert said.dropped == 0
+    assert said.dropped_entries == 0
     assert len(found["AGENTORCH_FIELD99"]) == MOST_FIELD_BYTES
     assert len(found["MESSAGE"]) == MOST_MESSAGE_BYTES
 
@@ -334,7 +334,7 @@ def test_a_bucket_passes_no_more_than_its_rate(taken: list[tuple[float, float]])
     bucket, now, passed = Bucket(200, 2000, 2000, 0), 0.0, 0.0
     for cost, wait in taken:
         now += wait
-        bucket = bucket.taken(cost, now)
+        bucket = bucket.take(cost, now)
         if now >= bucket.closed_until_s:
             passed += cost
         assert passed <= 2000 + 200 * now + 3000

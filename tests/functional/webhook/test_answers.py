@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agentorch.artifacts.decision_log import shown
+from agentorch.artifacts.decision_log import shown_hash
 from agentorch.core.states import State
 from tests.support.webhook import SCOPED, TOKEN, Door, Site, opened
 
@@ -34,7 +34,7 @@ def test_a_job_is_queued_as_its_answer_says(door: Door) -> None:
         "status": "pending",
         "queue_state": "pending",
         "state": None,
-        "shown": shown(door.site.queue.roots.artifacts(told["job_id"])),
+        "shown": shown_hash(door.site.queue.roots.artifacts(told["job_id"])),
         "result": None,
     }
 

@@ -231,13 +231,13 @@ def test_the_wrong_state(door: Door, decision: str, told: dict[str, Any]) -> Non
 def test_what_changed_since_it_was_shown(door: Door) -> None:
     job_id = door.queued(**ASKS)
     paths = door.site.queue.roots.artifacts(job_id)
-    shown = decision_log.shown(paths)
+    shown = decision_log.shown_hash(paths)
     paths.patch.write_text("another change")
     for decision in ("approve", "reject"):
         answer = decides(door, job_id, decision, shown=shown)
         assert (answer.status, "shown" in answer.document["detail"]) == (409, True)
     assert recorded(door, job_id) == []
-    assert decides(door, job_id, "approve", shown=decision_log.shown(paths)).status == 200
+    assert decides(door, job_id, "approve", shown=decision_log.shown_hash(paths)).status == 200
 
 
 # ---- who wins ---------------------------------------------------------------------------------

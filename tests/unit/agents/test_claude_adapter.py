@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from agentorch.agents.base import Command, Endpoint, Request
-from agentorch.agents.claude.adapter import AGENT, CAPABILITIES, claude_argv, offered, session_id
+from agentorch.agents.claude.adapter import (
+    AGENT,
+    CAPABILITIES,
+    claude_argv,
+    offered_tools,
+    session_id,
+)
 from agentorch.core.errors import Refused
 
 ENDPOINT = Endpoint("anthropic", "http://127.0.0.1:8080/anthropic", "job-token")
@@ -86,7 +92,7 @@ def test_a_role_gets_the_tools_that_it_may_use(
     *, tools: tuple[str, ...] | None, reads_only: bool, expected: tuple[str, ...]
 ) -> None:
     request = replace(REQUEST, tools=tools, reads_only=reads_only)
-    assert offered(request) == expected
+    assert offered_tools(request) == expected
     argv = claude_argv(request)
     assert argv[argv.index("--tools") + 1] == ",".join(expected)
     assert ("--allowedTools" in argv) == bool(expected)

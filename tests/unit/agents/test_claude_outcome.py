@@ -56,7 +56,7 @@ def corpus(name: str) -> Corpus:
 
 def ended(exit_: Exit, lines: Iterable[Line]) -> Outcome:
     """The outcome that a step makes of it."""
-    return failure_rules.classified(AGENT.outcome(exit_, lines), "claude", RULES)
+    return failure_rules.classify(AGENT.outcome(exit_, lines), "claude", RULES)
 
 
 def of(name: str) -> Outcome:

@@ -217,9 +217,7 @@ def corpus(name: str) -> tuple[Exit, list[Line]]:
 
 def came_to(exit_: Exit, lines: Sequence[Line]) -> Outcome:
     """The outcome as the step has it: the adapter's, classified."""
-    return failure_rules.classified(
-        AGENT.outcome(exit_, iter(lines)), "codex", failure_rules.rules()
-    )
+    return failure_rules.classify(AGENT.outcome(exit_, iter(lines)), "codex", failure_rules.rules())
 
 
 SUCCESS = (OutcomeClass.SUCCESS, None)

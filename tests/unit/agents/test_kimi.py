@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from agentorch.agents import failure_rules
 from agentorch.agents.base import Endpoint, Request
-from agentorch.agents.kimi.adapter import AGENT, SAY, configuration, told
+from agentorch.agents.kimi.adapter import AGENT, SAY, configuration, hook_text
 from agentorch.agents.registry import load as load_registry
 from agentorch.config.settings import load
 from agentorch.core.errors import Refused
@@ -120,7 +120,7 @@ def test_tools(tools: tuple[str, ...] | None, reads_only: bool, offered: list[st
 @given(st.text())
 def test_any_prompt_is_told(prompt: str) -> None:
     asked = replace(REQUEST, prompt=prompt)
-    assert told(asked).startswith("The workspace is /w/work.\n")
+    assert hook_text(asked).startswith("The workspace is /w/work.\n")
     assert AGENT.command(asked).files
 
 
@@ -144,9 +144,7 @@ def corpus(name: str) -> tuple[Exit, list[Line]]:
 
 
 def ended(exit_: Exit, lines: list[Line]) -> Outcome:
-    return failure_rules.classified(
-        AGENT.outcome(exit_, iter(lines)), "kimi", failure_rules.rules()
-    )
+    return failure_rules.classify(AGENT.outcome(exit_, iter(lines)), "kimi", failure_rules.rules())
 
 
 K = OutcomeClass

@@ -40,7 +40,7 @@ def recorded(name: str) -> dict[str, Any]:
 
 
 def judged(exit_: Exit, lines: list[Line]) -> Outcome:
-    return failure_rules.classified(
+    return failure_rules.classify(
         AGENT.outcome(exit_, iter(lines)), AGENT.name, failure_rules.rules()
     )
 

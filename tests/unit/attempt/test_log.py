@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agentorch.attempt.log import Logbook, redacted
+from agentorch.attempt.log import Logbook, redact_ends
 from agentorch.core.process_end import Line
 from agentorch.process.output import Kept
 from agentorch.redaction.redactor import Redactor
@@ -56,5 +56,5 @@ def test_a_secret_that_escapes_stand_in_is_found(tmp_path: Path) -> None:
     assert logs.settle() == {"github": 1}
     logs.close()
     assert (tmp_path / "logs.txt").read_text() == "stdout: k=[redacted:github]\n"
-    assert redacted(Kept(coloured), Redactor()) == "k=[redacted:github]"
-    assert redacted(Kept("\x1b[1mplain"), Redactor()) == "\x1b[1mplain"
+    assert redact_ends(Kept(coloured), Redactor()) == "k=[redacted:github]"
+    assert redact_ends(Kept("\x1b[1mplain"), Redactor()) == "\x1b[1mplain"

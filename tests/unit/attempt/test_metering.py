@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from agentorch.agents.base import Endpoint
-from agentorch.attempt.broker_access import WayOut
-from agentorch.attempt.metering import metered, unmetered
+from agentorch.attempt.broker_access import BrokerAccess
+from agentorch.attempt.metering import add_account, mark_unmetered
 from agentorch.broker.account import Account, End
 from agentorch.core.job import Outcome
 from agentorch.core.states import OutcomeClass
@@ -34,20 +34,20 @@ def told(outcome: Outcome) -> dict[str, float]:
 
 
 def test_the_brokers_figures_are_the_truth() -> None:
-    found = metered(SAID, KEY, "OPENAI_API_KEY")
+    found = add_account(SAID, KEY, "OPENAI_API_KEY")
     assert found.metrics["reported_cost_usd"] == 3.0
     assert told(found) == {"usd": 0.5, "calls": 2}
 
 
 def test_a_subscription_costs_calls() -> None:
-    found = metered(SAID, Account(), "login:claude")
+    found = add_account(SAID, Account(), "login:claude")
     assert found.credential == "login:claude"
     assert "cost_usd" not in found.metrics
     assert told(found) == {"usd": 0, "calls": 7}
 
 
 def test_of_a_lost_account_all_that_was_reserved_is_spent() -> None:
-    found = metered(unmetered(Outcome(OutcomeClass.INFRA, "gone")), None, None)
+    found = add_account(mark_unmetered(Outcome(OutcomeClass.INFRA, "gone")), None, None)
     assert told(found) == {"usd": 0.9, "calls": 1}
 
 
@@ -58,14 +58,14 @@ def test_an_agent_that_asked_nobody_has_cost_nothing() -> None:
 def test_a_limit_of_the_provider_is_in_the_result() -> None:
     end = End("quota", "rate_limited", "too much", 1_800_000_000.0)
     failed = Outcome(OutcomeClass.AGENT_ERROR, "HTTP 429")
-    found = metered(failed, Account(end=end), "OPENAI_API_KEY")
+    found = add_account(failed, Account(end=end), "OPENAI_API_KEY")
     assert (found.kind, found.credential) == (OutcomeClass.QUOTA, "OPENAI_API_KEY")
     assert found.details["resets_at"].startswith("2027-01-15T08:00:00")
 
 
 def test_what_an_agent_was_let_in_with() -> None:
-    assert WayOut(ENDPOINT).credential(KEY) == "OPENAI_API_KEY"
-    assert WayOut(ENDPOINT).credential(Account(providers={"openai": None})) is None
-    assert WayOut(ENDPOINT, login="login:codex").credential(None) == "login:codex"
-    assert WayOut(ENDPOINT).credential(None) is None
-    assert WayOut().credential(KEY) is None
+    assert BrokerAccess(ENDPOINT).credential(KEY) == "OPENAI_API_KEY"
+    assert BrokerAccess(ENDPOINT).credential(Account(providers={"openai": None})) is None
+    assert BrokerAccess(ENDPOINT, login="login:codex").credential(None) == "login:codex"
+    assert BrokerAccess(ENDPOINT).credential(None) is None
+    assert BrokerAccess().credential(KEY) is None

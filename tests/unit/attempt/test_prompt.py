@@ -9,7 +9,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agentorch.attempt.prompt import NOTICE, Artifact, Limits, Parts, compose, unforgeable, wanted
+from agentorch.attempt.prompt import (
+    NOTICE,
+    Artifact,
+    Limits,
+    Parts,
+    compose,
+    readable_inputs,
+    unforgeable,
+)
 from agentorch.core.job import ContextStrategy
 
 
@@ -78,11 +86,11 @@ def test_the_limit_in_all() -> None:
 def test_the_limit_of_files() -> None:
     limits = Limits(files=2)
     paths = ["a", "b", "c"]
-    artifacts = [Artifact(path, path) for path in wanted(paths, limits)]
+    artifacts = [Artifact(path, path) for path in readable_inputs(paths, limits)]
     assert shown(artifacts, limits, left_out=1) == "\n\n".join(
         [framed("a", "a"), framed("b", "b"), NOTICE]
     )
-    assert wanted(paths, Limits(files=0)) == ()
+    assert readable_inputs(paths, Limits(files=0)) == ()
     assert shown([], Limits(files=0), left_out=3) == NOTICE
 
 
@@ -105,7 +113,7 @@ def test_artifacts_are_read_one_by_one() -> None:
     reads: list[str] = []
 
     def read() -> Iterator[Artifact]:
-        for path in wanted(["a", "b", "c"], Limits(files=2)):
+        for path in readable_inputs(["a", "b", "c"], Limits(files=2)):
             reads.append(path)
             yield Artifact(path, "x")
 

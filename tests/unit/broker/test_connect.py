@@ -6,7 +6,7 @@ import base64
 
 import pytest
 
-from agentorch.broker.connect import Asked, answer, asked, target
+from agentorch.broker.connect import ConnectRequest, answer, parse_request, target
 from agentorch.broker.grants import Grant
 from agentorch.system.public_connect import Refused
 
@@ -39,7 +39,7 @@ def basic(pair: str) -> str:
     ],
 )
 def test_the_token_of_a_question(lines: tuple[str, ...], token: str | None) -> None:
-    assert asked(head(*lines)) == Asked("pypi.org:443", token)
+    assert parse_request(head(*lines)) == ConnectRequest("pypi.org:443", token)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_the_token_of_a_question(lines: tuple[str, ...], token: str | None) -> N
 )
 def test_no_question(block: bytes) -> None:
     with pytest.raises(Refused) as refused:
-        asked(block)
+        parse_request(block)
     assert refused.value.status == 400
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentorch.contracts import complete, parse, to_job
-from agentorch.contracts.accept import Door, accept
+from agentorch.contracts.accept import ServerRules, accept
 from agentorch.contracts.semantics import semantic_problems
 from agentorch.core.abilities import ANYTHING
 from agentorch.core.errors import Invalid
@@ -21,7 +21,7 @@ from agentorch.core.job import Handoff, Key
 
 ROOT = Path(__file__).parents[3]
 NOW = datetime(2026, 3, 4, 5, 6, 7, 8, tzinfo=UTC)
-DOOR = Door(
+DOOR = ServerRules(
     dict.fromkeys(("opencode", "codex", "claude", "kimi", "exec"), ANYTHING), ("shop", "blog")
 )
 
@@ -67,7 +67,7 @@ def test_empty_steps_are_the_default_pipeline_too() -> None:
 
 
 def test_a_doors_handoff_holds_where_the_document_has_none() -> None:
-    door = Door(DOOR.agents, (), (), "webhook", Handoff.PATCH_FIRST)
+    door = ServerRules(DOOR.agents, (), (), "webhook", Handoff.PATCH_FIRST)
     assert accept({"goal": "x"}, door, NOW)[0].artifact_handoff is Handoff.PATCH_FIRST
 
 

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentorch.contracts.complete import completed
-from agentorch.contracts.fast_validate import compiled
+from agentorch.contracts.complete import complete
+from agentorch.contracts.fast_validate import compile_schema
 from agentorch.contracts.validate import SCHEMAS, _validator
 from agentorch.core.job import Handoff
 
 ROOT = Path(__file__).parents[3]
 JOBS = sorted((ROOT / "examples/jobs").glob("*.json"))
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-SURE = compiled(json.loads((SCHEMAS / "job.schema.json").read_text("utf-8")))
+SURE = compile_schema(json.loads((SCHEMAS / "job.schema.json").read_text("utf-8")))
 VALUES = st.one_of(
     st.none(),
     st.booleans(),
@@ -37,7 +37,7 @@ VALUES = st.one_of(
 
 def whole(path: Path) -> dict[str, Any]:
     document = json.loads(path.read_text("utf-8"))
-    return completed(document, "manual", Handoff.MANUAL, NOW)
+    return complete(document, "manual", Handoff.MANUAL, NOW)
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -79,14 +79,14 @@ def test_what_gets_a_yes_is_valid(data: st.DataObject) -> None:
 
 
 def test_a_schema_may_hold_itself() -> None:
-    tree = compiled({"type": "object", "properties": {"in": {"$ref": "#"}}})
+    tree = compile_schema({"type": "object", "properties": {"in": {"$ref": "#"}}})
     assert tree({"in": {"in": {}}})
     assert not tree({"in": {"in": 1}})
 
 
 def test_a_keyword_that_is_unknown_gets_no_yes() -> None:
-    assert not compiled({"type": "string", "frobnicate": 1})("x")
-    assert compiled({"type": "string", "description": "x"})("x")
+    assert not compile_schema({"type": "string", "frobnicate": 1})("x")
+    assert compile_schema({"type": "string", "description": "x"})("x")
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ def test_a_keyword_that_is_unknown_gets_no_yes() -> None:
     ],
 )
 def test_no_yes(schema: dict[str, Any], value: Any) -> None:
-    assert not compiled(schema)(value)
+    assert not compile_schema(schema)(value)

@@ -16,8 +16,8 @@ from agentorch.core.callback import (
     Answer,
     Delivered,
     GivenUp,
-    after,
     headers,
+    next_delivery,
     webhook_id,
 )
 
@@ -57,25 +57,25 @@ def test_the_id_is_the_ends() -> None:
 
 @pytest.mark.parametrize("status", [200, 202, 204, 299])
 def test_taken(status: int) -> None:
-    assert after(Answer(status), 1, 0) == Delivered()
+    assert next_delivery(Answer(status), 1, 0) == Delivered()
 
 
 @pytest.mark.parametrize(
     "answer", [Answer(500), Answer(404), Answer(302), Answer(199), Answer(None, "no answer")]
 )
 def test_everything_else_is_told_again(answer: Answer) -> None:
-    next_ = after(answer, 1, 0)
+    next_ = next_delivery(answer, 1, 0)
     assert isinstance(next_, Again)
     assert next_.after_s == DELAYS_S[0]
 
 
 def test_one_that_wants_no_more_is_not_asked_again() -> None:
-    assert isinstance(after(Answer(410), 1, 0), GivenUp)
+    assert isinstance(next_delivery(Answer(410), 1, 0), GivenUp)
 
 
 def test_it_is_told_for_a_day_more_and_more_seldom() -> None:
     age_s, tries, delays = 0.0, 1, []
-    while isinstance(next_ := after(Answer(500), tries, age_s), Again):
+    while isinstance(next_ := next_delivery(Answer(500), tries, age_s), Again):
         delays.append(next_.after_s)
         age_s, tries = age_s + next_.after_s, tries + 1
     assert delays == sorted(delays)
@@ -85,8 +85,8 @@ def test_it_is_told_for_a_day_more_and_more_seldom() -> None:
 
 
 def test_a_receiver_may_ask_for_time_but_not_for_ever() -> None:
-    first = after(Answer(429, retry_after_s=300), 1, 0)
-    second = after(Answer(429, retry_after_s=1e9), 1, 0)
+    first = next_delivery(Answer(429, retry_after_s=300), 1, 0)
+    second = next_delivery(Answer(429, retry_after_s=1e9), 1, 0)
     assert isinstance(first, Again)
     assert isinstance(second, Again)
     assert (first.after_s, second.after_s) == (300, 3600)

@@ -13,10 +13,10 @@ from agentorch.core.conversation import (
     MAX_ITEM_CHARS,
     Message,
     Messages,
-    after_step,
+    add_step,
     document,
-    kept,
     start,
+    trim,
 )
 from agentorch.core.job import ContextStrategy
 
@@ -29,7 +29,7 @@ MESSAGES = st.lists(
 def after(
     messages: Sequence[Message], strategy: ContextStrategy, summary: str = "made a plan"
 ) -> Messages:
-    return after_step(
+    return add_step(
         messages,
         strategy,
         "Plan it.",
@@ -113,7 +113,7 @@ def test_a_fold_is_folded_again_and_still_counts_all() -> None:
 
 def test_an_absurd_count_and_an_overlong_fold_from_outside_stay_bounded() -> None:
     fold = f"Earlier conversation (messages: {'9' * 12}):\n" + "- user: x\n" * 4000
-    folded = kept((*start([{"role": "system", "content": fold}]), *messages(11)), SUMMARIZE)
+    folded = trim((*start([{"role": "system", "content": fold}]), *messages(11)), SUMMARIZE)
     again = after(folded, SUMMARIZE)
     assert len(folded[0]["content"]) <= MAX_FOLD_CHARS
     assert again[0]["content"].startswith(f"Earlier conversation (messages: {'9' * 12}):\n")
@@ -127,14 +127,14 @@ SUMMARIZE = ContextStrategy.SUMMARIZE
 def test_keeping_twice_is_keeping_once(
     window: list[dict[str, str]], strategy: ContextStrategy
 ) -> None:
-    once = kept(start(window), strategy)
-    assert kept(once, strategy) == once
+    once = trim(start(window), strategy)
+    assert trim(once, strategy) == once
     assert start(once) == once
 
 
 @given(MESSAGES)
 def test_summarize_is_bounded(window: list[dict[str, str]]) -> None:
-    summarized = kept(start(window), SUMMARIZE)
+    summarized = trim(start(window), SUMMARIZE)
     assert len(summarized) <= 12
     if len(start(window)) > 11:
         content = summarized[0]["content"]
@@ -150,8 +150,8 @@ def test_folding_step_by_step_is_folding_at_once(
     grown: Messages = ()
     rest = whole
     for size in [*sizes, len(whole)]:
-        grown, rest = kept((*grown, *rest[:size]), SUMMARIZE), rest[size:]
-    assert grown == kept(whole, SUMMARIZE)
+        grown, rest = trim((*grown, *rest[:size]), SUMMARIZE), rest[size:]
+    assert grown == trim(whole, SUMMARIZE)
 
 
 def test_the_document_on_disk() -> None:

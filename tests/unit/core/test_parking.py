@@ -45,7 +45,7 @@ def whole(moment: datetime) -> datetime:
     ids=["text", "text of another zone", "seconds since 1970", "seconds from now"],
 )
 def test_the_time_that_was_told_is_waited_for_however_it_was_told(details: dict[str, Any]) -> None:
-    assert parking.until(details, 7, NOW) == whole(NOW + timedelta(hours=3) + SPARE)
+    assert parking.resume_time(details, 7, NOW) == whole(NOW + timedelta(hours=3) + SPARE)
 
 
 @pytest.mark.parametrize(
@@ -67,20 +67,22 @@ def test_the_time_that_was_told_is_waited_for_however_it_was_told(details: dict[
     ],
 )
 def test_what_is_no_time_to_wait_for_is_not_waited_for(told: object) -> None:
-    waits = [parking.until({"resets_at": told}, parks, NOW) - NOW for parks in (0, 1, 2, 3, 9, 999)]
+    waits = [
+        parking.resume_time({"resets_at": told}, parks, NOW) - NOW for parks in (0, 1, 2, 3, 9, 999)
+    ]
     minutes = [wait / timedelta(minutes=1) for wait in waits]
     assert minutes == pytest.approx([5, 5, 10, 20, 120, 120], abs=0.02)
 
 
 def test_a_limit_that_was_over_before_we_heard_of_it_is_no_reason_to_wait_but_once() -> None:
     details = {"resets_at": rfc3339(NOW - timedelta(seconds=1))}
-    assert parking.until(details, 1, NOW) == whole(NOW + SPARE)
-    assert parking.until(details, 2, NOW) == whole(NOW + timedelta(minutes=10))
+    assert parking.resume_time(details, 1, NOW) == whole(NOW + SPARE)
+    assert parking.resume_time(details, 2, NOW) == whole(NOW + timedelta(minutes=10))
 
 
 @pytest.mark.parametrize("told", [None, 0, -5, "90", float("nan"), 10**12, False])
 def test_a_wait_that_is_none_is_not_waited(told: object) -> None:
-    wait = parking.until({"retry_after_s": told}, 1, NOW) - NOW
+    wait = parking.resume_time({"retry_after_s": told}, 1, NOW) - NOW
     assert wait / timedelta(minutes=1) == pytest.approx(5, abs=0.02)
 
 
@@ -110,7 +112,7 @@ def test_due_ones_come_back_the_soonest_first_and_the_others_stay(tmp_path: Path
     queue.prepare()
     for seconds, job_id in ((0, "job-of-now"), (-60, "job-before"), (1, "job-later")):
         key = Key(5, NOW, job_id)
-        queue.paths.parked(key, whole(NOW) + timedelta(seconds=seconds)).touch()
+        queue.paths.parked_file(key, whole(NOW) + timedelta(seconds=seconds)).touch()
     (queue.paths.state(State.PARKED) / "stranger").touch()
     assert wake(queue, whole(NOW)) == ["job-before", "job-of-now"]
     assert [key.job_id for _, key in queue.list_parked()] == ["job-later"]

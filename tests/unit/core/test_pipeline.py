@@ -35,8 +35,10 @@ def step(step_id: str, on_failure: str = "stop", retries: int = 0, backoff: floa
 
 
 def after(work: Job, progress: Progress, kind: OutcomeClass) -> tuple[Progress, Decision]:
-    number = progress.of(progress.current).attempt + 1
-    return pipeline.after(work, pipeline.started(progress, number), kind, max_attempts=3)
+    number = progress.step(progress.current).attempt + 1
+    return pipeline.decision_after(
+        work, pipeline.start_attempt(progress, number), kind, max_attempts=3
+    )
 
 
 def test_every_class_has_a_reaction_and_a_status() -> None:
@@ -73,8 +75,10 @@ def test_tries_are_bounded_by_the_job_and_by_the_server(
     decision: Decision = RunStep()
     while isinstance(decision, RunStep):
         count += 1
-        progress = pipeline.started(progress, count)
-        progress, decision = pipeline.after(work, progress, OutcomeClass.AGENT_ERROR, limit)
+        progress = pipeline.start_attempt(progress, count)
+        progress, decision = pipeline.decision_after(
+            work, progress, OutcomeClass.AGENT_ERROR, limit
+        )
     assert count == tries
     assert decision == Finish(Status.FAILED, "step_failed", "step a ended as agent_error")
 
@@ -145,31 +149,35 @@ def test_an_interrupted_attempt_uses_up_no_try() -> None:
     work = job(step("a", retries=1))
     progress = pipeline.begin(work)
     for number in range(1, 8):
-        progress = pipeline.interrupted(pipeline.started(progress, number))
+        progress = pipeline.progress_after_interruption(pipeline.start_attempt(progress, number))
     progress, decision = after(work, progress, OutcomeClass.AGENT_ERROR)
     assert decision == RunStep(2)
-    assert progress.of("a").attempt == 8
+    assert progress.step("a").attempt == 8
 
 
 def test_a_decision_goes_on_where_the_job_stopped_with_fresh_limits() -> None:
     work = job(step("a"), step("b"), step("c"))
     progress, _ = after(work, pipeline.begin(work), OutcomeClass.SUCCESS)
     progress, _ = after(work, progress, OutcomeClass.NEEDS_HUMAN)
-    resumed = pipeline.decided(work, progress)
+    resumed = pipeline.progress_after_decision(work, progress)
     assert resumed.current == "b"
-    assert resumed.of("a").status is Status.SUCCESS
-    assert (resumed.of("b").tries, resumed.of("b").visits, resumed.of("b").base) == (0, 1, 1)
-    back = pipeline.decided(work, resumed, "a")
-    assert (back.current, back.of("a").status, back.of("b").status) == ("a", "pending", "pending")
+    assert resumed.step("a").status is Status.SUCCESS
+    assert (resumed.step("b").tries, resumed.step("b").visits, resumed.step("b").base) == (0, 1, 1)
+    back = pipeline.progress_after_decision(work, resumed, "a")
+    assert (back.current, back.step("a").status, back.step("b").status) == (
+        "a",
+        "pending",
+        "pending",
+    )
     with pytest.raises(KeyError):
-        pipeline.decided(work, progress, "zz")
+        pipeline.progress_after_decision(work, progress, "zz")
 
 
 def test_a_step_that_is_visited_again_starts_from_what_is_there_then() -> None:
     work = job(step("a"), step("b", "goto:a"))
     progress, _ = after(work, pipeline.begin(work), OutcomeClass.SUCCESS)
     progress, _ = after(work, progress, OutcomeClass.AGENT_ERROR)
-    assert progress.of("a").base == 2
+    assert progress.step("a").base == 2
 
 
 @pytest.mark.parametrize(
@@ -213,11 +221,11 @@ def test_every_walk_ends_and_a_resume_at_any_point_is_no_difference(
         kind = kinds[count % len(kinds)]
         count += 1
         assert count <= len(IDS) * (pipeline.MAX_VISITS + len(IDS)) * limit * len(IDS)
-        straight = pipeline.started(straight, count)
+        straight = pipeline.start_attempt(straight, count)
         # through the disk and back, as a new owner reads it
-        resumed = _through_disk(work, pipeline.started(_through_disk(work, resumed), count))
-        straight, decision = pipeline.after(work, straight, kind, limit)
-        resumed, same = pipeline.after(work, resumed, kind, limit)
+        resumed = _through_disk(work, pipeline.start_attempt(_through_disk(work, resumed), count))
+        straight, decision = pipeline.decision_after(work, straight, kind, limit)
+        resumed, same = pipeline.decision_after(work, resumed, kind, limit)
         assert (resumed, same) == (straight, decision)
     for known in straight.steps.values():
         assert known.tries <= limit
@@ -232,10 +240,10 @@ def test_a_step_that_begins_anew_begins_before_what_was_parked_in_it() -> None:
     work = job(step("a"))
     progress, decision = after(work, pipeline.begin(work), OutcomeClass.QUOTA)
     assert isinstance(decision, pipeline.Park)
-    going_on = progress.of("a")
+    going_on = progress.step("a")
     assert (going_on.base, going_on.first, going_on.resumes, going_on.tries) == (2, 1, 1, 0)
     progress, _ = after(work, progress, OutcomeClass.POLICY)
-    anew = pipeline.decided(work, progress).of("a")
+    anew = pipeline.progress_after_decision(work, progress).step("a")
     assert (anew.base, anew.first, anew.resumes) == (1, 0, 0)
 
 
@@ -258,13 +266,15 @@ def gone_on(work: Job, progress: Progress, word: str) -> tuple[Progress, Decisio
     """What a human's word makes of a job that asked."""
     match word:
         case "accepted":
-            return pipeline.behind(work, pipeline.accepted(progress))
+            return pipeline.behind(work, pipeline.progress_after_acceptance(progress))
         case "continued":
-            return pipeline.continued(progress), RunStep()
+            return pipeline.progress_for_continuation(progress), RunStep()
         case "decided":
-            return pipeline.decided(work, progress), RunStep()
+            return pipeline.progress_after_decision(work, progress), RunStep()
         case _:
-            return pipeline.decided(work, progress, work.steps[0].step_id), RunStep()
+            return pipeline.progress_after_decision(
+                work, progress, work.steps[0].step_id
+            ), RunStep()
 
 
 @given(
@@ -280,14 +290,14 @@ def test_walks_that_are_parked_and_decided_on_are_the_same_after_any_resume(
     decision: Decision = RunStep()
     left = list(words)
     for number, (kind, code) in enumerate(ends, 1):
-        straight = pipeline.started(straight, number)
-        resumed = _through_disk(work, pipeline.started(_through_disk(work, resumed), number))
-        before = straight.of(straight.current)
-        straight, decision = pipeline.after(work, straight, kind, limit, code)
-        resumed, same = pipeline.after(work, resumed, kind, limit, code)
+        straight = pipeline.start_attempt(straight, number)
+        resumed = _through_disk(work, pipeline.start_attempt(_through_disk(work, resumed), number))
+        before = straight.step(straight.current)
+        straight, decision = pipeline.decision_after(work, straight, kind, limit, code)
+        resumed, same = pipeline.decision_after(work, resumed, kind, limit, code)
         assert (resumed, same) == (straight, decision)
         if isinstance(decision, pipeline.Park):
-            parked = straight.of(straight.current)
+            parked = straight.step(straight.current)
             assert (parked.tries, parked.resumes) == (before.tries, number)
             assert parked.first == (before.first or before.base)
             assert parked.parks == before.parks + 1
@@ -316,8 +326,8 @@ def test_a_step_to_be_approved_asks_after_its_success_and_only_then() -> None:
     work = job(replace(step("a", "continue"), approve_after=True), step("b"))
     progress, decision = after(work, pipeline.begin(work), OutcomeClass.SUCCESS)
     assert isinstance(decision, AskHuman)
-    assert (progress.current, progress.of("a").status) == ("a", Status.SUCCESS)
-    progress, decision = pipeline.behind(work, pipeline.accepted(progress))
+    assert (progress.current, progress.step("a").status) == ("a", Status.SUCCESS)
+    progress, decision = pipeline.behind(work, pipeline.progress_after_acceptance(progress))
     assert (progress.current, decision) == ("b", RunStep())
     _, decision = after(work, pipeline.begin(work), OutcomeClass.AUTH)
     assert decision == RunStep()
@@ -327,7 +337,7 @@ def test_a_step_behind_a_retried_one_is_no_longer_taken_as_it_was() -> None:
     work = job(step("a"), step("b", "ask_human"), step("c"))
     progress, _ = after(work, pipeline.begin(work), OutcomeClass.SUCCESS)
     progress, _ = after(work, progress, OutcomeClass.AUTH)
-    progress, _ = pipeline.behind(work, pipeline.accepted(progress))
-    back = pipeline.decided(work, progress, "a")
-    assert (back.of("b").accepted, back.of("b").status) == (False, Phase.PENDING)
-    assert pipeline.decided(work, progress, "c").of("b").accepted
+    progress, _ = pipeline.behind(work, pipeline.progress_after_acceptance(progress))
+    back = pipeline.progress_after_decision(work, progress, "a")
+    assert (back.step("b").accepted, back.step("b").status) == (False, Phase.PENDING)
+    assert pipeline.progress_after_decision(work, progress, "c").step("b").accepted

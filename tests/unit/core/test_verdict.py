@@ -169,7 +169,9 @@ def test_a_question_is_bounded() -> None:
 
 
 def test_a_review_that_approves() -> None:
-    outcome = verdict.judged(success("VERDICT: approve\nREASONS:\n- fine\n- small"), "reviewer")
+    outcome = verdict.apply_verdict(
+        success("VERDICT: approve\nREASONS:\n- fine\n- small"), "reviewer"
+    )
     assert (outcome.kind, outcome.error) == (OutcomeClass.SUCCESS, None)
     assert outcome.summary == "approved: fine; small"
     assert outcome.verdict == Verdict(approved=True, reasons=("fine", "small"))
@@ -177,7 +179,7 @@ def test_a_review_that_approves() -> None:
 
 def test_a_review_that_requests_changes() -> None:
     report = "VERDICT: request changes\nREASONS:\n- a.py: no test\n- b.py: wrong"
-    outcome = verdict.judged(success(report), "Security Review")
+    outcome = verdict.apply_verdict(success(report), "Security Review")
     assert (outcome.kind, outcome.error) == (OutcomeClass.CHANGES, "changes_requested")
     assert outcome.summary == "changes requested: a.py: no test; b.py: wrong"
     assert outcome.details == {"reasons": ["a.py: no test", "b.py: wrong"]}
@@ -186,28 +188,28 @@ def test_a_review_that_requests_changes() -> None:
 
 
 def test_a_review_without_a_verdict_says_so() -> None:
-    outcome = verdict.judged(success("It is fine, I think."), "reviewer")
+    outcome = verdict.apply_verdict(success("It is fine, I think."), "reviewer")
     assert (outcome.kind, outcome.verdict) == (OutcomeClass.SUCCESS, None)
     assert outcome.summary == "no verdict: looked at it"
 
 
 @pytest.mark.parametrize("role", ["planner", "implementer", "reviewer", "tester"])
 def test_a_question_of_any_role_needs_a_human(role: str) -> None:
-    outcome = verdict.judged(success("QUESTION: Which one?"), role)
+    outcome = verdict.apply_verdict(success("QUESTION: Which one?"), role)
     assert (outcome.kind, outcome.question) == (OutcomeClass.NEEDS_HUMAN, "Which one?")
     assert outcome.summary == "asks: Which one?"
 
 
 def test_only_a_review_has_a_verdict() -> None:
     said = success("VERDICT: request changes\nREASONS:\n- x")
-    assert verdict.judged(said, "implementer") == said
+    assert verdict.apply_verdict(said, "implementer") == said
 
 
 @pytest.mark.parametrize("kind", [kind for kind in OutcomeClass if kind != OutcomeClass.SUCCESS])
 def test_what_did_not_succeed_is_not_judged(kind: OutcomeClass) -> None:
     for report in ("VERDICT: approve", "QUESTION: why?"):
         failed = success(report, kind)
-        assert verdict.judged(failed, "reviewer") == failed
+        assert verdict.apply_verdict(failed, "reviewer") == failed
 
 
 # ---- anything at all --------------------------------------------------------------------------
@@ -225,7 +227,7 @@ PIECES = st.sampled_from(
     st.sampled_from(["reviewer", "implementer"]),
 )
 def test_whatever_is_said_is_stored_safely(text: str, role: str) -> None:
-    outcome = verdict.judged(success(text), role)
+    outcome = verdict.apply_verdict(success(text), role)
     shown = (outcome.summary, *(outcome.verdict.reasons if outcome.verdict else ()))
     for line in shown:
         assert "\n" not in line
@@ -233,7 +235,7 @@ def test_whatever_is_said_is_stored_safely(text: str, role: str) -> None:
     assert len(outcome.summary) <= SUMMARY_CHARS
     (outcome.question or "").encode("utf-8")
     # what is judged once is not judged otherwise with the same words behind a preface
-    preface = verdict.judged(success(f"Preface.\n\n{text}"), role)
+    preface = verdict.apply_verdict(success(f"Preface.\n\n{text}"), role)
     assert preface.kind == outcome.kind
 
 
@@ -254,6 +256,8 @@ def test_what_is_written_in_the_form_is_read_back(word: str, reasons: list[str])
 def test_ten_megabytes_take_no_longer_than_their_end(unit: str) -> None:
     text = unit * (10_000_000 // len(unit))
     began = time.process_time()
-    verdict.judged(success(text), "reviewer")
-    verdict.judged(success(text + "\nVERDICT: approve\nREASONS:\n" + unit * 30_000), "reviewer")
+    verdict.apply_verdict(success(text), "reviewer")
+    verdict.apply_verdict(
+        success(text + "\nVERDICT: approve\nREASONS:\n" + unit * 30_000), "reviewer"
+    )
     assert time.process_time() - began < 2

@@ -18,7 +18,7 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
 def column(age: timedelta) -> str:
     key = Key(5, NOW - age, "job-12345678")
-    found = age_table.shape([("row", age_table.submitted(str(key)))], NOW)
+    found = age_table.shape([("row", age_table.submission_time(str(key)))], NOW)
     return age_table.COLUMNS[list(found["row"]).index(1)]
 
 

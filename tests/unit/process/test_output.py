@@ -31,15 +31,15 @@ def test_chunks_do_not_matter(chunks: list[bytes], limit: int) -> None:
     """However the bytes arrive, the lines are the same."""
     whole = b"".join(chunks)
     pieces = Splitter("stdout", limit)
-    found = [line for chunk in chunks for line in pieces.feed(chunk)] + list(pieces.last())
+    found = [line for chunk in chunks for line in pieces.feed(chunk)] + list(pieces.rest())
     together = Splitter("stdout", limit)
-    assert found == [*together.feed(whole), *together.last()]
+    assert found == [*together.feed(whole), *together.rest()]
 
 
 @given(st.binary(), st.integers(1, 8))
 def test_every_line_is_there_once(content: bytes, limit: int) -> None:
     splitter = Splitter("stdout", limit)
-    found = [*splitter.feed(content), *splitter.last()]
+    found = [*splitter.feed(content), *splitter.rest()]
     expected = content.split(b"\n")
     if not expected[-1]:
         expected.pop()

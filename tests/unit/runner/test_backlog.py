@@ -18,23 +18,23 @@ def test_nothing_is_known_before_the_first_listing() -> None:
 
 def test_names_come_in_order_and_those_that_arrive_are_merged_in() -> None:
     backlog = Backlog()
-    backlog.listed(["c", "a"])
-    backlog.arrived("b")
+    backlog.take_listing(["c", "a"])
+    backlog.add("b")
     assert [backlog.take() for _ in range(4)] == ["a", "b", "c", None]
     assert not backlog.stale
 
 
 def test_a_listing_is_due_when_the_first_names_are_used_up() -> None:
     backlog = Backlog(kept=2)
-    backlog.listed(["d", "c", "b", "a"])
-    backlog.arrived("z")
+    backlog.take_listing(["d", "c", "b", "a"])
+    backlog.add("z")
     assert [backlog.take() for _ in range(3)] == ["a", "b", None]
     assert backlog.stale
 
 
 def test_lost_events_make_a_listing_due() -> None:
     backlog = Backlog()
-    backlog.listed([])
+    backlog.take_listing([])
     backlog.lost_events()
     assert backlog.stale
 
@@ -49,10 +49,10 @@ def test_whatever_arrives_the_first_of_all_names_is_next(
     taken = []
     while True:
         if backlog.stale:
-            backlog.listed(disk)
+            backlog.take_listing(disk)
         if coming:
             disk.add(coming[0])
-            backlog.arrived(coming.pop(0))
+            backlog.add(coming.pop(0))
         name = backlog.take()
         if name is None and not backlog.stale and not coming:
             break

@@ -61,7 +61,7 @@ def test_a_wait_of_months_is_no_more_than_the_kernel_takes(events: Events, tmp_p
 def test_second_looks_are_few_and_never_longer_than_asked() -> None:
     looks = SecondLooks()
     assert looks.limit(None) is None
-    looks.closed()
+    looks.note_close()
     assert [looks.limit(0.01) for _ in range(8)] == [
         0.001,
         0.005,

@@ -8,7 +8,7 @@ from agentorch.sandbox import programs
 
 
 def needed(top: Path, name: str, *private: Path) -> programs.Needed:
-    return programs.needed([name], {"PATH": f"{top}/bin:{top}/.local/bin:/usr/bin"}, private)
+    return programs.needed_paths([name], {"PATH": f"{top}/bin:{top}/.local/bin:/usr/bin"}, private)
 
 
 def script(path: Path, first: str = "#!/bin/sh") -> Path:
@@ -52,5 +52,5 @@ def test_an_interpreter_is_needed_too(tmp_path: Path) -> None:
     script(tmp_path / "node" / "bin" / "node")
     program = script(tmp_path / "x" / "bin" / "x", "#!/usr/bin/env -S node --flag")
     path = f"{tmp_path}/x/bin:{tmp_path}/node/bin"
-    found = programs.needed([str(program)], {"PATH": path}, ())
+    found = programs.needed_paths([str(program)], {"PATH": path}, ())
     assert found == programs.Needed((tmp_path / "x", tmp_path / "node"))

@@ -25,7 +25,7 @@ class NotApplied(Exception):
     """git refused the patch; str() is what it said."""
 
 
-def found(answer: str) -> str | None:
+def find_patch(answer: str) -> str | None:
     """Return the patch in an answer; None where there is none. Pure."""
     blocks = list(_blocks(answer.splitlines()))
     if blocks:
@@ -43,20 +43,20 @@ def _blocks(lines: Iterable[str]) -> Iterable[str]:
         # Every line of a diff has a mark before it: one that ends a block is none of them.
         elif fence and line.rstrip().startswith(fence) and not line.strip(fence[0]).strip():
             fence = ""
-            yield _ended(block)
+            yield _without_blank_end(block)
         elif fence:
             block.append(line)
     if fence:
-        yield _ended(block)
+        yield _without_blank_end(block)
 
 
-def _ended(lines: list[str]) -> str:
+def _without_blank_end(lines: list[str]) -> str:
     while lines and not lines[-1].strip():
         lines = lines[:-1]
     return "".join(f"{line}\n" for line in lines)
 
 
-def changed(patch: str) -> tuple[str, ...]:
+def changed_files(patch: str) -> tuple[str, ...]:
     """Return the files that a patch names. Pure."""
     names = [match["path"].rstrip() for match in _FILE.finditer(patch)]
     names += [match["path"].rstrip() for match in _RENAMED.finditer(patch)]

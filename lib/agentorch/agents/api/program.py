@@ -42,7 +42,7 @@ of context around each change. It is applied with git apply, whole or not at all
 
 
 @dataclass(frozen=True)
-class Asked:
+class ModelQuestion:
     """The request, as `api.ApiAgent` writes it."""
 
     system: str
@@ -58,7 +58,7 @@ class Asked:
 def main() -> None:
     """Run the program."""
     asked = read(json.load(sys.stdin.buffer))
-    wire = found(sys.argv[1])
+    wire = wire_format(sys.argv[1])
     asker = Asker(
         wire, asked.url, os.environ[TOKEN], asked.limits, say=say_progress, heard=say_usage
     )
@@ -66,20 +66,22 @@ def main() -> None:
         answer = asker.ask(question(asked))
     except Trouble as trouble:
         say_text(trouble.answer.text)
-        say(**failed("unclassified", trouble.lines[0], trouble.answer, evidence=trouble.lines))
+        say(
+            **failure_line("unclassified", trouble.lines[0], trouble.answer, evidence=trouble.lines)
+        )
         return
     say_text(answer.text)
-    say(**ended(asked, answer))
+    say(**result_line(asked, answer))
 
 
-def read(document: Mapping[str, Any]) -> Asked:
+def read(document: Mapping[str, Any]) -> ModelQuestion:
     """Return the request that a document holds. Pure."""
     timeout_s = document["timeout_sec"]
     limits = Limits(
         total_s=max(timeout_s - max(timeout_s * MARGIN, LEAST_MARGIN_S), timeout_s / 2),
         **document["limits"],
     )
-    return Asked(
+    return ModelQuestion(
         system=document["system"],
         body=document["body"],
         model=document["model"],
@@ -91,36 +93,36 @@ def read(document: Mapping[str, Any]) -> Asked:
     )
 
 
-def question(asked: Asked) -> Question:
+def question(asked: ModelQuestion) -> Question:
     """Return what the model is asked: the task, the rules of a single answer, the workspace."""
     parts = (
         asked.body.rstrip(),
         "## How you answer",
         READS if asked.reads_only else WRITES,
-        surroundings.described(asked.work, asked.body),
+        surroundings.workspace_text(asked.work, asked.body),
     )
     return Question(asked.system, "\n\n".join(parts), asked.model, asked.options)
 
 
-def ended(asked: Asked, answer: Answer) -> dict[str, Any]:
+def result_line(asked: ModelQuestion, answer: Answer) -> dict[str, Any]:
     """Return the result line of an answer, whose patch is applied."""
-    patch = None if asked.reads_only else patches.found(answer.text)
+    patch = None if asked.reads_only else patches.find_patch(answer.text)
     if patch is None:
-        return succeeded(answer, ())
+        return success_line(answer, ())
     try:
         patches.apply(patch, asked.work)
     except patches.NotApplied as refusal:
         words = f"the answer's patch does not apply: {refusal}"
-        return failed("patch_apply_failed", words, answer, kind="patch")
+        return failure_line("patch_apply_failed", words, answer, kind="patch")
     except TryAgain as problem:
-        return failed("exception", str(problem), answer, kind="infra")
-    return succeeded(answer, patches.changed(patch))
+        return failure_line("exception", str(problem), answer, kind="infra")
+    return success_line(answer, patches.changed_files(patch))
 
 
 # ---- lines, pure ------------------------------------------------------------------------------
 
 
-def succeeded(answer: Answer, files: tuple[str, ...]) -> dict[str, Any]:
+def success_line(answer: Answer, files: tuple[str, ...]) -> dict[str, Any]:
     """Return the result line of an answer that is one."""
     first = next((line for line in answer.text.splitlines() if line.strip()), "")
     return {
@@ -132,7 +134,7 @@ def succeeded(answer: Answer, files: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def failed(
+def failure_line(
     code: str, words: str, answer: Answer, kind: str = "agent_error", evidence: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """Return the result line of a failure."""
@@ -148,7 +150,7 @@ def failed(
     }
 
 
-def found(place: str) -> Wire:
+def wire_format(place: str) -> Wire:
     """Return the wire that `module:attribute` names."""
     module, _, attribute = place.partition(":")
     return cast(Wire, getattr(importlib.import_module(module), attribute))

@@ -99,7 +99,7 @@ def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
     return max(0.0, (aware - now).total_seconds())
 
 
-def refused(
+def trouble_of_response(
     status: int, body: bytes, after_s: float | None, wire_fault: tuple[str, str]
 ) -> Trouble:
     """Return what a response that is no answer comes to."""
@@ -114,7 +114,7 @@ def refused(
     return Trouble(line, *waits, again=passing and not final, after_s=after_s)
 
 
-def judged(answer: Answer) -> Answer:
+def check_answer(answer: Answer) -> Answer:
     """Return a whole answer. Raises Trouble where it is none, or not all of one."""
     if answer.fault is not None:
         kind, message = answer.fault
@@ -190,7 +190,7 @@ class Watch:
 
 
 class Asker:
-    """Asks a wire's endpoint. `say` is told what people may want to see meanwhile, `heard` each
+    """The questions to a wire's endpoint.
     try's answer, whole or not: it is paid for.
     """
 
@@ -230,7 +230,7 @@ class Asker:
             while True:
                 tried += 1
                 try:
-                    return self._once(client, question)
+                    return self._try_once(client, question)
                 except Trouble as trouble:
                     self._pause(trouble, tried)
 
@@ -246,7 +246,7 @@ class Asker:
         except Overdue:  # the whole is over: what was wrong says more than that
             raise trouble from None
 
-    def _once(self, client: httpx.Client, question: Question) -> Answer:
+    def _try_once(self, client: httpx.Client, question: Question) -> Answer:
         answer = Answer()
         try:
             self._watch.allow(
@@ -259,13 +259,15 @@ class Asker:
             raise
         except httpx.TransportError as problem:
             if answer.stop is None:  # else it is whole, whatever became of the connection
-                raise Trouble(_broken(problem, answer), again=True, answer=answer) from problem
+                raise Trouble(
+                    _broken_stream(problem, answer), again=True, answer=answer
+                ) from problem
         except (ValueError, TooLong) as problem:
             raise Trouble(f"api malformed: {problem}", again=True, answer=answer) from problem
         finally:
             self._watch.allow("", math.inf)
             self._heard(answer)
-        return judged(answer)
+        return check_answer(answer)
 
     def _exchange(self, client: httpx.Client, question: Question, answer: Answer) -> None:
         content = json.dumps(self._wire.body(question)).encode()
@@ -293,7 +295,7 @@ class Asker:
                 raise Trouble(line, again=False)
 
 
-def _broken(problem: httpx.TransportError, answer: Answer) -> str:
+def _broken_stream(problem: httpx.TransportError, answer: Answer) -> str:
     if answer.parts:
         return f"api cut off: {problem}"
     return f"api network {type(problem).__name__}: {problem}"
@@ -320,7 +322,7 @@ def _fault(body: bytes) -> tuple[str, str]:
 def _refusal(response: httpx.Response) -> Trouble:
     body = _beginning(response)
     after_s = retry_after_s(response.headers, datetime.now(UTC))
-    return refused(response.status_code, body, after_s, _fault(body))
+    return trouble_of_response(response.status_code, body, after_s, _fault(body))
 
 
 def _no_stream(response: httpx.Response) -> Trouble:

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentorch.core.text import fenced, one_line
+from agentorch.core.text import code_block, one_line
 from agentorch.workspace import git
 
 LISTED_FILES = 1000
@@ -35,17 +35,17 @@ class Seen:
     size: int
 
 
-def described(work: Path, question: str) -> str:
+def workspace_text(work: Path, question: str) -> str:
     """Return the workspace, as the part of a prompt."""
-    files = list(seen(work))
-    words = mentioned(question)
-    shown = _contents(work, ordered(files, words), words)
+    files = list(list_files(work))
+    words = path_words(question)
+    shown = _contents(work, sort_by_relevance(files, words), words)
     return "\n".join(("## Workspace\n", listing(files), *shown)).rstrip() + "\n"
 
 
-def seen(work: Path) -> Iterator[Seen]:
+def list_files(work: Path) -> Iterator[Seen]:
     """Yield the regular files of a work tree, sorted by path."""
-    for path in sorted(_tracked(work) or _walked(work)):
+    for path in sorted(_tracked_files(work) or _walk_files(work)):
         try:
             status = os.lstat(work / path)
         except OSError:  # tracked and deleted
@@ -68,13 +68,13 @@ def ls_files_argv() -> list[str]:
     ]
 
 
-def _tracked(work: Path) -> set[str]:
+def _tracked_files(work: Path) -> set[str]:
     ended = git.run(["-C", str(work), *ls_files_argv()], None)
     names = ended.stdout.split(b"\0") if ended.returncode == 0 else []
     return {os.fsdecode(name) for name in names if name}
 
 
-def _walked(work: Path) -> set[str]:
+def _walk_files(work: Path) -> set[str]:
     found: set[str] = set()
     for top, directories, names in os.walk(work):
         directories[:] = sorted(name for name in directories if name != ".git")
@@ -87,23 +87,23 @@ def _walked(work: Path) -> set[str]:
 # ---- decisions, pure --------------------------------------------------------------------------
 
 
-def mentioned(question: str) -> frozenset[str]:
+def path_words(question: str) -> frozenset[str]:
     """Return the words of a question that could be paths."""
     return frozenset(word.rstrip(".").removeprefix("./") for word in _WORD.findall(question))
 
 
-def ordered(files: Iterable[Seen], words: Collection[str]) -> list[Seen]:
+def sort_by_relevance(files: Iterable[Seen], words: Collection[str]) -> list[Seen]:
     """Return the files in the order in which they are shown while there is room."""
     return sorted(files, key=lambda one: (_rank(one.path, words), one.size, one.path))
 
 
 def _rank(path: str, words: Collection[str]) -> int:
-    if _named(path, words):
+    if _is_mentioned(path, words):
         return 0
     return 1 if path.rpartition("/")[2].upper().startswith("README") else 2
 
 
-def _named(path: str, words: Collection[str]) -> bool:
+def _is_mentioned(path: str, words: Collection[str]) -> bool:
     """Return whether the question has this path, or the name of the file with its suffix."""
     name = path.rpartition("/")[2]
     return path in words or ("." in name.strip(".") and name in words)
@@ -121,7 +121,7 @@ def listing(files: Sequence[Seen]) -> str:
         lines.append(line)
     left = len(files) - len(lines)
     more = [f"[and {left} more files]"] if left else []
-    return fenced("\n".join([*lines, *more] or ["[no files]"]))
+    return code_block("\n".join([*lines, *more] or ["[no files]"]))
 
 
 # ---- contents ---------------------------------------------------------------------------------
@@ -130,12 +130,12 @@ def listing(files: Sequence[Seen]) -> str:
 def _contents(work: Path, files: Iterable[Seen], words: Collection[str]) -> Iterator[str]:
     room = SHOWN_CHARS
     for one in files:
-        limit = room if _named(one.path, words) else min(room, FILE_CHARS)
+        limit = room if _is_mentioned(one.path, words) else min(room, FILE_CHARS)
         # UTF-8 has four bytes a character at most
         text = _text(work / one.path) if 0 < one.size <= 4 * limit else None
         if text is not None and len(text) <= limit:
             room -= len(text)
-            yield f"### {one_line(one.path, 300)}\n\n{fenced(text)}"
+            yield f"### {one_line(one.path, 300)}\n\n{code_block(text)}"
 
 
 def _text(path: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""The providers' protocols: what is sent, and what is heard of an answer. Pure.
+"""The providers' protocols: what is sent, and how an answer is read. Pure.
 
 A wire is a value with the four members of Wire; a third party's stands in a module of its own, and
 is named to `api.ApiAgent` as `module:attribute`.
@@ -34,7 +34,7 @@ STOPS = {
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked. `options` are those of the step."""
+    """A question to a model. `options` are those of the step."""
 
     system: str
     text: str
@@ -44,7 +44,7 @@ class Question:
 
 @dataclass
 class Answer:
-    """What was heard so far. `stop` is the provider's word for why it ended, None before that;
+    """The part of an answer that was read so far.
     `fault` an error that came instead of the rest: its kind and its message. `ended`: nothing
     follows. The token counts are those of `agents.protocol`.
     """
@@ -106,7 +106,7 @@ class AnthropicMessages:
             "stream": True,
             "messages": [{"role": "user", "content": question.text}],
             **({"system": question.system} if question.system.strip() else {}),
-            **_picked(options, "temperature"),
+            **_pick_options(options, "temperature"),
             **(
                 {"thinking": {"type": "adaptive"}, "output_config": {"effort": effort}}
                 if effort
@@ -152,7 +152,7 @@ class ChatCompletions:
                 *(system if question.system.strip() else []),
                 {"role": "user", "content": question.text},
             ],
-            **_picked(options, "temperature"),
+            **_pick_options(options, "temperature"),
             **{key: value for key, value in (limit | effort).items() if value is not None},
         }
 
@@ -184,7 +184,7 @@ def _choice(choice: Mapping[str, Any], answer: Answer) -> None:
             answer.stop = answer.stop or stop
 
 
-def _picked(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+def _pick_options(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: options[name] for name in names if name in options}
 
 
@@ -236,6 +236,8 @@ def _present(**counts: int) -> dict[str, int]:
 
 
 def _update(usage: dict[str, int], later: Mapping[str, int]) -> None:
-    """The figures of an answer grow while it is streamed; those of its start may be left out."""
+    """Update the figures of an answer: they grow while it is streamed, and may be missing at its
+    start.
+    """
     for name, count in later.items():
         usage[name] = max(count, usage.get(name, 0))

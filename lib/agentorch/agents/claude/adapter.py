@@ -104,7 +104,7 @@ AGENT = ClaudeAgent()
 
 def claude_argv(request: Request) -> tuple[str, ...]:
     """Return the command line. `--verbose`: stream-json wants it."""
-    tools = ",".join(offered(request))
+    tools = ",".join(offered_tools(request))
     return (
         *(NAME, "-p"),
         *("--output-format", "stream-json"),
@@ -136,7 +136,7 @@ def session_id(request: Request) -> str:
     return str(uuid.uuid5(SESSIONS, f"{request.job_id}/{request.step_id}/{request.attempt}"))
 
 
-def offered(request: Request) -> tuple[str, ...]:
+def offered_tools(request: Request) -> tuple[str, ...]:
     """Return the tools of a role, those of them that the step allows; unknown names are dropped."""
     known = READING if request.reads_only else TOOLS
     return known if request.tools is None else tuple(one for one in known if one in request.tools)
@@ -173,10 +173,10 @@ def prompt(request: Request) -> str:
 def claude_environment(request: Request, endpoint: Endpoint) -> dict[str, str]:
     """Its variables; with a login of its own, nothing that would outrank that login."""
     private = {"CLAUDE_CODE_TMPDIR": str(request.home / "tmp")}
-    return {**ENVIRONMENT, **private, **_keyed(endpoint), **endpoint.proxies}
+    return {**ENVIRONMENT, **private, **_key_variables(endpoint), **endpoint.proxies}
 
 
-def _keyed(endpoint: Endpoint) -> dict[str, str]:
+def _key_variables(endpoint: Endpoint) -> dict[str, str]:
     if endpoint.login:
         return {}
     return {"ANTHROPIC_BASE_URL": endpoint.url, "ANTHROPIC_API_KEY": endpoint.token}

@@ -1,4 +1,4 @@
-"""What Claude Code prints with `--output-format stream-json`, heard line by line. Pure.
+"""The events that Claude Code prints with `--output-format stream-json`, line by line. Pure.
 
     {"type": "system", "subtype": "init", "session_id", "cwd", "model", "tools"}
     {"type": "system", "subtype": "api_retry", "error_status", "error"}
@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agentorch.agents.json_lines import MAX_COUNT, REPORT_CHARS, parsed, unescaped
+from agentorch.agents.json_lines import MAX_COUNT, REPORT_CHARS, parse_line, unescape
 from agentorch.core.process_end import Line
 from agentorch.core.text import one_line, printable
 
@@ -34,8 +34,8 @@ SINCE = "model_usage_since_last_result"
 CHANGING = frozenset({*PATHS, "Bash"})
 
 
-class Heard:
-    """What a run's lines came to so far."""
+class Transcript:
+    """The state of a run after the lines that were read so far."""
 
     def __init__(self) -> None:
         self.events = 0
@@ -69,7 +69,7 @@ class Heard:
         if line.stream != "stdout":
             self.stderr.append(one_line(line.text, EVIDENCE_CHARS))
             return
-        event = cut_result(line.text) if line.cut else parsed(line.text)
+        event = cut_result(line.text) if line.cut else parse_line(line.text)
         self.broken = not isinstance(event, dict)
         if isinstance(event, dict):
             self.events += 1
@@ -92,29 +92,31 @@ class Heard:
                 self._assistant(event, message, content)
             case {"type": "user", "message": {"content": list(content)}}:
                 for block in content:
-                    self._answered(block)
+                    self._read_tool_result(block)
             case {"type": "system", "subtype": "init"}:
-                self._begun(event)
+                self._read_init(event)
             case {"type": "system", "subtype": "api_retry"}:
                 self.retry = f"retry {event.get('error_status')} {event.get('error')}"
             case {"type": "system", "subtype": "permission_denied", "tool_use_id": str(call)}:
-                self._refused(call)
+                self._forget_call(call)
             case {"type": "rate_limit_event", "rate_limit_info": dict(limit)}:
-                self._limited(limit)
+                self._read_limit(limit)
             case {"type": "result"}:
-                self._ended(event)
+                self._read_result(event)
 
-    def _ended(self, event: Mapping[str, Any]) -> None:
+    def _read_result(self, event: Mapping[str, Any]) -> None:
         self.result = event
         before = self._used if SINCE in event else {}
-        self._used = {name: before.get(name, 0) + count for name, count in used(event).items()}
+        self._used = {
+            name: before.get(name, 0) + count for name, count in usage_since_last(event).items()
+        }
         denials = event.get("permission_denials")
         for denial in denials if isinstance(denials, list) and not self.denied else ():
             match denial:
                 case {"tool_name": str(tool)} if tool in CHANGING:
                     self._deny(tool, _subject(tool, denial.get("tool_input")))
 
-    def _begun(self, event: Mapping[str, Any]) -> None:
+    def _read_init(self, event: Mapping[str, Any]) -> None:
         self.session_id = _name(event.get("session_id")) or self.session_id
         self.model = _name(event.get("model")) or self.model
         self._work = _name(event.get("cwd"), 4096) or self._work
@@ -135,7 +137,7 @@ class Heard:
         for block in content:
             match block:
                 case {"type": "tool_use", "id": str(call), "name": str(tool)}:
-                    self._called(call, tool, block.get("input"))
+                    self._read_call(call, tool, block.get("input"))
 
     def _count(self, message: Mapping[str, Any]) -> None:
         """Each message is printed once a block, always with the usage of its beginning."""
@@ -148,13 +150,13 @@ class Heard:
         for name, count in (("tokens_in", fresh + cached), ("tokens_cached", cached)):
             self._asked[name] = self._asked.get(name, 0) + count
 
-    def _called(self, call: str, tool: str, arguments: object) -> None:
+    def _read_call(self, call: str, tool: str, arguments: object) -> None:
         self.tool_calls += 1
         if tool not in CHANGING or len(self._open) >= MAX_OPEN_CALLS:
             return
         self._open[call] = (tool, _subject(tool, arguments))
 
-    def _refused(self, call: str) -> None:
+    def _forget_call(self, call: str) -> None:
         if call in self._open:
             self._deny(*self._open.pop(call))
 
@@ -162,7 +164,7 @@ class Heard:
         if len(self.denied) < MAX_FILES:
             self.denied.append(one_line(f"{tool} {subject}"))
 
-    def _answered(self, block: object) -> None:
+    def _read_tool_result(self, block: object) -> None:
         match block:
             case {"type": "tool_result", "tool_use_id": str(call), "is_error": True}:
                 self._open.pop(call, None)
@@ -171,11 +173,11 @@ class Heard:
                 self._wrote(*self._open.pop(call))
 
     def _wrote(self, tool: str, path: str) -> None:
-        name = below(path, self._work) if tool in PATHS else None
+        name = relative_path(path, self._work) if tool in PATHS else None
         if name is not None and len(self.files) < MAX_FILES:
             self.files[name] = None
 
-    def _limited(self, limit: Mapping[str, Any]) -> None:
+    def _read_limit(self, limit: Mapping[str, Any]) -> None:
         when = limit.get("resetsAt")
         rejected = limit.get("status") == "rejected" and isinstance(when, int)
         self.resets_at = when if rejected else None
@@ -186,15 +188,15 @@ def cut_result(text: str) -> dict[str, Any] | None:
     stands before its text, and the text's beginning is an answer's. None where it is another event.
     """
     before, _, behind = text.partition(',"result":"')
-    event = parsed(f"{before}}}") if behind else None
+    event = parse_line(f"{before}}}") if behind else None
     if not isinstance(event, dict) or event.get("type", "result") != "result":
         return None
     if "subtype" not in event or "is_error" not in event:
         return None
-    return {**event, "type": "result", "result": unescaped(behind[: 2 * REPORT_CHARS])}
+    return {**event, "type": "result", "result": unescape(behind[: 2 * REPORT_CHARS])}
 
 
-def used(result: Mapping[str, Any]) -> dict[str, float]:
+def usage_since_last(result: Mapping[str, Any]) -> dict[str, float]:
     """Return the tokens and the cost since the last result: a resumed session's totals hold all of
     it.
     """
@@ -233,7 +235,7 @@ def _subject(tool: str, arguments: object) -> str:
     return subject if isinstance(subject, str) else ""
 
 
-def below(path: str, work: str) -> str | None:
+def relative_path(path: str, work: str) -> str | None:
     """Return the path relative to the workspace, None where it is not in there."""
     if not path or not work:
         return None

@@ -1,4 +1,4 @@
-"""How a run of Claude Code ended: its exit, its result event, and what it said before. Pure.
+"""The outcome of a run of Claude Code: from its exit, its result event, and its lines before. Pure.
 
 Exit 0 alone means nothing: a refused tool, a result that is an error and a local command that asks
 no model end so too. A run that was refused a changing tool (Edit, Write, Bash) and in which no
@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from agentorch.agents.claude.events import EVIDENCE_CHARS, Heard, amount, cut_result
+from agentorch.agents.claude.events import EVIDENCE_CHARS, Transcript, amount, cut_result
 from agentorch.agents.exit_outcome import details, left_well, outcome_of_exit, signal_name
 from agentorch.agents.failure_rules import UNCLASSIFIED
-from agentorch.agents.json_lines import REPORT_CHARS, parsed
+from agentorch.agents.json_lines import REPORT_CHARS, parse_line
 from agentorch.core.job import Outcome
 from agentorch.core.process_end import Exit, Line
 from agentorch.core.states import OutcomeClass
@@ -38,13 +38,13 @@ def is_end(line: Line) -> bool:
         return False
     if line.cut:
         return cut_result(line.text) is not None
-    event = parsed(line.text) if '"type":"result"' in line.text else None
+    event = parse_line(line.text) if '"type":"result"' in line.text else None
     return isinstance(event, dict) and event.get("type") == "result"
 
 
 def outcome(name: str, exit_: Exit, lines: Iterable[Line]) -> Outcome:
     """Return what the run came to."""
-    heard = Heard()
+    heard = Transcript()
     for line in lines:
         heard.line(line)
     ended = outcome_of_exit(exit_, name) or _verdict(name, exit_, heard)
@@ -58,39 +58,39 @@ def outcome(name: str, exit_: Exit, lines: Iterable[Line]) -> Outcome:
     )
 
 
-def _verdict(name: str, exit_: Exit, heard: Heard) -> Outcome:
+def _verdict(name: str, exit_: Exit, heard: Transcript) -> Outcome:
     result = heard.result
     if result is None:
         return _without_result(name, exit_, heard)
     if result.get("subtype") != "success" or result.get("is_error") is not False:
-        return _failed(name, exit_, heard, result)
+        return _failure(name, exit_, heard, result)
     text = result.get("result")
     if not isinstance(text, str):
         return _unreadable(f"{name}: a result event without its text", "malformed_output", exit_)
     if not amount(result.get("num_turns")):
         return _unreadable(f"{name} asked no model: {text}", "no_result", exit_)
-    return replace(_answered(name, exit_, heard, text), report=text[:REPORT_CHARS])
+    return replace(_outcome_of_result(name, exit_, heard, text), report=text[:REPORT_CHARS])
 
 
-def _answered(name: str, exit_: Exit, heard: Heard, text: str) -> Outcome:
+def _outcome_of_result(name: str, exit_: Exit, heard: Transcript, text: str) -> Outcome:
     """Return what a run came to that has a result, which is no error."""
     if not left_well(exit_):
         words = f"{name}: exit code {exit_.code} after its result"
-        return _of(OutcomeClass.AGENT_ERROR, words, "agent_exit_nonzero", exit_)
+        return _outcome(OutcomeClass.AGENT_ERROR, words, "agent_exit_nonzero", exit_)
     if heard.denied and not heard.changed:
         words = f"{name} was refused what it needed: {heard.denied[0]}"
-        return _of(OutcomeClass.POLICY, words, "permission_denied", exit_)
+        return _outcome(OutcomeClass.POLICY, words, "permission_denied", exit_)
     denied = {"denied": heard.denied[:MAX_DENIED]} if heard.denied else {}
-    return Outcome(OutcomeClass.SUCCESS, _first(text) or "no words", details=denied)
+    return Outcome(OutcomeClass.SUCCESS, _first_line(text) or "no words", details=denied)
 
 
-def _without_result(name: str, exit_: Exit, heard: Heard) -> Outcome:
+def _without_result(name: str, exit_: Exit, heard: Transcript) -> Outcome:
     if exit_.code is not None and exit_.code > SIGNALLED:
         words = f"{name} was ended by {signal_name(exit_.code - SIGNALLED)}"
-        return _of(OutcomeClass.AGENT_ERROR, words, "agent_exit_nonzero", exit_)
+        return _outcome(OutcomeClass.AGENT_ERROR, words, "agent_exit_nonzero", exit_)
     if not left_well(exit_):
         said = heard.stderr[0] if heard.stderr else f"exit code {exit_.code} without a result"
-        return _unclassified(f"{name}: {said}", exit_, heard)
+        return _unclassified_failure(f"{name}: {said}", exit_, heard)
     if heard.broken and not heard.events:
         return _unreadable(f"{name} printed no events", "malformed_output", exit_)
     if heard.broken:
@@ -98,12 +98,12 @@ def _without_result(name: str, exit_: Exit, heard: Heard) -> Outcome:
     return _unreadable(f"{name} ended without a result", "no_result", exit_)
 
 
-def _failed(name: str, exit_: Exit, heard: Heard, result: Mapping[str, Any]) -> Outcome:
+def _failure(name: str, exit_: Exit, heard: Transcript, result: Mapping[str, Any]) -> Outcome:
     words = f"{name}: {next(_words(result), 'its result is an error')}"
     stop = _STOPS.get(str(result.get("subtype")))
     if stop is not None:
-        return _of(stop[0], words, stop[1], exit_)
-    return _unclassified(words, exit_, heard)
+        return _outcome(stop[0], words, stop[1], exit_)
+    return _unclassified_failure(words, exit_, heard)
 
 
 def _words(result: Mapping[str, Any]) -> Iterator[str]:
@@ -115,7 +115,7 @@ def _words(result: Mapping[str, Any]) -> Iterator[str]:
         yield text
 
 
-def _evidence(heard: Heard) -> Iterator[str]:
+def _evidence(heard: Transcript) -> Iterator[str]:
     """Yield the facts that patterns look at, the most certain first."""
     if heard.resets_at is not None:
         yield f"rate limit rejected, resets_at {heard.resets_at}"
@@ -132,20 +132,20 @@ def _evidence(heard: Heard) -> Iterator[str]:
     yield from (f"stderr {line}" for line in heard.stderr)
 
 
-def _unclassified(words: str, exit_: Exit, heard: Heard) -> Outcome:
+def _unclassified_failure(words: str, exit_: Exit, heard: Transcript) -> Outcome:
     evidence = [one_line(line, EVIDENCE_CHARS) for line in _evidence(heard)][:MAX_EVIDENCE]
-    failure = _of(OutcomeClass.AGENT_ERROR, words, UNCLASSIFIED, exit_)
+    failure = _outcome(OutcomeClass.AGENT_ERROR, words, UNCLASSIFIED, exit_)
     return replace(failure, details={**failure.details, "evidence": evidence})
 
 
 def _unreadable(words: str, code: str, exit_: Exit) -> Outcome:
-    return _of(OutcomeClass.PARSE_ERROR, words, code, exit_)
+    return _outcome(OutcomeClass.PARSE_ERROR, words, code, exit_)
 
 
-def _of(kind: OutcomeClass, words: str, code: str, exit_: Exit) -> Outcome:
+def _outcome(kind: OutcomeClass, words: str, code: str, exit_: Exit) -> Outcome:
     return Outcome(kind, one_line(words), error=code, details=details(exit_))
 
 
-def _first(text: str) -> str:
+def _first_line(text: str) -> str:
     """Return the first line with words on it."""
     return next((one_line(line) for line in text.split("\n") if line.strip()), "")

@@ -154,7 +154,7 @@ def _sandbox_argv(request: Request) -> tuple[str, ...]:
 
 
 def settings(request: Request, endpoint: Endpoint) -> tuple[str, ...]:
-    """Setting as `key=value` in TOML."""
+    """Return the configuration as `key=value` in TOML, an argument each."""
     effort = request.options.get("effort")
     return (
         'model_provider="agentorch"',

@@ -1,4 +1,4 @@
-"""What Codex prints, `codex exec --json`, and what a run of it came to. Pure.
+"""The events that Codex prints, `codex exec --json`, and the outcome of a run. Pure.
 
     thread.started {thread_id}   turn.started   turn.completed {usage}   turn.failed {error}
     item.started, item.completed {item: {type: agent_message | command_execution | file_change | …}}
@@ -22,7 +22,7 @@ from typing import Any
 
 from agentorch.agents.exit_outcome import details, left_well, outcome_of_exit
 from agentorch.agents.failure_rules import UNCLASSIFIED
-from agentorch.agents.json_lines import unescaped
+from agentorch.agents.json_lines import unescape
 from agentorch.core.job import Outcome
 from agentorch.core.process_end import Exit, Line
 from agentorch.core.states import OutcomeClass
@@ -56,15 +56,15 @@ def is_end(line: Line) -> bool:
     """Return whether this is the event that ends a run."""
     if line.stream != "stdout" or not line.text.startswith('{"type":"turn.'):
         return False
-    return _parsed(line.text).get("type") in ("turn.completed", "turn.failed")
+    return _parse_line(line.text).get("type") in ("turn.completed", "turn.failed")
 
 
 def outcome(exit_: Exit, lines: Iterable[Line]) -> Outcome:
     """Return what the run came to: how it ended first, then what it printed."""
-    heard = Heard()
+    heard = Transcript()
     for line in lines:
         heard.line(line)
-    decided = outcome_of_exit(exit_, "codex") or _decided(exit_, heard)
+    decided = outcome_of_exit(exit_, "codex") or _decide(exit_, heard)
     return replace(
         decided,
         report=heard.text,
@@ -74,37 +74,37 @@ def outcome(exit_: Exit, lines: Iterable[Line]) -> Outcome:
     )
 
 
-def _decided(exit_: Exit, heard: Heard) -> Outcome:
+def _decide(exit_: Exit, heard: Transcript) -> Outcome:
     if heard.failure or (not left_well(exit_) and not heard.completed):
-        return _unclassified(exit_, heard)
+        return _unclassified_failure(exit_, heard)
     if not left_well(exit_):
         words = one_line(f"codex: exit code {exit_.code} after it had said that it was done")
-        return _failed(OutcomeClass.AGENT_ERROR, "agent_exit_nonzero", words, exit_, heard)
+        return _failure(OutcomeClass.AGENT_ERROR, "agent_exit_nonzero", words, exit_, heard)
     if not heard.completed:
-        return _failed(OutcomeClass.PARSE_ERROR, *heard.incomplete(), exit_, heard)
+        return _failure(OutcomeClass.PARSE_ERROR, *heard.incomplete(), exit_, heard)
     if heard.commands and heard.commands == heard.without_sandbox:
         words = "codex: none of its commands ran: its own sandbox can't be set up here"
-        return _failed(OutcomeClass.INFRA, "sandbox_broken", words, exit_, heard)
+        return _failure(OutcomeClass.INFRA, "sandbox_broken", words, exit_, heard)
     if not heard.text.strip() and not heard.files:
         words = "codex ended without an answer"
-        return _failed(OutcomeClass.PARSE_ERROR, "no_result", words, exit_, heard)
+        return _failure(OutcomeClass.PARSE_ERROR, "no_result", words, exit_, heard)
     return Outcome(OutcomeClass.SUCCESS, one_line(heard.text) or "codex gave no final message")
 
 
-def _unclassified(exit_: Exit, heard: Heard) -> Outcome:
+def _unclassified_failure(exit_: Exit, heard: Transcript) -> Outcome:
     silent = f"exit code {exit_.code}, and it did not say why"
     why = heard.failure or heard.error or (heard.last[-1] if heard.last else silent)
     words = one_line(f"codex: {why}")
-    return _failed(OutcomeClass.AGENT_ERROR, UNCLASSIFIED, words, exit_, heard)
+    return _failure(OutcomeClass.AGENT_ERROR, UNCLASSIFIED, words, exit_, heard)
 
 
-def _failed(kind: OutcomeClass, error: str, words: str, exit_: Exit, heard: Heard) -> Outcome:
+def _failure(kind: OutcomeClass, error: str, words: str, exit_: Exit, heard: Transcript) -> Outcome:
     told = {**details(exit_), "evidence": heard.evidence()}
     return Outcome(kind, words, error=error, details=told)
 
 
-class Heard:
-    """What the lines came to so far. Holds no more of them than a report's limit."""
+class Transcript:
+    """The state of a run after the lines read so far; no more of them than a report's limit."""
 
     def __init__(self) -> None:
         self.session_id: str | None = None
@@ -123,7 +123,9 @@ class Heard:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The figures of contracts/result.schema.json that were told; none before the first."""
+        """Return the figures of contracts/result.schema.json that were printed; none before the
+        first.
+        """
         return {**self._usage, **self._counts} if self._events else {}
 
     def evidence(self) -> list[str]:
@@ -153,7 +155,7 @@ class Heard:
         elif line.cut:
             self._cut(line.text)
         elif line.text.strip():
-            event = _parsed(line.text)
+            event = _parse_line(line.text)
             self._odd = "" if event else one_line(line.text, EVIDENCE_CHARS)
             self._event(event)
 
@@ -162,13 +164,13 @@ class Heard:
             self.last.append(words)
 
     def _cut(self, text: str) -> None:
-        """A line longer than what is kept: an answer's beginning is still an answer's."""
+        """Read a line longer than what is kept: an answer's beginning is still an answer's."""
         head = _MESSAGE_HEAD.match(text)
         if head is None or '"type":"agent_message"' not in head[0]:
             self._odd = one_line(text, EVIDENCE_CHARS)
             return
         self._events += 1
-        self.text = _report(unescaped(text[head.end() :][: 2 * REPORT_CHARS]))
+        self.text = _report(unescape(text[head.end() :][: 2 * REPORT_CHARS]))
 
     def _event(self, event: Mapping[str, Any]) -> None:
         self._events += bool(event)
@@ -179,7 +181,7 @@ class Heard:
                 self._counts["turns"] += 1
             case {"type": "turn.completed"}:
                 self.completed = True
-                self._usage = _used(event.get("usage"))
+                self._usage = _usage_figures(event.get("usage"))
             case {"type": "turn.failed"}:
                 self.failure = _message(event.get("error")) or "the turn failed"
             case {"type": "error", "message": str(message)}:
@@ -195,7 +197,7 @@ class Heard:
             case {"type": "command_execution"}:
                 self._command(item)
             case {"type": "file_change", "status": "completed", "changes": list(changes)}:
-                self._changed(changes)
+                self._read_changes(changes)
 
     def _command(self, item: Mapping[str, Any]) -> None:
         self.commands += 1
@@ -203,14 +205,14 @@ class Heard:
         failed = item.get("exit_code") != 0 and isinstance(output, str)
         self.without_sandbox += failed and _NO_SANDBOX.match(str(output)) is not None
 
-    def _changed(self, changes: list[object]) -> None:
+    def _read_changes(self, changes: list[object]) -> None:
         for change in changes[:FILES]:
             match change:
                 case {"path": str(path)} if len(self.files) < FILES:
                     self.files[printable(path)] = None
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def _parse_line(text: str) -> dict[str, Any]:
     """Return the object on a line; empty where there is none."""
     if not text.lstrip().startswith("{"):
         return {}
@@ -229,7 +231,9 @@ def _message(error: object) -> str:
 
 
 def _resets_at(message: str) -> int | None:
-    """Return when a usage limit ends. Of one that ends on the same day only the hour is told."""
+    """Return when a usage limit ends; for one that ends on the same day Codex prints only the
+    hour.
+    """
     found = _RESET.search(message)
     if found is None:
         return None
@@ -240,7 +244,7 @@ def _resets_at(message: str) -> int | None:
     return int(when.timestamp())
 
 
-def _used(usage: object) -> dict[str, int]:
+def _usage_figures(usage: object) -> dict[str, int]:
     if not isinstance(usage, dict):
         return {}
     told = {ours: usage.get(theirs) for ours, theirs in _USAGE.items()}

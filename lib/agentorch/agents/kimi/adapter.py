@@ -77,7 +77,7 @@ class KimiAgent:
             environment=kimi_environment(request, endpoint),
             files={
                 f"{HOME}/config.toml": configuration(request, endpoint).encode(),
-                PROMPT: told(request).encode("utf-8", "replace"),
+                PROMPT: hook_text(request).encode("utf-8", "replace"),
             },
         )
 
@@ -121,7 +121,7 @@ def kimi_environment(request: Request, endpoint: Endpoint) -> dict[str, str]:
     }
 
 
-def told(request: Request) -> str:
+def hook_text(request: Request) -> str:
     """Return what the hook adds.
 
     The first line is also what tells `outcome` where the workspace is, and keeps a prompt in JSON
@@ -143,7 +143,7 @@ def configuration(request: Request, endpoint: Endpoint) -> str:
     """Its config.toml. TOML's basic strings are JSON's, but for what JSON may escape besides."""
     effort = request.options.get("effort")
     turns = request.options.get("max_turns")
-    efforts = f"support_efforts = {_spelled(list(EFFORTS))}\n" if effort else ""
+    efforts = f"support_efforts = {_toml_string(list(EFFORTS))}\n" if effort else ""
     capabilities = ["tool_use", "thinking"] if effort else ["tool_use"]
     return (
         'default_model = "job"\n'
@@ -154,15 +154,15 @@ def configuration(request: Request, endpoint: Endpoint) -> str:
         "merge_all_available_skills = false\n"
         "[providers.job]\n"
         'type = "kimi"\n'
-        f"base_url = {_spelled(f'{endpoint.url}/v1')}\n"
-        f"api_key_env = {_spelled(TOKEN)}\n"
+        f"base_url = {_toml_string(f'{endpoint.url}/v1')}\n"
+        f"api_key_env = {_toml_string(TOKEN)}\n"
         "[models.job]\n"
         'provider = "job"\n'
-        f"model = {_spelled(request.model or DEFAULT_MODEL)}\n"
+        f"model = {_toml_string(request.model or DEFAULT_MODEL)}\n"
         f"max_context_size = {CONTEXT_TOKENS}\n"
-        f"capabilities = {_spelled(capabilities)}\n"
+        f"capabilities = {_toml_string(capabilities)}\n"
         f"{efforts}"
-        + (f"[thinking]\nenabled = true\neffort = {_spelled(effort)}\n" if effort else "")
+        + (f"[thinking]\nenabled = true\neffort = {_toml_string(effort)}\n" if effort else "")
         + "[loop_control]\n"
         f"max_attempts_per_step = {ATTEMPTS}\n"
         + (f"max_steps_per_turn = {turns}\n" if turns else "")
@@ -170,10 +170,10 @@ def configuration(request: Request, endpoint: Endpoint) -> str:
         'print_background_mode = "exit"\n'
         "bash_auto_background_on_timeout = false\n"
         "[tools]\n"
-        f"enabled = {_spelled(list(tools(request)))}\n"
+        f"enabled = {_toml_string(list(tools(request)))}\n"
         "[[hooks]]\n"
         'event = "UserPromptSubmit"\n'
-        f"command = {_spelled(hook(request))}\n"
+        f"command = {_toml_string(hook(request))}\n"
         f"timeout = {HOOK_S}\n"
     )
 
@@ -183,7 +183,7 @@ def hook(request: Request) -> str:
     return f"cat {shlex.quote(str(request.home / PROMPT))}"
 
 
-def _spelled(value: object) -> str:
+def _toml_string(value: object) -> str:
     # TOML has no escape for a lone surrogate, and takes DEL only escaped
     text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
     return re.sub("\x7f", r"\\u007f", text)

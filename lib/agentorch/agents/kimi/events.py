@@ -1,4 +1,4 @@
-"""What Kimi Code printed, and what it comes to. Pure.
+"""The events that Kimi Code prints, and the outcome of a run. Pure.
 
 stdout has a JSON object a line: `meta` (its version, a retry, and last of all the session's id, on
 success only), `assistant` (text, tool_calls), `tool`. A failure is a line on stderr:
@@ -39,8 +39,8 @@ _WORK = re.compile(r"The workspace is (.+)\.\n")
 _NOISE = ("See log: ",)
 
 
-class Heard:
-    """What its lines came to so far; flat, however many there are."""
+class Transcript:
+    """The state of a run after the lines read so far; bounded, however many there are."""
 
     def __init__(self) -> None:
         self.final = ""
@@ -87,8 +87,8 @@ class Heard:
                 self._work = found[1] if found else self._work
             case {"role": "assistant"}:
                 self.turns += 1
-                self._said(event.get("content"))
-                self._called(event.get("tool_calls"))
+                self._read_text(event.get("content"))
+                self._read_calls(event.get("tool_calls"))
             case {"role": "meta", "type": "session.resume_hint"}:
                 session = event.get("session_id")
                 self.session_id = session if isinstance(session, str) else None
@@ -97,19 +97,19 @@ class Heard:
                 words = (event.get(key) for key in ("error_name", "status_code", "error_message"))
                 self.retry = " ".join(str(word) for word in words if word is not None)
 
-    def _said(self, text: object) -> None:
+    def _read_text(self, text: object) -> None:
         if isinstance(text, str) and text.strip():
             self.final = text[:REPORT_CHARS]
 
-    def _called(self, calls: object) -> None:
+    def _read_calls(self, calls: object) -> None:
         for call in calls if isinstance(calls, list) else ():
             self.tool_calls += 1
             match call:
                 case {"function": {"name": str(name), "arguments": str(arguments)}}:
                     if name in CHANGING and len(self.files) < MAX_FILES:
-                        self._changed(arguments)
+                        self._read_change(arguments)
 
-    def _changed(self, arguments: str) -> None:
+    def _read_change(self, arguments: str) -> None:
         try:
             path = json.loads(arguments).get("path")
         except (ValueError, RecursionError, AttributeError):  # the model's, as it wrote them
@@ -131,10 +131,10 @@ class Heard:
 
 def outcome(exit_: Exit, lines: Iterable[Line]) -> Outcome:
     """Return what the run came to: how it ended first, then what it said."""
-    heard = Heard()
+    heard = Transcript()
     for line in lines:
         heard.line(line)
-    ended = outcome_of_exit(exit_, NAME) or _decided(exit_, heard)
+    ended = outcome_of_exit(exit_, NAME) or _decide(exit_, heard)
     return replace(
         ended,
         report=printable(heard.final),
@@ -144,27 +144,27 @@ def outcome(exit_: Exit, lines: Iterable[Line]) -> Outcome:
     )
 
 
-def _decided(exit_: Exit, heard: Heard) -> Outcome:
+def _decide(exit_: Exit, heard: Transcript) -> Outcome:
     if heard.error:
-        return _failed(exit_, heard)
+        return _failure(exit_, heard)
     if left_well(exit_) and heard.ended:
-        return _succeeded(heard)
+        return _success(heard)
     if left_well(exit_):
         return _no_end(heard)
     if heard.ended:
         words = f"{NAME}: exit code {exit_.code} after its result"
         return _agent_error("agent_exit_nonzero", words, details(exit_))
-    return _failed(exit_, heard)
+    return _failure(exit_, heard)
 
 
-def _succeeded(heard: Heard) -> Outcome:
+def _success(heard: Transcript) -> Outcome:
     first = next((line for line in heard.final.splitlines() if line.strip()), "")
     if not first:
         return Outcome(OutcomeClass.PARSE_ERROR, f"{NAME} said nothing", error="no_result")
     return Outcome(OutcomeClass.SUCCESS, one_line(first))
 
 
-def _no_end(heard: Heard) -> Outcome:
+def _no_end(heard: Transcript) -> Outcome:
     """Return it left as one who is done, and did not say so."""
     if heard.malformed:
         words = f"{NAME}: its output was cut off: {heard.malformed}"
@@ -173,7 +173,7 @@ def _no_end(heard: Heard) -> Outcome:
     return Outcome(OutcomeClass.PARSE_ERROR, words, error="no_result")
 
 
-def _failed(exit_: Exit, heard: Heard) -> Outcome:
+def _failure(exit_: Exit, heard: Transcript) -> Outcome:
     evidence = heard.evidence()
     said = evidence[0] if evidence else heard.malformed or "no reason given"
     words = f"{NAME}: exit code {exit_.code}: {said}"

@@ -194,12 +194,12 @@ def permissions(request: Request) -> dict[str, Any]:
     """
     return {
         "*": "deny",
-        **dict.fromkeys(allowed(request), "allow"),
+        **dict.fromkeys(allowed_permissions(request), "allow"),
         "external_directory": {"*": "deny", "/tmp/*": "allow"},
     }
 
 
-def allowed(request: Request) -> tuple[str, ...]:
+def allowed_permissions(request: Request) -> tuple[str, ...]:
     """Return the permissions that a step's tools stand for, each once; only those to read where it
     only reads.
     """

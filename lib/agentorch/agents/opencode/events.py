@@ -1,4 +1,4 @@
-"""What OpenCode prints, `--format json`, and what a run came to by it. Pure.
+"""The events that OpenCode prints, `--format json`, and the outcome of a run. Pure.
 
     {"type": "step_start",  "sessionID": …, "part": {…}}                   a request of the model
     {"type": "text",        "part": {"text": …}}                           whole, when it ends
@@ -20,7 +20,7 @@ from typing import Any
 
 from agentorch.agents.exit_outcome import details, left_well, outcome_of_exit
 from agentorch.agents.failure_rules import UNCLASSIFIED
-from agentorch.agents.json_lines import unescaped
+from agentorch.agents.json_lines import unescape
 from agentorch.core.job import Outcome
 from agentorch.core.process_end import Exit, Line
 from agentorch.core.states import OutcomeClass
@@ -43,15 +43,15 @@ def is_end(line: Line) -> bool:
     """Return whether the model says with this line that it is done."""
     if line.stream != "stdout" or not line.text.startswith('{"type":"step_finish"'):
         return False
-    return _reason(parsed(line.text)) == "stop"
+    return _reason(parse_line(line.text)) == "stop"
 
 
 def outcome(exit_: Exit, lines: Iterable[Line]) -> Outcome:
     """Return what the run came to: how it ended first, then what it printed."""
-    heard = Heard()
+    heard = Transcript()
     for line in lines:
         heard.line(line)
-    ended = outcome_of_exit(exit_, NAME) or decided(exit_, heard)
+    ended = outcome_of_exit(exit_, NAME) or decide(exit_, heard)
     return replace(
         ended,
         report=heard.report,
@@ -61,21 +61,21 @@ def outcome(exit_: Exit, lines: Iterable[Line]) -> Outcome:
     )
 
 
-def decided(exit_: Exit, heard: Heard) -> Outcome:
+def decide(exit_: Exit, heard: Transcript) -> Outcome:
     """Return the verdict on a run that ended by itself."""
     if heard.errors or heard.denied:
-        return _failed(exit_, heard)
+        return _failure(exit_, heard)
     if not left_well(exit_):
-        return _failed(exit_, heard) if heard.reason != "stop" else _contradicts(exit_, heard)
+        return _failure(exit_, heard) if heard.reason != "stop" else _contradicts(exit_, heard)
     if heard.reason != "stop":
-        return _unfinished(exit_, heard)
+        return _unfinished_run(exit_, heard)
     if not heard.report and not heard.tool_calls:
         code = "malformed_output" if heard.broken else "no_result"
         return _unreadable(exit_, code, "ended without an answer")
     return Outcome(OutcomeClass.SUCCESS, heard.first_line or "done, without a word at the end")
 
 
-def _failed(exit_: Exit, heard: Heard) -> Outcome:
+def _failure(exit_: Exit, heard: Transcript) -> Outcome:
     """Return a failure of which the patterns know the class."""
     evidence = [one_line(line, EVIDENCE_CHARS) for line in heard.evidence()]
     words = (heard.errors or heard.denied or evidence or [f"exit code {exit_.code}"])[0]
@@ -87,14 +87,16 @@ def _failed(exit_: Exit, heard: Heard) -> Outcome:
     )
 
 
-def _contradicts(exit_: Exit, heard: Heard) -> Outcome:
+def _contradicts(exit_: Exit, heard: Transcript) -> Outcome:
     words = f"{NAME}: exit code {exit_.code} after a finished answer: {heard.first_line}"
     kind = OutcomeClass.AGENT_ERROR
     return Outcome(kind, one_line(words), error="agent_exit_nonzero", details=details(exit_))
 
 
-def _unfinished(exit_: Exit, heard: Heard) -> Outcome:
-    """Return it left well, and its last step did not end as the last one does."""
+def _unfinished_run(exit_: Exit, heard: Transcript) -> Outcome:
+    """Return the failure of a run that left well, but whose last step did not end as a last one
+    does.
+    """
     if heard.broken and heard.session_id is None:  # every event has it
         return _unreadable(exit_, "malformed_output", "printed no events")
     if heard.ends_broken or heard.reason == "length":
@@ -103,7 +105,7 @@ def _unfinished(exit_: Exit, heard: Heard) -> Outcome:
         return _unreadable(exit_, "malformed_output", "printed what is no event")
     if heard.reason in ("", "tool-calls", "unknown"):
         return _unreadable(exit_, "no_result", "ended before its model was done")
-    return _failed(exit_, heard)
+    return _failure(exit_, heard)
 
 
 def _unreadable(exit_: Exit, code: str, words: str) -> Outcome:
@@ -114,8 +116,10 @@ def _unreadable(exit_: Exit, code: str, words: str) -> Outcome:
 # ---- lines ------------------------------------------------------------------------------------
 
 
-class Heard:
-    """What the lines came to so far. Holds the last step's text and a few lines of evidence."""
+class Transcript:
+    """The state of a run after the lines read so far: the last step's text, some lines of
+    evidence.
+    """
 
     def __init__(self) -> None:
         self.session_id: str | None = None
@@ -154,7 +158,7 @@ class Heard:
         if line.stream != "stdout":
             self._talk(line.text[: EVIDENCE_CHARS * 2])
             return
-        event = parsed(line.text)
+        event = parse_line(line.text)
         self.ends_broken = event is None
         if event is None:
             self._unreadable(line)
@@ -168,7 +172,7 @@ class Heard:
     def _unreadable(self, line: Line) -> None:
         _, head, text = line.text.partition(_TEXT)
         if line.cut and head:
-            self._text(unescaped(text))
+            self._text(unescape(text))
         else:
             self.broken += 1
 
@@ -210,7 +214,7 @@ class Heard:
             if "rejected permission" in words:
                 self.denied.append(one_line(f"permission denied: {tool}: {words}"))
             return
-        for path in changed(tool, state):
+        for path in changed_files(tool, state):
             if len(self.files) < FILES:
                 self.files[path] = None
 
@@ -222,7 +226,7 @@ class Heard:
         self._cost_usd += _amount(part.get("cost"))
 
     def _error(self, error: Mapping[str, Any]) -> None:
-        facts = list(said(error))
+        facts = list(error_lines(error))
         self.errors.append(facts[0])
         self._facts += facts[: EVIDENCE_LINES - len(self._facts)]
 
@@ -241,7 +245,7 @@ class Heard:
         return {**counts, **errors, **self._tokens, **cost}
 
 
-def parsed(text: str) -> dict[str, Any] | None:
+def parse_line(text: str) -> dict[str, Any] | None:
     """Return the object on this line, None where there is none."""
     if not text.startswith("{"):
         return None
@@ -271,7 +275,7 @@ def tokens(part: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def changed(tool: str, state: Mapping[str, Any]) -> Iterator[str]:
+def changed_files(tool: str, state: Mapping[str, Any]) -> Iterator[str]:
     """Yield the files that a finished tool call says it changed, below the workspace."""
     match tool, state:
         case "edit" | "write", {"input": {"filePath": str(path)}, "title": str(title)}:
@@ -285,7 +289,7 @@ def changed(tool: str, state: Mapping[str, Any]) -> Iterator[str]:
                         yield path.lstrip("/")
 
 
-def said(error: Mapping[str, Any]) -> Iterator[str]:
+def error_lines(error: Mapping[str, Any]) -> Iterator[str]:
     """Yield an error's facts, a line each; the first one is its words."""
     given = error.get("data")
     data: Mapping[str, Any] = given if isinstance(given, dict) else {}
