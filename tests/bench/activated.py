@@ -20,7 +20,7 @@ MS = 1000
 SUBMITTED = """
 import os, sys, time
 from datetime import UTC, datetime
-from agentorch.contracts.accept import Door, accept
+from agentorch.contracts.accept import ServerRules, accept
 from agentorch.agents.registry import load as agents
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.config.settings import load
@@ -30,8 +30,8 @@ queue.prepare()
 step = {"step_id": "one", "agent": "exec", "role": "tester", "prompt": ": >started"}
 for _ in range(turns):
     document = {"goal": "bench", "steps": [step]}
-    door = Door(agents(settings).abilities(), ())
-    job, complete = accept(document, door, datetime.now(UTC))
+    rules = ServerRules(agents(settings).abilities(), ())
+    job, complete = accept(document, rules, datetime.now(UTC))
     work = settings.roots.workspace(job.job_id).work
     began = time.time_ns()
     queue.submit(job, complete)

@@ -23,7 +23,7 @@ STEP = """
 import json, os, subprocess, sys
 from pathlib import Path
 from agentorch.core.job import Network
-from agentorch.sandbox import Confinement, Wrapper, confined, occupants
+from agentorch.sandbox import Confinement, Wrapper, confine, occupants
 top, script, after = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 where = Confinement(
     name="agentorch-" + top.name,
@@ -35,7 +35,7 @@ where = Confinement(
     masked=(top / "work" / "masked", top / "work" / ".env"),
 )
 argv = ["sh", "-c", script, "sh", str(top / "neighbour"), str(os.getpid())]
-with confined(Wrapper("systemd-run"), where, argv) as start:
+with confine(Wrapper("systemd-run"), where, argv) as start:
     client = subprocess.Popen(
         start.argv,
         env=start.environment,

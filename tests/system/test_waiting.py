@@ -69,13 +69,13 @@ def at_rest(machine: Machine) -> None:
 PARK = """
 import sys
 from datetime import datetime
-from agentorch.commands.base import opened
+from agentorch.commands.base import open_queue
 from agentorch.artifacts.directory import JobState, PENDING, Parked
 from agentorch.jobqueue.finish import park
 from agentorch.jobqueue.lookup import find
 from agentorch.core.pipeline import begin
 from agentorch.jobqueue.slots import hold
-queue = opened()
+queue = open_queue()
 found = find(queue, sys.argv[1])
 with hold(queue, "parks", wait=True) as slot:
     assert slot.take(found.state, found.key)

@@ -6,26 +6,27 @@ import sys
 
 import click
 
-from agentorch.commands.base import HASH, decide, load_settings, program, without_secrets
+from agentorch.commands.base import load_settings, program, redact_text
+from agentorch.commands.decision import HASH, decide
 from agentorch.core.errors import Invalid
 from agentorch.decisions.decide import answer
 from agentorch.jobqueue.jobqueue import Queue
 
 
 @program()
-@click.argument("word", metavar="ID")
+@click.argument("job_ref", metavar="ID")
 @click.argument("text", metavar="TEXT")
 @HASH
-def main(word: str, text: str, shown: str | None) -> None:
-    """Answers the question that an agent asked, with TEXT (- is standard input).
+def main(job_ref: str, text: str, shown: str | None) -> None:
+    """Answer the question that an agent asked, with TEXT (- is standard input).
 
     Its step goes on from there: the agent finds its work as it left it, and its session where it
     can resume one.
     """
     settings = load_settings()
     queue = Queue(settings.roots)
-    said = without_secrets(_read() if text == "-" else text, settings)
-    decide(queue, "answer", [word], lambda word: answer(queue, word, said, shown=shown))
+    said = redact_text(_read() if text == "-" else text, settings)
+    decide(queue, "answer", [job_ref], lambda ref: answer(queue, ref, said, shown=shown))
 
 
 def _read() -> str:

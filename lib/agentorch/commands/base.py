@@ -18,8 +18,7 @@ import click
 from agentorch import __version__
 from agentorch.artifacts.decision_log import current_user
 from agentorch.config.settings import SERVICE_USER, SYSTEM_STATE, Settings, load
-from agentorch.core.errors import AgentorchError, Exit, Misconfigured, Refused, UnknownJob
-from agentorch.core.job import Job
+from agentorch.core.errors import AgentorchError, Exit, Misconfigured, UnknownJob
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.storage.atomic import DISK_TROUBLE
 from agentorch.systemd.message_ids import Message
@@ -120,7 +119,7 @@ def program_name() -> str:
 
 
 def complain(problem: AgentorchError) -> None:
-    """Says each problem, a line on stderr; a service's wrong configuration, as entries."""
+    """Print each problem, a line on stderr; log a service's wrong configuration as entries."""
     lines = list(problem.problems[:MOST_PROBLEMS])
     if len(problem.problems) > MOST_PROBLEMS:
         lines.append(f"and {len(problem.problems) - MOST_PROBLEMS} more problems")
@@ -140,7 +139,7 @@ def log_entry(text: str, message: Message, **fields: Any) -> None:
 
 
 def note(text: str, message: Message, level: str = "INFO", **fields: Any) -> bool:
-    """Leaves an entry in the journal beside what was answered; False where no journald took it."""
+    """Log an entry beside what was printed; return False where no journald took it."""
     from agentorch.systemd import journal  # noqa: PLC0415  (most commands leave none)
 
     return journal.note(program_name(), text, message, level, **fields)
@@ -172,7 +171,7 @@ def open_queue() -> Queue:
 
 
 def become_service_user(settings: Settings) -> None:
-    """Root acts as the service user on the system's state: what it leaves is that user's."""
+    """Let root act as the service user on the system's state: what it leaves is that user's."""
     if os.geteuid() != 0 or settings.state_directory != SYSTEM_STATE:
         return
     try:
@@ -189,16 +188,16 @@ def become_service_user(settings: Settings) -> None:
 
 
 def with_ids(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `words`: ids from arguments, `--job`, or one a line from stdin."""
+    """Give a command `job_refs`: ids from arguments, `--job`, or one a line from stdin."""
     function = click.option("--job", "jobs", metavar="ID", multiple=True, help="The same as ID.")(
         function
     )
-    return click.argument("words", metavar="[ID]...", nargs=-1)(function)
+    return click.argument("job_refs", metavar="[ID]...", nargs=-1)(function)
 
 
-def ids(words: Sequence[str], jobs: Sequence[str]) -> list[str]:
+def ids(job_refs: Sequence[str], jobs: Sequence[str]) -> list[str]:
     """Return the ids that a command was given; from stdin where it was given none."""
-    given = [*words, *jobs]
+    given = [*job_refs, *jobs]
     if given:
         return given
     if sys.stdin.isatty():
@@ -208,15 +207,15 @@ def ids(words: Sequence[str], jobs: Sequence[str]) -> list[str]:
     return [word for line in lines for word in line.split()[:1]]
 
 
-def each(words: Iterable[str], act: Callable[[str], object]) -> None:
-    """Acts on every id; what is refused is said, and the others go on.
+def each(job_refs: Iterable[str], act: Callable[[str], object]) -> None:
+    """Act on every id; print what is refused, and go on with the others.
 
     Exits with 2, as a decision that was refused does.
     """
     refused = False
-    for word in words:
+    for job_ref in job_refs:
         try:
-            act(word)
+            act(job_ref)
         except Misconfigured:
             raise
         except AgentorchError as problem:
@@ -228,34 +227,7 @@ def each(words: Iterable[str], act: Callable[[str], object]) -> None:
         click.get_current_context().exit(Exit.USAGE)
 
 
-def decide(queue: Queue, what: str, words: Iterable[str], act: Callable[[str], Job]) -> None:
-    """`each` for a decision: the ids of the jobs that it was taken on are the answer."""
-    from agentorch.jobqueue.lookup import resolve  # noqa: PLC0415  (every other command lives without it)
-
-    told: dict[str, Any] = {"decision": what, **caller_fields()}
-
-    def decide_one(word: str) -> None:
-        try:
-            job = act(word)
-        except Refused as problem:
-            text = f"{what} by {told['who']} was refused: {problem}"
-            note(text, Message.REFUSED, job=resolve(queue, word), **told)
-            raise
-        click.echo(job.job_id)
-        place: dict[str, Any] = {"job": job.job_id, "project": job.project_id}
-        note(f"{what}, decided by {told['who']}", Message.DECIDED, **place, **told)
-
-    each(words, decide_one)
-
-
-COMMENT = click.option("--comment", default="", help="Recorded, and told to the next steps.")
-RECORDED = click.option("--comment", default="", help="Recorded with the decision.")
-HASH = click.option(
-    "--hash", "shown", metavar="HASH", help="Only if agentorch-status still shows this."
-)
-
-
-def without_secrets(text: str, settings: Settings) -> str:
+def redact_text(text: str, settings: Settings) -> str:
     """Return what somebody wrote, without the values that are secret here."""
     if not text.strip():
         return text

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from agentorch.commands.base import (
-    RECORDED,
-    decide,
-    ids,
-    load_settings,
-    program,
-    with_ids,
-    without_secrets,
-)
+from typing import Any
+
+from agentorch.commands.decision import RECORDED, decision_command
+from agentorch.core.job import Job
 from agentorch.decisions.decide import cancel
 from agentorch.jobqueue.jobqueue import Queue
 
 
-@program()
-@with_ids
-@RECORDED
-def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str) -> None:
+@decision_command("cancel", RECORDED)
+def main(queue: Queue, job_ref: str, **options: Any) -> Job:
     """Cancel pending, running, held, parked and waiting jobs.
 
     A running step is ended by its runner.
     """
-    settings = load_settings()
-    queue, said = Queue(settings.roots), without_secrets(comment, settings)
-    decide(queue, "cancel", ids(words, jobs), lambda word: cancel(queue, word, comment=said))
+    return cancel(queue, job_ref, **options)

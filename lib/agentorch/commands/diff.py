@@ -17,11 +17,11 @@ COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 @program()
 @with_ids
 @click.option("--step", "step_id", metavar="STEP", help="The patch of this step alone.")
-def main(words: tuple[str, ...], jobs: tuple[str, ...], step_id: str | None) -> None:
+def main(job_refs: tuple[str, ...], jobs: tuple[str, ...], step_id: str | None) -> None:
     """Print a patch that `git apply` takes: as it is in a pipe, coloured on a terminal."""
     queue = open_queue()
-    for word in ids(words, jobs):
-        found = find(queue, word)
+    for job_ref in ids(job_refs, jobs):
+        found = find(queue, job_ref)
         paths = queue.roots.artifacts(found.job.job_id)
         path = paths.patch
         if step_id is not None:

@@ -15,15 +15,15 @@ import click
 from agentorch.agents.registry import load
 from agentorch.artifacts import decision_log
 from agentorch.artifacts.directory import JobArtifacts
-from agentorch.commands.base import HASH, decide, load_settings, print_line, program
+from agentorch.commands.base import load_settings, print_line, program
+from agentorch.commands.decision import HASH, decide
 from agentorch.config.settings import Settings
 from agentorch.contracts.accept import ServerRules
 from agentorch.contracts.parse import parse
 from agentorch.core.errors import Invalid
 from agentorch.core.job import Job
 from agentorch.core.states import State
-from agentorch.decisions import edit as editing
-from agentorch.decisions.decide import edit
+from agentorch.decisions.edit import edit, merge_edit, remaining, renumber_problems
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.jobqueue.lookup import find
 from agentorch.storage import atomic
@@ -43,14 +43,14 @@ class Before:
 
     def text(self) -> bytes:
         """Return what may be edited of it."""
-        return atomic.encode(editing.remaining(self.document, self.over))
+        return atomic.encode(remaining(self.document, self.over))
 
 
 @program()
-@click.argument("word", metavar="ID")
+@click.argument("job_ref", metavar="ID")
 @click.option("--file", "path", metavar="FILE", help="Read from this file what it is to be.")
 @HASH
-def main(word: str, path: str | None, shown: str | None) -> None:
+def main(job_ref: str, path: str | None, shown: str | None) -> None:
     """Change the remaining steps of a waiting job, and what the job may cost.
 
     Opens them in $VISUAL or $EDITOR; without a terminal they are read from standard input. They
@@ -59,28 +59,33 @@ def main(word: str, path: str | None, shown: str | None) -> None:
     settings = load_settings()
     queue = Queue(settings.roots)
 
-    def edit_one(word: str) -> Job:
-        before = _read_before(queue, word)
+    def edit_one(job_ref: str) -> Job:
+        before = _read_before(queue, job_ref)
         kept, content = _new_document(before, path)
         try:
-            wanted = editing.merge_edit(before.document, before.over, parse(content))
+            wanted = merge_edit(before.document, before.over, parse(content))
             job = edit(
-                queue, word, wanted, _door(settings), shown=shown or before.hash, seen=before.state
+                queue,
+                job_ref,
+                wanted,
+                _door(settings),
+                shown=shown or before.hash,
+                seen=before.state,
             )
         except Invalid as invalid:
             if kept is not None:
                 print_line(f"what you wrote is in {kept}: give it again with --file")
-            raise Invalid(editing.renumber_problems(invalid.problems, before.over)) from invalid
+            raise Invalid(renumber_problems(invalid.problems, before.over)) from invalid
         if kept is not None:
             kept.unlink()
         return job
 
-    decide(queue, "edit", [word], edit_one)
+    decide(queue, "edit", [job_ref], edit_one)
 
 
-def _read_before(queue: Queue, word: str) -> Before:
+def _read_before(queue: Queue, job_ref: str) -> Before:
     """Return the job as it is; what changes after the hash was made is found out."""
-    paths = queue.roots.artifacts(find(queue, word).job.job_id)
+    paths = queue.roots.artifacts(find(queue, job_ref).job.job_id)
     seen = decision_log.shown_hash(paths)
     found, state = find(queue, paths.directory.name), JobArtifacts(paths).read_state()
     over = 0 if state is None else found.job.index(state.progress.current)

@@ -17,15 +17,15 @@ from agentorch.jobqueue.lookup import find
 @program()
 @with_ids
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each job.")
-def main(words: tuple[str, ...], jobs: tuple[str, ...], *, as_json: bool) -> None:
+def main(job_refs: tuple[str, ...], jobs: tuple[str, ...], *, as_json: bool) -> None:
     """Says of each job why it waits, or why it failed, on what that rests, and what to do next.
 
     From its files alone: it makes nothing, and asks nobody.
     """
     settings = load_settings()
     queue = Queue(settings.roots)
-    for word in ids(words, jobs):
-        found = explained(facts(queue, find(queue, word), settings, datetime.now(UTC)))
+    for job_ref in ids(job_refs, jobs):
+        found = explained(facts(queue, find(queue, job_ref), settings, datetime.now(UTC)))
         if as_json:
             print_json(found.document())
         else:

@@ -23,7 +23,7 @@ MOST_LINES = 20
     "-o", "--output", metavar="FILE", help="Write it there, in one rename; - is standard output."
 )
 def main(
-    words: tuple[str, ...], jobs: tuple[str, ...], output: str | None, *, workspace: bool
+    job_refs: tuple[str, ...], jobs: tuple[str, ...], output: str | None, *, workspace: bool
 ) -> None:
     """Write a job on which nobody works as a tar, to standard output: what lies among its
     artifacts, and where it was in the queue.
@@ -31,7 +31,7 @@ def main(
     The first entry, EXPORT.json, has the SHA-256 of every file. agentorch-import takes it in again,
     here or elsewhere.
     """
-    given = ids(words, jobs)
+    given = ids(job_refs, jobs)
     if len(given) != 1:
         raise click.UsageError(f"an archive is of one job: {len(given)} ids were given")
     if output in (None, "-") and sys.stdout.isatty():

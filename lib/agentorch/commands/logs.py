@@ -29,7 +29,7 @@ from agentorch.system.inotify import Inotify, Mask
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
 @click.option("--journal", is_flag=True, help="Show what all programs said of them: the journal.")
 def main(
-    words: tuple[str, ...],
+    job_refs: tuple[str, ...],
     jobs: tuple[str, ...],
     step_id: str | None,
     *,
@@ -42,7 +42,7 @@ def main(
     """
     # the service user may not read the journal: root stays root for it
     queue = Queue(load().roots) if journal else open_queue()
-    wanted = [_find_job(queue, word, step_id) for word in ids(words, jobs)]
+    wanted = [_find_job(queue, job_ref, step_id) for job_ref in ids(job_refs, jobs)]
     if journal:
         _become(journal_argv([found.job.job_id for found in wanted], step_id, follow=follow))
     for found in wanted:
@@ -53,8 +53,8 @@ def main(
                 _show(path.read_bytes())
 
 
-def _find_job(queue: Queue, word: str, step_id: str | None) -> Found:
-    found = find(queue, word)
+def _find_job(queue: Queue, job_ref: str, step_id: str | None) -> Found:
+    found = find(queue, job_ref)
     if step_id is not None and step_id not in {step.step_id for step in found.job.steps}:
         raise UnknownJob(f"job {found.job.job_id} has no step {step_id!r}")
     return found

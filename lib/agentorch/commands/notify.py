@@ -17,15 +17,15 @@ from agentorch.systemd.journal import Journal
 
 
 @program()
-@click.argument("words", metavar="[ID]...", nargs=-1)
+@click.argument("job_refs", metavar="[ID]...", nargs=-1)
 @click.option("--list", "listing", is_flag=True, help="Print what was not told yet, as JSON lines.")
 @click.option("--again", is_flag=True, help="Send what was given up for the jobs ID once more.")
-def main(words: tuple[str, ...], *, listing: bool, again: bool) -> None:
+def main(job_refs: tuple[str, ...], *, listing: bool, again: bool) -> None:
     """Send the callbacks that are due: a POST of the job's result to its callback_url.
 
     What nobody takes is sent again for a day, more and more seldom, and then given up.
     """
-    if words and not again:
+    if job_refs and not again:
         raise click.UsageError("ids go with --again")
     settings = load_settings()
     paths = settings.roots.queue
@@ -34,7 +34,7 @@ def main(words: tuple[str, ...], *, listing: bool, again: bool) -> None:
         return
     if again:
         now = datetime.now(UTC)
-        each(ids(words, ()), lambda word: click.echo(outbox.send_again(paths, word, now)))
+        each(ids(job_refs, ()), lambda job_ref: click.echo(outbox.send_again(paths, job_ref, now)))
     _tell(paths, settings)
 
 

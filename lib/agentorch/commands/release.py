@@ -4,35 +4,20 @@ from __future__ import annotations
 
 import click
 
-from agentorch.commands.base import (
-    COMMENT,
-    decide,
-    ids,
-    load_settings,
-    program,
-    with_ids,
-    without_secrets,
-)
+from agentorch.commands.decision import COMMENT, decision_command
 from agentorch.core.job import Job
-from agentorch.decisions.decide import keep, release
+from agentorch.decisions.hold import keep, release
 from agentorch.jobqueue.jobqueue import Queue
 
+KEEP = click.option("--keep", "unpins", is_flag=True, help="Only let agentorch-gc have them again.")
 
-@program()
-@with_ids
-@click.option("--keep", "unpins", is_flag=True, help="Only let agentorch-gc have them again.")
-@COMMENT
-def main(words: tuple[str, ...], jobs: tuple[str, ...], comment: str, *, unpins: bool) -> None:
+
+@decision_command(lambda given: "unkeep" if given["unpins"] else "release", KEEP, COMMENT)
+def main(queue: Queue, job_ref: str, *, comment: str, unpins: bool) -> Job:
     """Put held jobs back into the queue, and parked ones before their time.
 
     A running job that was to be held when its step has ended goes on.
     """
-    settings = load_settings()
-    queue, said = Queue(settings.roots), without_secrets(comment, settings)
-
-    def release_one(word: str) -> Job:
-        if unpins:
-            return keep(queue, word, pinned=False, comment=said)
-        return release(queue, word, comment=said)
-
-    decide(queue, "unkeep" if unpins else "release", ids(words, jobs), release_one)
+    if unpins:
+        return keep(queue, job_ref, pinned=False, comment=comment)
+    return release(queue, job_ref, comment=comment)

@@ -30,7 +30,7 @@ MOST = 10_000
 )
 @click.option("-o", "--output", metavar="FILE", help="Write it there, in one rename.")
 def main(
-    words: tuple[str, ...],
+    job_refs: tuple[str, ...],
     jobs: tuple[str, ...],
     limit: int,
     output: str | None,
@@ -42,7 +42,7 @@ def main(
     Of a job: steps and attempts over time, cost and resources, the patch, reports, the ends of
     logs, decisions.
     """
-    given = [*words, *jobs] if is_index else ids(words, jobs)
+    given = [*job_refs, *jobs] if is_index else ids(job_refs, jobs)
     if len(given) != (0 if is_index else 1):
         wanted = "no id" if is_index else "exactly one id"
         raise click.UsageError(f"a page is about one job, or with --index about all: give {wanted}")

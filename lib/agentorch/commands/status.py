@@ -12,8 +12,8 @@ from agentorch.jobqueue.lookup import find, status
 
 @program()
 @with_ids
-def main(words: tuple[str, ...], jobs: tuple[str, ...]) -> None:
+def main(job_refs: tuple[str, ...], jobs: tuple[str, ...]) -> None:
     """Print a JSON object for each job: where it is, its state and its result."""
     queue = open_queue()
-    for word in ids(words, jobs):
-        click.echo(json.dumps(status(queue, find(queue, word)), ensure_ascii=False, indent=2))
+    for job_ref in ids(job_refs, jobs):
+        click.echo(json.dumps(status(queue, find(queue, job_ref)), ensure_ascii=False, indent=2))

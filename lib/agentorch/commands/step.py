@@ -106,12 +106,14 @@ def _ready(unit: UnitPaths) -> None:
     os.environ.pop("NOTIFY_SOCKET", None)
 
 
-def _run_queued(settings: Settings, agents: Registry, word: str, step_id: str) -> Document | None:
+def _run_queued(
+    settings: Settings, agents: Registry, job_ref: str, step_id: str
+) -> Document | None:
     """Run a step of a queued job: own the job in a slot meanwhile, and put it back to where it
     was.
     """
     queue = Queue(settings.roots)
-    found = find(queue, word)
+    found = find(queue, job_ref)
     step = _step(found.job, step_id)
     job_id = found.job.job_id
     if found.state is None or found.key is None or found.state is State.RUNNING:

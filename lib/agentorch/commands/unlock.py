@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from agentorch.commands.base import decide, ids, open_queue, program, with_ids
+from agentorch.commands.decision import decision_command
+from agentorch.core.job import Job
 from agentorch.decisions.decide import unlock
+from agentorch.jobqueue.jobqueue import Queue
 
 
-@program()
-@with_ids
-def main(words: tuple[str, ...], jobs: tuple[str, ...]) -> None:
+@decision_command("unlock")
+def main(queue: Queue, job_ref: str) -> Job:
     """Move running jobs of dead owners to failed/; a live owner's job is refused (cancel it).
 
     agentorch-reclaim puts such jobs back into the queue instead.
     """
-    queue = open_queue()
-    decide(queue, "unlock", ids(words, jobs), lambda word: unlock(queue, word))
+    return unlock(queue, job_ref)

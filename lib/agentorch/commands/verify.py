@@ -17,20 +17,20 @@ from agentorch.jobqueue.lookup import resolve
 @program()
 @with_ids
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each job.")
-def main(words: tuple[str, ...], jobs: tuple[str, ...], *, as_json: bool) -> None:
+def main(job_refs: tuple[str, ...], jobs: tuple[str, ...], *, as_json: bool) -> None:
     """Names what of jobs was altered, is missing or was added since they ended.
 
     A line for each, behind the job's id. Exits with 1 where anything is not as it was.
     """
     settings = load_settings()
     queue = Queue(settings.roots)
-    sound = [_verify(settings, queue, word, as_json=as_json) for word in ids(words, jobs)]
+    sound = [_verify(settings, queue, job_ref, as_json=as_json) for job_ref in ids(job_refs, jobs)]
     if not all(sound):
         click.get_current_context().exit(Exit.NEGATIVE)
 
 
-def _verify(settings: Settings, queue: Queue, word: str, *, as_json: bool) -> bool:
-    job_id = resolve(queue, word)
+def _verify(settings: Settings, queue: Queue, job_ref: str, *, as_json: bool) -> bool:
+    job_id = resolve(queue, job_ref)
     paths = queue.roots.artifacts(job_id)
     if not manifest.is_due(paths):
         raise UnknownJob(f"job {job_id} has not ended: its record is written when it does")

@@ -17,7 +17,7 @@ from agentorch.commands.wait_loop import wait_for
     type=click.FloatRange(min=0),
     help="Then exit 124.",
 )
-def main(words: tuple[str, ...], jobs: tuple[str, ...], timeout_s: float | None) -> None:
+def main(job_refs: tuple[str, ...], jobs: tuple[str, ...], timeout_s: float | None) -> None:
     """Wait until each job has ended or needs a human.
 
     Exits with 0 when all succeeded, else as the first that did not: 1 failed or cancelled, 3 needs
@@ -25,4 +25,4 @@ def main(words: tuple[str, ...], jobs: tuple[str, ...], timeout_s: float | None)
     that it is, and why.
     """
     queue = open_queue()
-    click.get_current_context().exit(wait_for(queue, ids(words, jobs), timeout_s))
+    click.get_current_context().exit(wait_for(queue, ids(job_refs, jobs), timeout_s))

@@ -166,10 +166,10 @@ def _is_utf8(text: str) -> bool:
 
 @contextmanager
 def locked_job(
-    queue: Queue, word: str, by: By | None = None, shown: str | None = None
+    queue: Queue, job_ref: str, by: By | None = None, shown: str | None = None
 ) -> Iterator[LockedJob]:
-    """Return the job that a word means, while nobody else decides on it. Raises UnknownJob."""
-    paths = queue.roots.artifacts(find(queue, word).job.job_id)
+    """Return the job that a reference means, while nobody else decides on it. Raises UnknownJob."""
+    paths = queue.roots.artifacts(find(queue, job_ref).job.job_id)
     with atomic.disk_trouble(paths.directory), decision_log.deciding(paths):
         found = find(queue, paths.directory.name)
         yield LockedJob(

@@ -1,8 +1,8 @@
-"""Decisions on jobs: all of them, those of holding and editing too, by one name.
+"""Decisions on jobs: approve, reject, answer, retry, cancel, unlock. See also `hold` and `edit`.
 
 Each takes the id of a job or its beginning, and raises UnknownJob or Refused; then nothing has
 changed. `by` is who decides (uid and name, or a token's hash), None: whoever runs this program.
-`shown` is the hash of what the decider saw (approvals.shown); None: what there is now.
+`shown` is the hash of what the decider saw (decision_log.shown_hash); None: what there is now.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from agentorch.artifacts.decision_log import decisions, mark_cancelled, rejection, unmark
 from agentorch.artifacts.directory import JobState
-from agentorch.core import conversation as context
+from agentorch.core import conversation
 from agentorch.core.errors import Refused
 from agentorch.core.job import Job, Key
 from agentorch.core.pipeline import (
@@ -33,8 +33,6 @@ from agentorch.decisions.case import (
     locked_job,
     time_of_decision,
 )
-from agentorch.decisions.edit import edit, reprioritise
-from agentorch.decisions.hold import hold, keep, release
 from agentorch.jobqueue import slots
 from agentorch.jobqueue.finish import finish
 from agentorch.jobqueue.jobqueue import Queue
@@ -42,36 +40,22 @@ from agentorch.jobqueue.reclaim import outlives, reclaim, settle
 from agentorch.jobqueue.slots import COMMANDS, Slot, hold_dead
 from agentorch.storage.json_files import Document
 
-__all__ = [
-    "answer",
-    "approve",
-    "cancel",
-    "edit",
-    "hold",
-    "keep",
-    "reject",
-    "release",
-    "reprioritise",
-    "retry",
-    "unlock",
-]
-
 
 def approve(
     queue: Queue,
-    word: str,
+    job_ref: str,
     *,
     comment: str = "",
     accept: bool = False,
     shown: str | None = None,
     by: By | None = None,
 ) -> Job:
-    """Lets a waiting job go on: at its start, or at the step where it stopped.
+    """Let a waiting job go on: at its start, or at the step where it stopped.
 
     A step that is to be approved and succeeded is taken as it is, and with `accept` any: the job
     goes on behind it, and ends where that was the last one. Else the step begins anew.
     """
-    with locked_job(queue, word, by, shown) as it:
+    with locked_job(queue, job_ref, by, shown) as it:
         it.expect("approve", APPROVABLE, comment)
         known = it.artifacts.read_state()
         if accept and not _ran(known):
@@ -104,10 +88,10 @@ def _give_to_state(it: LockedJob, slot: Slot, key: Key) -> None:
 
 
 def reject(
-    queue: Queue, word: str, *, comment: str = "", shown: str | None = None, by: By | None = None
+    queue: Queue, job_ref: str, *, comment: str = "", shown: str | None = None, by: By | None = None
 ) -> Job:
     """End a waiting job as failed, with the error `rejected`."""
-    with locked_job(queue, word, by, shown) as it:
+    with locked_job(queue, job_ref, by, shown) as it:
         it.expect("reject", REJECTABLE, comment)
         with it.take() as (slot, key):
             it.record("reject", comment)
@@ -117,18 +101,18 @@ def reject(
 
 
 def answer(
-    queue: Queue, word: str, text: str, *, shown: str | None = None, by: By | None = None
+    queue: Queue, job_ref: str, text: str, *, shown: str | None = None, by: By | None = None
 ) -> Job:
-    """Answers the question that a job's agent asked: its step goes on, work and session kept."""
-    with locked_job(queue, word, by, shown) as it:
+    """Answer the question that a job's agent asked: its step goes on, work and session kept."""
+    with locked_job(queue, job_ref, by, shown) as it:
         it.expect("answer", APPROVABLE, text)
         if not text.strip():
             raise Refused(f"the answer to job {it.job.job_id} is empty")
         known, question = _open_question(it)
         with it.take() as (slot, key):
             it.record("answer", text, question=question)
-            conversation = it.artifacts.read_context(it.job)
-            it.tell(context.add_answer(conversation, it.job.context_strategy, question, text))
+            messages = it.artifacts.read_context(it.job)
+            it.tell(conversation.add_answer(messages, it.job.context_strategy, question, text))
             it.goes_on(slot, key, known, progress_after_answer(known.progress))
     return it.job
 
@@ -153,7 +137,7 @@ def _open_question(it: LockedJob) -> tuple[JobState, str]:
 
 def retry(
     queue: Queue,
-    word: str,
+    job_ref: str,
     step_id: str | None = None,
     *,
     comment: str = "",
@@ -162,7 +146,7 @@ def retry(
     """Put a job that ended or wait back to pending/: at `step_id`, else at the step where it
     stopped; one that succeeded, at its first. What steps before that did is kept.
     """
-    with locked_job(queue, word, by) as it:
+    with locked_job(queue, job_ref, by) as it:
         it.expect("retry", RETRIABLE, comment)
         if step_id is not None and step_id not in {step.step_id for step in it.job.steps}:
             ids = ", ".join(step.step_id for step in it.job.steps)
@@ -185,7 +169,7 @@ def retry(
 
 def cancel(
     queue: Queue,
-    word: str,
+    job_ref: str,
     *,
     comment: str = "",
     shown: str | None = None,
@@ -193,7 +177,7 @@ def cancel(
     states: Collection[State] = CANCELLABLE,
 ) -> Job:
     """End a job: at once where nobody works on it, else by its owner; only in these `states`."""
-    with locked_job(queue, word, by, shown) as it:
+    with locked_job(queue, job_ref, by, shown) as it:
         it.expect("cancel", states, comment)
         it.record("cancel", comment)
         mark_cancelled(it.paths)
@@ -218,9 +202,9 @@ def _end_cancelled(it: LockedJob) -> None:
                 return
 
 
-def unlock(queue: Queue, word: str) -> Job:
+def unlock(queue: Queue, job_ref: str) -> Job:
     """Move a dead owner's job to failed/. Refused where the owner lives."""
-    with locked_job(queue, word) as it:
+    with locked_job(queue, job_ref) as it:
         found = it.found
         if found.state is not State.RUNNING or found.slot is None or found.key is None:
             raise Refused(f"nothing to unlock: job {it.job.job_id} is {found.state}")

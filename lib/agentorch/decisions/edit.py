@@ -32,7 +32,7 @@ EDITABLE = frozenset({State.PENDING, State.AWAITING_APPROVAL, State.HELD, State.
 
 def edit(
     queue: Queue,
-    word: str,
+    job_ref: str,
     document: Any,
     door: ServerRules,
     *,
@@ -45,7 +45,7 @@ def edit(
     Only its remaining steps and policy.max_cost_usd may differ. Raises Invalid with every problem.
     `seen` is the state in which the editor saw it: what was approved since is not to be changed.
     """
-    with locked_job(queue, word, by, shown) as it:
+    with locked_job(queue, job_ref, by, shown) as it:
         it.expect("edit", EDITABLE & {seen} or EDITABLE)
         before, known = it.found.document, it.artifacts.read_state()
         after = check_edit(document, before, None if known is None else known.progress, door)
@@ -136,12 +136,12 @@ def _changes_of_ended(before: Document, after: Document, current: str) -> Iterat
         yield f".steps[{place}]: the job stopped at step {current!r}: its step_id may not change"
 
 
-def reprioritise(queue: Queue, word: str, priority: int, *, by: By | None = None) -> Job:
+def reprioritise(queue: Queue, job_ref: str, priority: int, *, by: By | None = None) -> Job:
     """Give a waiting job another priority (0 is claimed first); the job as it is then.
 
     The document first, then one rename: who finds the job between the two lists for it.
     """
-    with locked_job(queue, word, by) as it:
+    with locked_job(queue, job_ref, by) as it:
         it.expect("change the priority of", EDITABLE)
         before = it.found.document
         after = {**before, "priority": priority}

@@ -22,12 +22,12 @@ from agentorch.decisions.case import (
 from agentorch.jobqueue.jobqueue import Queue
 
 
-def hold(queue: Queue, word: str, *, comment: str = "", by: By | None = None) -> Job:
+def hold(queue: Queue, job_ref: str, *, comment: str = "", by: By | None = None) -> Job:
     """Hold a job back: at once where nobody works on it, else its owner does when its step ends.
 
     Nothing but a release, a cancel or a retry brings it out of held/.
     """
-    with locked_job(queue, word, by) as it:
+    with locked_job(queue, job_ref, by) as it:
         it.expect("hold", HOLDABLE, comment)
         if it.paths.cancel.exists():
             raise Refused(
@@ -53,9 +53,9 @@ def _lay_aside(it: LockedJob) -> None:
             return
 
 
-def release(queue: Queue, word: str, *, comment: str = "", by: By | None = None) -> Job:
+def release(queue: Queue, job_ref: str, *, comment: str = "", by: By | None = None) -> Job:
     """Lets a job go on now that is held, that will be when its step ends, or that is parked."""
-    with locked_job(queue, word, by) as it:
+    with locked_job(queue, job_ref, by) as it:
         is_marked = it.found.state not in ENDED and it.paths.hold.exists()
         it.expect("release", frozenset(State) if is_marked else RELEASABLE, comment)
         it.record("release", comment)
@@ -84,9 +84,11 @@ def _let_go_later(it: LockedJob) -> None:
         _let_go(it.with_place(place))
 
 
-def keep(queue: Queue, word: str, *, pinned: bool, comment: str = "", by: By | None = None) -> Job:
+def keep(
+    queue: Queue, job_ref: str, *, pinned: bool, comment: str = "", by: By | None = None
+) -> Job:
     """Keep a job from retention, or no longer; whatever its state."""
-    with locked_job(queue, word, by) as it:
+    with locked_job(queue, job_ref, by) as it:
         it.expect("pin" if pinned else "unpin", frozenset(State), comment)
         it.record("keep" if pinned else "unkeep", comment)
         if pinned:

@@ -35,12 +35,12 @@ class Found:
     slot: str | None
 
 
-def find(queue: Queue, word: str) -> Found:
+def find(queue: Queue, job_ref: str) -> Found:
     """Return the job of this id, or of the one id that begins so.
 
     Raises UnknownJob, naming near ids, and Damaged.
     """
-    job_id = resolve(queue, word)
+    job_id = resolve(queue, job_ref)
     paths = queue.roots.artifacts(job_id)
     try:
         document = current_document(paths)
@@ -52,21 +52,21 @@ def find(queue: Queue, word: str) -> Found:
     return Found(job, document, state, key, slot)
 
 
-def resolve(queue: Queue, word: str) -> str:
-    """Return the whole id that a word means. Only where it is none itself are the ids listed."""
-    if JOB_ID.fullmatch(word) and queue.roots.artifacts(word).job.exists():
-        return word
+def resolve(queue: Queue, job_ref: str) -> str:
+    """Return the whole id that a reference means; list ids only where it is no whole one."""
+    if JOB_ID.fullmatch(job_ref) and queue.roots.artifacts(job_ref).job.exists():
+        return job_ref
     ids = _ids(queue)
-    begin_so = [job_id for job_id in ids if word and job_id.startswith(word)]
+    begin_so = [job_id for job_id in ids if job_ref and job_id.startswith(job_ref)]
     if len(begin_so) == 1:
         return begin_so[0]
     if begin_so:
-        raise UnknownJob(f"{word!r} is the beginning of {_some(begin_so)}")
+        raise UnknownJob(f"{job_ref!r} is the beginning of {_some(begin_so)}")
     import difflib  # noqa: PLC0415  (only where there is no such job)
 
-    near = difflib.get_close_matches(word, ids, MAX_SUGGESTIONS) if len(word) <= 64 else []
+    near = difflib.get_close_matches(job_ref, ids, MAX_SUGGESTIONS) if len(job_ref) <= 64 else []
     hint = f" (did you mean {_some(near)}?)" if near else ""
-    raise UnknownJob(f"no job {word!r}{hint}")
+    raise UnknownJob(f"no job {job_ref!r}{hint}")
 
 
 def _ids(queue: Queue) -> list[str]:

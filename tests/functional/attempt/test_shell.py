@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agentorch.decisions.decide import hold
+from agentorch.decisions.hold import hold
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.process.terminal import controlling_argv
 from agentorch.storage.paths import Roots

@@ -19,7 +19,7 @@ from typing import Any
 
 from agentorch.core.job import Key
 from agentorch.core.states import OutcomeClass, State
-from agentorch.decisions.decide import hold
+from agentorch.decisions.hold import hold
 from agentorch.jobqueue.jobqueue import Queue, current_job
 from agentorch.storage.paths import Roots
 from tests.support.installation import Installation, step

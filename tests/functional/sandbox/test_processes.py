@@ -129,14 +129,14 @@ STEP = """
 import fcntl, os, subprocess, sys
 from pathlib import Path
 from agentorch.core.job import Network
-from agentorch.sandbox import Confinement, Wrapper, confined
+from agentorch.sandbox import Confinement, Wrapper, confine
 top = Path(sys.argv[1])
 lock = os.open(top / "lock", os.O_RDONLY | os.O_CREAT)
 fcntl.flock(lock, fcntl.LOCK_EX)
 variables = {"PATH": "/usr/bin:/bin"}
 where = Confinement("t", top / "work", top / "home", top / "artifacts", Network.DENY, variables)
 script = 'for n in $(seq 20); do setsid sh -c "while :; do :; done" & done; echo $PPID; wait'
-with confined(Wrapper(), where, ["sh", "-c", script], alive_fd=lock) as start:
+with confine(Wrapper(), where, ["sh", "-c", script], alive_fd=lock) as start:
     subprocess.run(start.argv, env=start.environment, pass_fds=start.pass_fds)
 """
 
@@ -186,14 +186,14 @@ UNPRIVILEGED = """
 import os, subprocess, sys
 from pathlib import Path
 from agentorch.core.job import Network
-from agentorch.sandbox import Confinement, Wrapper, confined, occupants
+from agentorch.sandbox import Confinement, Wrapper, confine, occupants
 top = Path(sys.argv[1])
 hide = "ctypes.CDLL(None).prctl(4, 0); print('hidden', flush=True); time.sleep(99)"
 script = f'setsid python3 -c "import ctypes, time; {hide}" & wait'
 where = Confinement(
     "t", top / "work", top / "home", top / "artifacts", Network.DENY, {"PATH": "/usr/bin:/bin"}
 )
-with confined(Wrapper(), where, ["sh", "-c", script]) as start:
+with confine(Wrapper(), where, ["sh", "-c", script]) as start:
     client = subprocess.Popen(
         start.argv, env=start.environment, pass_fds=start.pass_fds, stdout=subprocess.PIPE
     )
