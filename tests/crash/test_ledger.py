@@ -12,7 +12,7 @@ import pytest
 
 from agentorch.core.allowance import Allowance
 from agentorch.ledger import ledger
-from agentorch.ledger.budgets import Ask, Caps
+from agentorch.ledger.budgets import AdmissionRequest, Caps
 from agentorch.ledger.counts import AttemptEnd
 from agentorch.storage import sqlite
 from agentorch.storage.paths import Roots
@@ -44,8 +44,8 @@ print("settled", flush=True)
 """
 
 
-def asked(number: int) -> Ask:
-    return Ask("job-00001", "step1", number, "codex", job_usd=5.0)
+def asked(number: int) -> AdmissionRequest:
+    return AdmissionRequest("job-00001", "step1", number, "codex", job_usd=5.0)
 
 
 def ended(number: int) -> AttemptEnd:
@@ -66,7 +66,7 @@ def wrong(roots: Roots, said: str) -> Iterator[str]:
     if not isinstance(admission, Allowance):
         yield f"it may not begin: {admission}"
     ledger.count_job(roots, job())
-    book = ledger.book(roots.state_db, CAPS, "2026-03-04", NOW)
+    book = ledger.read_book(roots.state_db, CAPS, "2026-03-04", NOW)
     if book.reserved:
         yield f"reserved for ever: {book.reserved}"
     may = {0.05} if "settled" in said else {0.05, 0.3} if began else {0.0}

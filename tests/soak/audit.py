@@ -22,7 +22,7 @@ from agentorch.core.states import State
 from agentorch.core.times import moment_of
 from agentorch.ledger import ledger, metric_families
 from agentorch.ledger.budgets import Caps
-from agentorch.ledger.money import Book
+from agentorch.ledger.money import SpendingBook
 from agentorch.storage.json_files import read_json
 from agentorch.storage.paths import NEW, REFUSED, WAITING, parked_key
 from tests.soak.month import ATTEMPT_USD, DAY_USD, LAB_USD, Month
@@ -101,7 +101,7 @@ def cents(month: Month) -> Iterator[str]:
     spent = sum(_book(month, day).spent_usd for day in _days(month))
     counted = sum(remains.spent_usd for remains in jobs.values())
     if abs(spent - counted) > CENT:
-        yield f"the tills of all days have ${spent:.6f}, and those of all jobs ${counted:.6f}"
+        yield f"the caps_state of all days have ${spent:.6f}, and those of all jobs ${counted:.6f}"
     if reserved := _book(month, _days(month)[-1]).reserved:
         yield f"still reserved: {reserved}"
 
@@ -128,8 +128,8 @@ def days(month: Month) -> Iterator[str]:
                 yield f"{what}: ${tokens * TOKEN_USD:.2f} on {day}, where ${most:g} were allowed"
 
 
-def _book(month: Month, day: str) -> Book:
-    return ledger.book(month.roots.state_db, Caps(), day, month.clock.now())
+def _book(month: Month, day: str) -> SpendingBook:
+    return ledger.read_book(month.roots.state_db, Caps(), day, month.clock.now())
 
 
 def _days(month: Month) -> list[str]:

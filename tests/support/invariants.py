@@ -18,7 +18,7 @@ from agentorch.contracts.validate import problems_of
 from agentorch.core.job import Key
 from agentorch.core.states import ENDED, State
 from agentorch.ledger import ledger, metric_families
-from agentorch.ledger.budgets import Caps, day_of
+from agentorch.ledger.budgets import Caps, utc_day
 from agentorch.storage.paths import parked_key
 from tests.support.crash_programs import Site
 
@@ -197,7 +197,7 @@ def _context(site: Site, job_id: str) -> Iterator[str]:
 
 def _counts(site: Site, collected: int, *, by_hand: bool) -> Iterator[str]:
     """The ledger has counted each end once: those that state.json tells, and each result."""
-    counts = ledger.read(site.roots.state_db)
+    counts = ledger.read_counts(site.roots.state_db)
     found = places(site)
     states = [document(site.roots.artifacts(job_id).state) for job_id in found]
     ends = sum(state["ends"] for state in states if state is not None)
@@ -214,7 +214,7 @@ def _counts(site: Site, collected: int, *, by_hand: bool) -> Iterator[str]:
 def _reserved(site: Site) -> Iterator[str]:
     """Every cent is settled: only what runs may have something reserved."""
     now = datetime.now(UTC)
-    for one in ledger.book(site.roots.state_db, Caps(), day_of(now), now).reserved:
+    for one in ledger.read_book(site.roots.state_db, Caps(), utc_day(now), now).reserved:
         yield f"${one.usd} are still reserved for {one.job_id}"
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from agentorch.core.times import moment_of
 from agentorch.ledger import ledger
-from agentorch.ledger.budgets import Caps, day_of
-from agentorch.ledger.money import Book
+from agentorch.ledger.budgets import Caps, utc_day
+from agentorch.ledger.money import SpendingBook
 from agentorch.scripted_model import ModelDouble, Turn, Usage, playing
 from tests.support.clock import Clock
 from tests.support.installation import Installation
@@ -46,11 +46,13 @@ def at(place: Installation, seconds: int) -> dict[str, str]:
     return clock.variables()
 
 
-def book(place: Installation, day: str | None = None) -> Book:
+def book(place: Installation, day: str | None = None) -> SpendingBook:
     """What the ledger has of a day; of that on which the first attempt ended, without a cap."""
     results = sorted(place.state.glob("artifacts/*/steps/*/attempts/*/result.json"))
     moments = [moment_of(json.loads(path.read_text())["finished_at"]) for path in results]
-    return ledger.book(place.state / "state.db", Caps(), day or day_of(min(moments)), min(moments))
+    return ledger.read_book(
+        place.state / "state.db", Caps(), day or utc_day(min(moments)), min(moments)
+    )
 
 
 def places(place: Installation) -> dict[str, int]:

@@ -278,7 +278,7 @@ def _complete(queue: Queue, incoming: Path, job_id: str) -> tuple[Job, State]:
     artifacts = queue.roots.artifacts(job_id)
     job, state = current_job(artifacts), state_of(artifacts)
     if state in ENDED:
-        ledger.lies(queue.roots, job_id, state)
+        ledger.record_place(queue.roots, job_id, state)
     queue.move(incoming, queue.paths.file(state, job.key))
     return job, state
 

@@ -16,24 +16,24 @@ from agentorch.core.allowance import Allowance
 from agentorch.core.attempt import Attempt
 from agentorch.core.errors import Invalid, Misconfigured
 from agentorch.ledger import ledger
-from agentorch.ledger.budgets import Admitted, Ask
-from agentorch.ledger.caps import caps_of
+from agentorch.ledger.budgets import AdmissionRequest, AdmissionResult
+from agentorch.ledger.caps import server_caps
 from agentorch.ledger.counts import LOGIN
 from agentorch.preflight.credentials import credential
 
 
-def admit(settings: Settings, agents: Registry, attempt: Attempt, now: datetime) -> Admitted:
+def admit(settings: Settings, agents: Registry, attempt: Attempt, now: datetime) -> AdmissionResult:
     """Return whether an attempt may begin, and what it may cost; that is reserved then, durably.
 
     Raises TryAgain where the disk can't take it now.
     """
     ask = ask_of(settings, agents, attempt)
     if ask is None:
-        return Admitted(Allowance())
-    return ledger.admit(settings.roots, ask, caps_of(settings), now)
+        return AdmissionResult(Allowance())
+    return ledger.admit(settings.roots, ask, server_caps(settings), now)
 
 
-def ask_of(settings: Settings, agents: Registry, attempt: Attempt) -> Ask | None:
+def ask_of(settings: Settings, agents: Registry, attempt: Attempt) -> AdmissionRequest | None:
     """Return what an attempt asks; None where it can't cost anything.
 
     What is wrong with an agent is no matter of money: its attempt says it.
@@ -49,7 +49,7 @@ def ask_of(settings: Settings, agents: Registry, attempt: Attempt) -> Ask | None
     if provider is None:
         return None
     step_usd = attempt.step.options.get("max_cost_usd")
-    return Ask(
+    return AdmissionRequest(
         job_id=attempt.job.job_id,
         step_id=attempt.step.step_id,
         attempt=attempt.number,

@@ -37,7 +37,7 @@ from agentorch.core.hosts import split_host
 from agentorch.core.job import Job, Network, Outcome
 from agentorch.core.policy import Effective
 from agentorch.core.states import CAP_OF_OTHERS, OutcomeClass
-from agentorch.ledger.budgets import OWN, STEP
+from agentorch.ledger.budgets import OWN_CAPS, STEP
 from agentorch.ledger.counts import LOGIN
 from agentorch.preflight import logins
 from agentorch.preflight.credentials import Credential, credential
@@ -264,7 +264,7 @@ def _grant(
         providers=() if provider is None else (provider,),
         hosts=tuple(f"{name}:{port}" for name, port in hosts),
         max_cost_usd=allowance.max_cost_usd,
-        cap="max_cost" if allowance.cap in OWN else CAP_OF_OTHERS,
+        cap="max_cost" if allowance.cap in OWN_CAPS else CAP_OF_OTHERS,
         expires_at=time.time() + attempt.step.timeout_s + SPARE_S,
     )
 

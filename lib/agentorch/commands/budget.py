@@ -13,10 +13,10 @@ from agentorch.commands.base import load_settings, print_json, print_line, progr
 from agentorch.config.settings import Settings
 from agentorch.core.errors import Invalid, Misconfigured, Refused
 from agentorch.ledger import ledger
-from agentorch.ledger.budgets import day_of
-from agentorch.ledger.caps import caps_of
-from agentorch.ledger.money import Book
-from agentorch.ledger.spending import Row, documents, rows
+from agentorch.ledger.budgets import utc_day
+from agentorch.ledger.caps import server_caps
+from agentorch.ledger.money import SpendingBook
+from agentorch.ledger.spending import Row, budget_documents, budget_rows
 
 HEADINGS = ("", "NAME", "SPENT", "RESERVED", "LEFT", "CAP", "CALLS", "UNPRICED")
 
@@ -50,10 +50,10 @@ def main(
         _show(_book(settings, day), as_json=as_json)
 
 
-def _book(settings: Settings, day: str | None) -> Book:
+def _book(settings: Settings, day: str | None) -> SpendingBook:
     now = datetime.now(UTC)
-    wanted = day_of(now) if day is None else _day(day)
-    return ledger.book(settings.roots.state_db, caps_of(settings), wanted, now)
+    wanted = utc_day(now) if day is None else _day(day)
+    return ledger.read_book(settings.roots.state_db, server_caps(settings), wanted, now)
 
 
 def _day(text: str) -> str:
@@ -79,7 +79,7 @@ def _check(settings: Settings, file: Path | None) -> None:
 
 def _clear(settings: Settings, credential: str) -> None:
     # no name has what SQLite can't take, and complains about as if the file were broken
-    if not (credential.isprintable() and ledger.clear(settings.roots, credential)):
+    if not (credential.isprintable() and ledger.clear_credential(settings.roots, credential)):
         raise Refused(f"no limit of {credential!r} is known")
     click.echo(credential)
     print_line(
@@ -90,12 +90,12 @@ def _clear(settings: Settings, credential: str) -> None:
 # ---- what is shown ----------------------------------------------------------------------------
 
 
-def _show(book: Book, *, as_json: bool) -> None:
+def _show(book: SpendingBook, *, as_json: bool) -> None:
     if as_json:
-        for document in documents(book):
+        for document in budget_documents(book):
             print_json(document)
         return
-    lines = [_cells(row) for row in rows(book)]
+    lines = [_cells(row) for row in budget_rows(book)]
     if sys.stdout.isatty():
         _print_table(book.day, lines)
     else:

@@ -129,7 +129,7 @@ def give_back(slot: Slot, key: Key, job: Job, state: JobState, *, as_: Key | Non
         artifacts.write_state(job, replace(state, status=PENDING, parked=None))
         # it is retried; where we die before this, its next end puts it right
         if FINAL_STATES.get(state.status) in ENDED:
-            ledger.no_longer_ended(slot.queue.roots, job.job_id)
+            ledger.mark_resumed(slot.queue.roots, job.job_id)
         # one that runs on in its unit is settled by who adopts it
         if state.progress.step(state.progress.current).status is not Phase.RUNNING:
             ledger.settle_lost(slot.queue.roots, job.job_id, datetime.now(UTC))
@@ -142,7 +142,7 @@ def give_back(slot: Slot, key: Key, job: Job, state: JobState, *, as_: Key | Non
 def set_aside(slot: Slot, key: Key) -> None:
     """Put a job of ours that can't be read into failed/, as it is: others are to go on."""
     ledger.settle_lost(slot.queue.roots, key.job_id, datetime.now(UTC))
-    ledger.lies(slot.queue.roots, key.job_id, State.FAILED)
+    ledger.record_place(slot.queue.roots, key.job_id, State.FAILED)
     slot.give(key, State.FAILED)
 
 

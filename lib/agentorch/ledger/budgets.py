@@ -1,10 +1,9 @@
-"""What an attempt may cost, and what it waits for where it may not begin. Pure.
+"""The caps of money and calls: whether an attempt may begin, and what it may cost. Pure.
 
-A *till* is one cap and what is gone of it: what ended attempts have cost, and what those that run
-may still cost. An attempt begins with an allowance: all that is left in the tills that it draws on,
-and no more than one attempt may have. It is reserved before the attempt begins and settled at its
-end, so that the sum of what is spent and of what may still be spent never passes a cap, however
-many runners ask at once.
+An attempt begins with an allowance: all that is left of the caps that it draws on, and no more
+than one attempt may have. The allowance is reserved before the attempt begins and settled at its
+end, so what is spent and what may still be spent never exceed a cap together, however many runners
+ask at once.
 """
 
 from __future__ import annotations
@@ -16,28 +15,34 @@ from datetime import UTC, datetime, time, timedelta
 from agentorch.core.allowance import Admission, Allowance, Wait
 from agentorch.core.states import OutcomeClass
 
-# What is less is nothing: no call of a model is worth to be begun for it.
+# An attempt does not begin for less: hardly any model call costs less than that.
 CENT_USD = 0.01
-NEAR = 0.8
-# Others have reserved what is left: they give back soon what they did not need.
-LOOK_AGAIN_S = 60.0
+# People are warned when this share of a cap is spent.
+WARNING_SHARE = 0.8
+# A cap that other attempts have reserved is looked at again this soon, because an attempt that ends
+# gives back what it did not need.
+RECHECK_S = 60.0
 CALLS, DAY, JOB = "calls", "day", "job"
 ATTEMPT, STEP = "attempt", "step"
-# The caps of one attempt: no other day helps, on_failure decides what a run into them means.
-OWN = frozenset({ATTEMPT, STEP})
+# The caps of a single attempt. Waiting for another day does not help, so the attempt fails and the
+# step's on_failure decides.
+OWN_CAPS = frozenset({ATTEMPT, STEP})
 
 
 @dataclass(frozen=True)
-class Admitted:
-    """What came of asking; `near` are the words about caps that people are to hear now."""
+class AdmissionResult:
+    """The answer to an admission request.
+
+    `warnings` are the sentences about caps that are nearly used up, each at most once a day.
+    """
 
     admission: Admission
-    near: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Caps:
-    """The server's caps, of one UTC day but for `attempt_usd`; 0, or no entry, is none."""
+    """The server's caps for one UTC day, and for one attempt (`attempt_usd`); 0 means no cap."""
 
     day_usd: float = 0
     day_calls: int = 0
@@ -46,8 +51,8 @@ class Caps:
     attempt_usd: float = 0
 
     @property
-    def named(self) -> dict[str, float]:
-        """The caps of a day, by their names."""
+    def limits(self) -> dict[str, float]:
+        """The limits that are set for a day, by the names of their caps."""
         found = {CALLS: float(self.day_calls), DAY: self.day_usd}
         found |= {f"project:{name}": most for name, most in self.projects_usd.items()}
         found |= {f"agent:{name}": most for name, most in self.agents_usd.items()}
@@ -55,11 +60,12 @@ class Caps:
 
 
 @dataclass(frozen=True)
-class Ask:
-    """An attempt that is to begin, of an agent with a model behind it.
+class AdmissionRequest:
+    """An attempt that is to begin, of an agent that calls a model.
 
-    `model` is the one that is asked for. `login` names the credential of a subscription: calls of
-    it cost no dollars. `job_usd` and `step_usd` are what the job and its step allow themselves.
+    `model` is the requested model, None for the agent's default. `login` names the credential of a
+    subscription, whose calls cost no dollars; None where the agent has a key. `job_usd` and
+    `step_usd` are the limits that the job and the step set themselves.
     """
 
     job_id: str
@@ -74,113 +80,120 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Till:
-    """A cap by its name, its amount (calls or US dollars), and what is gone of it.
+class Cap:
+    """One cap, in calls or US dollars, with what is spent and reserved of it.
 
-    `tight`: an attempt runs that was given all that was left; its last call may pass the cap.
+    `tight` means that a running attempt was given all that was left: its last call may exceed it.
     """
 
-    cap: str
-    most: float
+    name: str
+    limit: float
     spent: float = 0
     reserved: float = 0
     tight: bool = False
 
     @property
-    def left(self) -> float:
-        """What may still be reserved; never less than 0."""
-        return max(0.0, self.most - self.spent - self.reserved)
+    def remaining(self) -> float:
+        """The amount that may still be reserved; never less than 0."""
+        return max(0.0, self.limit - self.spent - self.reserved)
 
     @property
-    def least(self) -> float:
-        """What has to be left for an attempt to begin."""
-        return 1 if self.cap == CALLS else CENT_USD
+    def minimum(self) -> float:
+        """The amount that must be left for an attempt to begin."""
+        return 1 if self.name == CALLS else CENT_USD
 
     @property
     def is_spent(self) -> bool:
-        """Whether it is used up for good."""
-        return self.most - self.spent < self.least
+        """True where it is used up for the rest of its day."""
+        return self.limit - self.spent < self.minimum
 
     @property
     def is_used_up(self) -> bool:
-        """Whether no attempt may begin now."""
-        return self.left < self.least
+        """True where no attempt may begin now."""
+        return self.remaining < self.minimum
 
     @property
     def is_near(self) -> bool:
-        """Whether so much is spent that people should know."""
-        return self.spent >= NEAR * self.most
+        """True where so much is spent that people are warned."""
+        return self.spent >= WARNING_SHARE * self.limit
 
 
-def caps_of(ask: Ask, caps: Caps) -> dict[str, float]:
-    """The caps that an attempt draws on, by their names."""
-    mine = {CALLS, DAY, f"agent:{ask.agent}"}
-    mine |= set() if ask.project is None else {f"project:{ask.project}"}
-    found = {name: most for name, most in caps.named.items() if name in mine}
-    if ask.job_usd is not None:
-        found[JOB] = ask.job_usd
-    return {name: most for name, most in found.items() if ask.login is None or name == CALLS}
+def applicable_limits(request: AdmissionRequest, caps: Caps) -> dict[str, float]:
+    """Return the limits that an attempt draws on, by the names of their caps."""
+    mine = {CALLS, DAY, f"agent:{request.agent}"}
+    mine |= set() if request.project is None else {f"project:{request.project}"}
+    found = {name: most for name, most in caps.limits.items() if name in mine}
+    if request.job_usd is not None:
+        found[JOB] = request.job_usd
+    return {name: most for name, most in found.items() if request.login is None or name == CALLS}
 
 
-def decide(ask: Ask, tills: Sequence[Till], attempt_usd: float, now: datetime) -> Admission:
-    """Whether an attempt may begin that draws on these tills, and what it may cost.
+def decide_admission(
+    request: AdmissionRequest, caps: Sequence[Cap], attempt_usd: float, now: datetime
+) -> Admission:
+    """Return the allowance of an attempt that draws on these caps, or what it has to wait for.
 
-    Of two tills that are used up, the one that is so for longer has the word. What is left of a
-    till is one attempt's at a time: many calls, each beyond a little that was left, add up.
+    Where several caps are used up, the attempt waits for the one that is available last. What is
+    left of a cap is given to one attempt at a time: each attempt may exceed its allowance by its
+    last call, and with many at once these calls would add up.
     """
-    used_up = [till for till in tills if till.is_used_up]
+    used_up = [cap for cap in caps if cap.is_used_up]
     if used_up:
-        return min((_wait(till, now) for till in used_up), key=_soonness)
-    dollars = [(till.left, till.cap) for till in tills if till.cap != CALLS]
+        return min((_wait(cap, now) for cap in used_up), key=_latest_first)
+    dollars = [(cap.remaining, cap.name) for cap in caps if cap.name != CALLS]
     if not dollars:
         return Allowance()
-    # of two bounds that are the same, the first: a day's end is no failure of the step
+    # min() takes the first of equal bounds: a cap of the day, which parks the job, comes before the
+    # attempt's own, which fails the step
     bounds = [*dollars, (attempt_usd or float("inf"), ATTEMPT)]
-    if ask.step_usd is not None:
-        bounds.append((ask.step_usd, STEP))
-    usd, cap = min(bounds, key=lambda bound: bound[0])
-    if any(till.tight for till in tills if till.cap == cap):
-        words = f"{words_of(cap)} has {_told(cap, usd)} left, and an attempt that may need it runs"
-        return Wait(OutcomeClass.BUDGET, words, _soon(now))
-    return Allowance(usd, cap)
+    if request.step_usd is not None:
+        bounds.append((request.step_usd, STEP))
+    usd, name = min(bounds, key=lambda bound: bound[0])
+    if any(cap.tight for cap in caps if cap.name == name):
+        left = f"{cap_title(name)} has {_amount_text(name, usd)} left"
+        words = f"{left}, and a running attempt may need all of it"
+        return Wait(OutcomeClass.BUDGET, words, _recheck_time(now))
+    return Allowance(usd, name)
 
 
-def _wait(till: Till, now: datetime) -> Wait:
-    if till.cap == JOB and till.is_spent:
-        return Wait(OutcomeClass.BUDGET, f"{_used_up(till)}: raise it, or end the job", None)
-    if till.is_spent:
-        words = f"{_used_up(till)} until the next day (UTC)"
-        return Wait(OutcomeClass.BUDGET, words, next_day(now))
-    words = f"{_used_up(till)}, {_told(till.cap, till.reserved)} of it by attempts that still run"
-    return Wait(OutcomeClass.BUDGET, words, _soon(now))
+def _wait(cap: Cap, now: datetime) -> Wait:
+    if cap.name == JOB and cap.is_spent:
+        return Wait(OutcomeClass.BUDGET, f"{_used_up_text(cap)}: raise it, or end the job", None)
+    if cap.is_spent:
+        words = f"{_used_up_text(cap)} until the next day (UTC)"
+        return Wait(OutcomeClass.BUDGET, words, next_day_start(now))
+    reserved = _amount_text(cap.name, cap.reserved)
+    words = f"{_used_up_text(cap)}, of which {reserved} are reserved for attempts that still run"
+    return Wait(OutcomeClass.BUDGET, words, _recheck_time(now))
 
 
-def _soon(now: datetime) -> datetime:
-    return min(now + timedelta(seconds=LOOK_AGAIN_S), next_day(now))
+def _recheck_time(now: datetime) -> datetime:
+    return min(now + timedelta(seconds=RECHECK_S), next_day_start(now))
 
 
-def _soonness(wait: Wait) -> float:
+def _latest_first(wait: Wait) -> float:
+    """Return the sort key of a wait; one that only a person can end (no `until`) comes first."""
     return float("-inf") if wait.until is None else -wait.until.timestamp()
 
 
-def _used_up(till: Till) -> str:
-    gone = _told(till.cap, till.spent + till.reserved)
-    return f"{words_of(till.cap)} is used up: {gone} of {_told(till.cap, till.most)}"
+def _used_up_text(cap: Cap) -> str:
+    gone = _amount_text(cap.name, cap.spent + cap.reserved)
+    return f"{cap_title(cap.name)} is used up: {gone} of {_amount_text(cap.name, cap.limit)}"
 
 
-def near_words(till: Till) -> str:
-    """What people are told of a till that is nearly used up."""
-    spent, most = _told(till.cap, till.spent), _told(till.cap, till.most)
-    return f"{words_of(till.cap)} is nearly used up: {spent} of {most} are spent"
+def warning_text(cap: Cap) -> str:
+    """Return the warning about a cap that is nearly used up."""
+    spent, limit = _amount_text(cap.name, cap.spent), _amount_text(cap.name, cap.limit)
+    return f"{cap_title(cap.name)} is nearly used up: {spent} of {limit} are spent"
 
 
-def _told(cap: str, amount: float) -> str:
-    return f"{amount:.0f} calls" if cap == CALLS else f"${amount:.2f}"
+def _amount_text(cap_name: str, amount: float) -> str:
+    return f"{amount:.0f} calls" if cap_name == CALLS else f"${amount:.2f}"
 
 
-def words_of(cap: str) -> str:
-    """A cap as it is told."""
-    kind, _, name = cap.partition(":")
+def cap_title(cap_name: str) -> str:
+    """Return a cap as messages name it, with the setting that sets its limit."""
+    kind, _, name = cap_name.partition(":")
     known = {
         CALLS: "the day's number of calls (MAX_DAILY_API_CALLS)",
         DAY: "the day's budget (MAX_DAILY_COST_USD)",
@@ -191,12 +204,12 @@ def words_of(cap: str) -> str:
     return known[kind]
 
 
-def day_of(moment: datetime) -> str:
-    """The UTC day of a moment, as the ledger has it."""
+def utc_day(moment: datetime) -> str:
+    """Return the UTC day of a moment, spelled YYYY-MM-DD."""
     return moment.astimezone(UTC).date().isoformat()
 
 
-def next_day(now: datetime) -> datetime:
-    """When the next UTC day begins."""
+def next_day_start(now: datetime) -> datetime:
+    """Return the moment at which the next UTC day begins."""
     tomorrow = now.astimezone(UTC).date() + timedelta(days=1)
     return datetime.combine(tomorrow, time(), UTC)

@@ -1,4 +1,4 @@
-"""The caps that the configuration sets."""
+"""The caps of the configuration."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from agentorch.config.settings import Settings
 from agentorch.ledger.budgets import Caps
 
 
-def caps_of(settings: Settings) -> Caps:
-    """The server's caps."""
+def server_caps(settings: Settings) -> Caps:
+    """Return the caps that the settings define."""
     return Caps(
         day_usd=settings.max_daily_cost_usd,
         day_calls=settings.max_daily_api_calls,

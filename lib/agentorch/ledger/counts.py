@@ -1,7 +1,7 @@
-"""What the end of an attempt or of a job adds to the counters. Pure.
+"""The additions to the counters at the end of an attempt or of a job. Pure.
 
-What an agent's output tells of itself is not to be trusted: figures that are none count nothing,
-and a model's name is a word of limited length (the ledger limits how many there are).
+The figures come from an agent's output, which is not trusted: anything but a sensible number counts
+as 0, and a model's name is a word of limited length (the ledger limits how many names there are).
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from agentorch.core.times import moment_of
 from agentorch.ledger import metric_families
 from agentorch.ledger.metric_families import Family
 
-# An attempt that tells more than this of anything is not believed: no counter is lost to it.
-MOST = 1e15
+# A larger figure is not believed and counts as 0, so that one attempt cannot spoil a counter.
+MAX_FIGURE = 1e15
 UNKNOWN, OTHER = "unknown", "other"
-INTERRUPTED = "interrupted"  # no outcome class: the pipeline never hears of it
+# Not an outcome class: an interrupted attempt is run again and never reaches the pipeline.
+INTERRUPTED = "interrupted"
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,63}")
 SUM, ABOVE = "sum", "+Inf"
 MS = 1000
@@ -28,7 +29,11 @@ MS = 1000
 
 @dataclass(frozen=True)
 class Addition:
-    """To what is added how much. `part`: of a histogram a bucket's upper bound; `sum`, `count`."""
+    """An amount that is added to one counter.
+
+    `part` is, of a histogram, the upper bound of a bucket or `sum`; of a summary `sum` or `count`;
+    otherwise it is empty.
+    """
 
     family: str
     labels: tuple[str, ...]
@@ -38,10 +43,11 @@ class Addition:
 
 @dataclass(frozen=True)
 class AttemptEnd:
-    """An attempt that has a result. `is_retry`: made because one before it failed.
+    """The end of an attempt that has a result.
 
-    `credential` names what it was let in with, None where that is not known; `resets_at` is when a
-    limit of its provider is over, as the result has it; `summary` is the result's.
+    `is_retry` means that it was made because an earlier one failed. `credential` names the key or
+    login that it used, None where that is not known; `resets_at` is when the usage limit of its
+    provider ends, as the result has it.
     """
 
     job_id: str
@@ -62,17 +68,18 @@ class AttemptEnd:
 
     @property
     def began_at(self) -> datetime:
-        """When it began."""
+        """The moment at which it began."""
         return self.ended_at - timedelta(seconds=self.duration_s)
 
 
 @dataclass(frozen=True)
 class JobEnd:
-    """A job that ended, or asks a human.
+    """The end of a job, or its stop to wait for a human.
 
-    `number` counts its ends: an end that is carried out again has the same. `place` is done or
-    failed, None where it asks. `taken` is how often it was taken from a dead owner since it was
-    submitted or retried. `duration_s` and `waited_s` are None where it was never claimed.
+    `number` counts the ends of the job: an end that is recorded again after a crash has the same
+    number. `place` is done or failed, None where the job waits for a human. `taken` is how often it
+    was reclaimed from a dead owner since it was submitted or retried. `duration_s` and `waited_s`
+    are None where it was never claimed.
     """
 
     job_id: str
@@ -88,8 +95,8 @@ class JobEnd:
 def attempt_end(
     number: int, project: str | None, result: Mapping[str, Any], *, is_retry: bool = False
 ) -> AttemptEnd:
-    """The end that an attempt's result.json tells of."""
-    told = result.get("metrics", {})
+    """Return the end that an attempt's result.json describes."""
+    metrics = result.get("metrics", {})
     error = result.get("error") or {}
     code = error.get("code")
     return AttemptEnd(
@@ -102,52 +109,53 @@ def attempt_end(
         ended_at=moment_of(result["finished_at"]),
         duration_s=between_s(result["started_at"], result["finished_at"]),
         project=project,
-        model=model_word(result.get("model")),
+        model=model_label(result.get("model")),
         is_retry=is_retry,
         credential=result.get("credential"),
         resets_at=(error.get("details") or {}).get("resets_at"),
         summary=result["summary"],
-        metrics={name: amount(value) for name, value in told.items()},
+        metrics={name: amount(value) for name, value in metrics.items()},
     )
 
 
-def amount(told: object) -> float:
-    """A figure that an agent told, 0 where it is none."""
-    if not isinstance(told, int | float) or isinstance(told, bool):
+def amount(reported: object) -> float:
+    """Return a figure that an agent reported, 0 where it is not a sensible number."""
+    if not isinstance(reported, int | float) or isinstance(reported, bool):
         return 0
-    return told if 0 <= told <= MOST else 0  # no comparison with NaN holds
+    return reported if 0 <= reported <= MAX_FIGURE else 0  # NaN fails both comparisons
 
 
-def model_word(told: object) -> str:
-    """A model's name as a label."""
-    if not told:
+def model_label(reported: object) -> str:
+    """Return a model's name as a label: `unknown` without a name, `other` for an odd one."""
+    if not reported:
         return UNKNOWN
-    return str(told) if _MODEL.fullmatch(str(told)) else OTHER
+    return str(reported) if _MODEL.fullmatch(str(reported)) else OTHER
 
 
 def between_s(start: str, end: str) -> float:
-    """Seconds between two moments; never less than 0, whatever was done to the clock."""
+    """Return the seconds between two moments; 0 where the clock was set back meanwhile."""
     return max(0.0, (moment_of(end) - moment_of(start)).total_seconds())
 
 
 # ---- money ------------------------------------------------------------------------------------
 
-# What an account's name begins with that is paid for by the month (see Outcome.credential).
+# The prefix of a credential that is a subscription, paid by the month (see Outcome.credential).
 LOGIN = "login:"
-# A metric: the broker's count was lost, or there was never one.
+# The metric of an attempt whose calls the broker did not count, or whose count was lost.
 UNMETERED = "unmetered"
 
 
 def dollars(end: AttemptEnd, reserved_usd: float) -> float:
-    """What an attempt has cost: where its calls were not counted, no less than was reserved."""
-    told = end.metrics.get("cost_usd", 0)
-    return max(told, reserved_usd) if end.metrics.get(UNMETERED) else told
+    """Return the cost of an attempt; where its calls were not counted, at least the reservation."""
+    reported_usd = end.metrics.get("cost_usd", 0)
+    return max(reported_usd, reserved_usd) if end.metrics.get(UNMETERED) else reported_usd
 
 
 def calls(end: AttemptEnd, reserved: int) -> int:
-    """How many calls of a model an attempt made.
+    """Return the number of model calls that an attempt made.
 
-    Those of a login pass by the broker: its program's turns are counted, one where it tells none.
+    Calls with a login do not pass through the broker, so the turns that the agent reports are
+    counted instead, and one where it reports none.
     """
     if "model_calls" in end.metrics:
         return int(end.metrics["model_calls"])
@@ -168,38 +176,38 @@ _BY_MODEL = {
 }
 
 
-def of_attempt(end: AttemptEnd) -> Iterator[Addition]:
-    """What an attempt's end adds."""
-    yield one(metric_families.STEPS, end.status)
-    yield one(metric_families.ATTEMPTS, end.agent, end.outcome, end.status)
-    yield from observed(metric_families.ATTEMPT_S, end.duration_s, end.agent)
+def attempt_additions(end: AttemptEnd) -> Iterator[Addition]:
+    """Yield what the end of an attempt adds to the counters."""
+    yield increment(metric_families.STEPS, end.status)
+    yield increment(metric_families.ATTEMPTS, end.agent, end.outcome, end.status)
+    yield from observe(metric_families.ATTEMPT_S, end.duration_s, end.agent)
     if end.is_retry:
-        yield one(metric_families.RETRIES, end.agent)
+        yield increment(metric_families.RETRIES, end.agent)
     for family, name in _BY_MODEL.items():
-        yield from some(family, end.metrics.get(name, 0), end.agent, end.model)
+        yield from increase(family, end.metrics.get(name, 0), end.agent, end.model)
     yield from _resources(end)
 
 
 def _resources(end: AttemptEnd) -> Iterator[Addition]:
-    yield from some(metric_families.CPU_S, end.metrics.get("cpu_s", 0), end.agent)
+    yield from increase(metric_families.CPU_S, end.metrics.get("cpu_s", 0), end.agent)
     for direction in ("read", "write"):
         moved = end.metrics.get(f"io_{direction}_bytes", 0)
-        yield from some(metric_families.IO_BYTES, moved, end.agent, direction)
+        yield from increase(metric_families.IO_BYTES, moved, end.agent, direction)
     if peak := end.metrics.get("memory_peak_bytes"):
-        yield from observed(metric_families.MEMORY_PEAK, peak, end.agent)
+        yield from observe(metric_families.MEMORY_PEAK, peak, end.agent)
 
 
 # ---- jobs -------------------------------------------------------------------------------------
 
 
-def of_job(end: JobEnd, taken_before: int) -> Iterator[Addition]:
-    """What a job's end adds; `taken_before` is what of `taken` was counted already."""
-    yield one(metric_families.JOBS, end.status)
-    yield from some(metric_families.RECLAIMS, max(0, end.taken - taken_before))
+def job_additions(end: JobEnd, taken_before: int) -> Iterator[Addition]:
+    """Yield what the end of a job adds; `taken_before` reclaims were counted at an earlier end."""
+    yield increment(metric_families.JOBS, end.status)
+    yield from increase(metric_families.RECLAIMS, max(0, end.taken - taken_before))
     if end.number == 1 and end.waited_s is not None:
-        yield from observed(metric_families.JOB_WAIT, end.waited_s)
+        yield from observe(metric_families.JOB_WAIT, end.waited_s)
     if end.duration_s is not None and end.status != Status.NEEDS_HUMAN:
-        yield from observed(metric_families.JOB_S_SEEN, end.duration_s)
+        yield from observe(metric_families.JOB_DURATION, end.duration_s)
         yield Addition(metric_families.JOB_MS.name, (), round(end.duration_s * MS), SUM)
         yield Addition(metric_families.JOB_MS.name, (), 1, "count")
 
@@ -207,19 +215,19 @@ def of_job(end: JobEnd, taken_before: int) -> Iterator[Addition]:
 # ---- arithmetic -------------------------------------------------------------------------------
 
 
-def one(family: Family, *labels: str) -> Addition:
-    """One more."""
+def increment(family: Family, *labels: str) -> Addition:
+    """Return the addition of 1 to a counter."""
     return Addition(family.name, labels, 1)
 
 
-def some(family: Family, value: float, *labels: str) -> Iterator[Addition]:
-    """So many more, nothing where that is none."""
+def increase(family: Family, value: float, *labels: str) -> Iterator[Addition]:
+    """Yield the addition of a value to a counter; nothing where it is 0."""
     if value:
         yield Addition(family.name, labels, value)
 
 
-def observed(family: Family, value: float, *labels: str) -> Iterator[Addition]:
-    """A value that a histogram saw: one more in its bucket, and the sum."""
+def observe(family: Family, value: float, *labels: str) -> Iterator[Addition]:
+    """Yield what one observation adds to a histogram: its value to the sum, 1 to its bucket."""
     bound = next((str(float(bound)) for bound in family.buckets if value <= bound), ABOVE)
     yield Addition(family.name, labels, value, SUM)
     yield Addition(family.name, labels, 1, bound)

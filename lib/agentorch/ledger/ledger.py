@@ -1,21 +1,24 @@
-"""The ledger: what is counted, in one SQLite file that outlives the jobs.
+"""The ledger: the counters of jobs and attempts, in one SQLite file that outlives the jobs.
 
-    state.db    attempts    an attempt that was counted: a second time changes nothing
-                jobs        a job's ends that were counted, and where it lies now that it has ended
+    state.db    attempts    the attempts that were counted: counting one again changes nothing
+                jobs        the number of ends of a job that were counted, and the state it lies in
                 models      the model names that an agent has had
-                counts      the counters; as many rows as there are labels, however many jobs ended
-                            and the tables about money and credentials (see tills)
+                counts      the counters; one row for each combination of labels, however many jobs
+                            and the tables about money and credentials (see `money`)
 
-An end and its row are one transaction, made durable *before* state.json says that the job or the
-attempt has ended: an owner that dies in between leaves it to the next one, who comes here again
-and changes nothing. What an attempt has cost is settled in the transaction that counts it.
-`forget` removes a job's rows when it is collected; what was spent on a day stays.
+An end is counted in one transaction with its row in `attempts` or `jobs`, and that is durable
+*before* state.json says that the attempt or the job has ended. An owner that dies in between leaves
+a state.json without the end: the next owner takes the end in again, calls the same function here,
+finds the row and changes nothing. In the other order a crash would lose the count for good. The
+cost of an attempt is settled in the transaction that counts it. `forget_job` removes a job's rows
+when the job is collected; the sums of the days stay.
 
-Written only by owners of jobs; how it is opened, and by whom, is in `database`.
+Only the owner of a job writes its rows; `storage.sqlite` has how the file is opened.
 
-A file that is broken, or of another version, stops no job: what a job did is worth more than that
-it is counted. Whoever counts is told in words, and the gauge agentorch_ledger_readable says so.
-Only an attempt that draws on a cap does not begin, for as long as nobody can say what is left.
+A file that is broken, or of another version, stops no job, because the work is worth more than its
+count: functions that count return the problem as a sentence, and the gauge
+agentorch_ledger_readable is 0. Only an attempt that draws on a cap does not begin while the file is
+broken, because it is unknown what is left of the cap.
 """
 
 from __future__ import annotations
@@ -33,15 +36,15 @@ from agentorch.core.errors import Misconfigured
 from agentorch.core.job import Key
 from agentorch.core.states import ENDED, OutcomeClass, State, Status
 from agentorch.ledger import budgets, counts, metric_families, money
-from agentorch.ledger.budgets import Admitted, Ask, Caps
+from agentorch.ledger.budgets import AdmissionRequest, AdmissionResult, Caps
 from agentorch.ledger.counts import Addition, AttemptEnd, JobEnd
-from agentorch.ledger.money import Book
+from agentorch.ledger.money import SpendingBook
 from agentorch.storage import sqlite
 from agentorch.storage.listing import names_in
 from agentorch.storage.paths import Roots
 
 VERSION = 2
-MAX_MODELS = 20  # of an agent; what it tells beyond these is counted as `other`
+MAX_MODELS = 20  # for each agent; further names are counted as `other`
 
 SCHEMA = (
     money.SCHEMA
@@ -66,7 +69,7 @@ ON CONFLICT DO UPDATE SET value = value + excluded.value
 """
 READ = "SELECT family, labels, part, value FROM counts"
 
-# By family and labels: the parts' values.
+# The values of the parts (see Addition), by family and labels.
 Counts = Mapping[tuple[str, tuple[str, ...]], Mapping[str, float]]
 
 
@@ -74,80 +77,97 @@ Counts = Mapping[tuple[str, tuple[str, ...]], Mapping[str, float]]
 
 
 def count_attempt(roots: Roots, end: AttemptEnd) -> str | None:
-    """Counts an attempt's end, once however often it is told. Durable when it returns.
+    """Count the end of an attempt, once however often this is called. Durable on return.
 
-    None where it is counted, else why it can't be, in words. Raises TryAgain where the disk can't
-    take it now.
+    Return None where it is counted, else a sentence that says why it is not. Raises TryAgain where
+    the disk cannot take it now.
     """
-    return _told(roots, lambda db: _count_attempt(db, end))
+    return _write(roots, lambda db: _count_attempt(db, end))
 
 
 def count_job(roots: Roots, end: JobEnd, last: AttemptEnd | None = None) -> str | None:
-    """Counts a job's end, and that of its last attempt where nobody took that in. As above.
+    """Count the end of a job, and of its last attempt where that is not counted yet.
 
-    Nothing stays reserved for the job.
+    Nothing stays reserved for the job. Durable, returns and raises as count_attempt().
     """
 
     def count(db: sqlite3.Connection) -> None:
+        # An owner may have died after its attempt left a result and before it was counted. The end
+        # of the job counts it now, before settle_lost() would charge the whole reservation for it.
         if last is not None:
             _count_attempt(db, last)
         money.settle_lost(db, roots, end.job_id, end.ended_at)
         _count_job(db, end)
 
-    return _told(roots, count)
+    return _write(roots, count)
 
 
 def settle_lost(roots: Roots, job_id: str, now: datetime) -> str | None:
-    """Settles what is reserved for attempts of a job that left no end, and run no more. As above.
+    """Settle the reservations for attempts of a job that left no result and no longer run.
 
-    Nothing is written where nothing is reserved.
+    Writes nothing where nothing is reserved. Durable, returns and raises as count_attempt().
     """
     try:
-        if not sqlite.look(roots.state_db, lambda db: money.reserved_for(db, job_id)):
+        if not sqlite.look(roots.state_db, lambda db: money.has_reservation(db, job_id)):
             return None
     except Misconfigured as problem:
         return str(problem)
-    return _told(roots, lambda db: money.settle_lost(db, roots, job_id, now))
+    return _write(roots, lambda db: money.settle_lost(db, roots, job_id, now))
 
 
-def no_longer_ended(roots: Roots, job_id: str) -> str | None:
-    """A job that has ended goes on: it no longer lies where it did. As above."""
-    return _told(roots, lambda db: _place(db, job_id, None))
+def mark_resumed(roots: Roots, job_id: str) -> str | None:
+    """Record that an ended job goes on. Durable, returns and raises as count_attempt().
+
+    Called after state.json says `pending`. A caller that dies before this leaves the gauge
+    orchestrator_queue_jobs one too high for the ended state; count_job() at the job's next end sets
+    its place, and so corrects it.
+    """
+    return _write(roots, lambda db: _set_place(db, job_id, None))
 
 
-def lies(roots: Roots, job_id: str, place: State) -> str | None:
-    """A job that ended elsewhere lies there now; its ends are not counted as ours. As above."""
-    return _told(roots, lambda db: _place(db, job_id, place))
+def record_place(roots: Roots, job_id: str, place: State) -> str | None:
+    """Record the state of a job whose end is not counted here: imported or unreadable jobs.
+
+    Durable, returns and raises as count_attempt(). Called before the queue file is moved there: a
+    caller that dies in between is called again by the recovery, which changes nothing here.
+    """
+    return _write(roots, lambda db: _set_place(db, job_id, place))
 
 
-def forget(roots: Roots, job_id: str) -> str | None:
-    """Removes what is kept of a job; the counters stay. To be called before its queue file goes."""
+def forget_job(roots: Roots, job_id: str) -> str | None:
+    """Remove the rows of a job; the counters stay. Durable, returns and raises as count_attempt().
+
+    Must be called before the queue file is removed: a collection that is killed in between finds
+    the queue file again and calls this again. In the other order the rows would stay for ever.
+    """
 
     def remove(db: sqlite3.Connection) -> None:
-        _place(db, job_id, None)
+        _set_place(db, job_id, None)
         db.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
         db.execute("DELETE FROM attempts WHERE job_id = ?", (job_id,))
-        money.forget(db, job_id)
+        money.forget_job(db, job_id)
 
-    return _told(roots, remove)
+    return _write(roots, remove)
 
 
 def _count_attempt(db: sqlite3.Connection, end: AttemptEnd) -> None:
-    end = replace(end, model=_model(db, end))
+    end = replace(end, model=_limited_model(db, end))
     row = (
         *(end.job_id, end.step_id, end.attempt, end.project, end.agent, end.model),
         end.ended_at.date().isoformat(),
         *(end.metrics.get("cost_usd"), end.metrics.get("model_calls")),
     )
     marks = ", ".join("?" * len(row))
+    # The row and all that follows from it are one transaction: a crash leaves both or neither.
+    # Where the row exists already, another owner has counted this end before it died.
     new = db.execute(f"INSERT OR IGNORE INTO attempts VALUES ({marks})", row)
     if new.rowcount:
         money.settle(db, end)
-        _add(db, counts.of_attempt(end))
+        _add(db, counts.attempt_additions(end))
 
 
-def _model(db: sqlite3.Connection, end: AttemptEnd) -> str:
-    """The model's name; `other` where the agent has had too many."""
+def _limited_model(db: sqlite3.Connection, end: AttemptEnd) -> str:
+    """Return the model's name, or `other` where the agent has had too many names already."""
     rows = db.execute("SELECT model FROM models WHERE agent = ?", (end.agent,))
     known = {name for (name,) in rows}
     if end.model not in known and len(known) >= MAX_MODELS:
@@ -157,30 +177,34 @@ def _model(db: sqlite3.Connection, end: AttemptEnd) -> str:
 
 
 def _count_job(db: sqlite3.Connection, end: JobEnd) -> None:
-    _place(db, end.job_id, end.place)
+    _set_place(db, end.job_id, end.place)
     query = "SELECT ends, taken FROM jobs WHERE job_id = ?"
     ends, taken = db.execute(query, (end.job_id,)).fetchone()
+    # An owner that died before state.json had this end has counted it. The ends have numbers, so a
+    # job that ends again after a retry has a higher one and is counted.
     if ends >= end.number:
         return
-    _add(db, counts.of_job(end, taken))
-    # a retry begins anew to count who took it, an answer to a question does not
+    _add(db, counts.job_additions(end, taken))
+    # Key.taken starts at 0 again after a retry, but not after the answer to a question.
     taken = end.taken if end.status == Status.NEEDS_HUMAN else 0
     change = "UPDATE jobs SET ends = ?, taken = ? WHERE job_id = ?"
     db.execute(change, (end.number, taken, end.job_id))
 
 
-def _place(db: sqlite3.Connection, job_id: str, place: State | None) -> None:
-    """Notes where an ended job lies; the sums follow what is noted, so twice is once."""
+def _set_place(db: sqlite3.Connection, job_id: str, place: State | None) -> None:
+    """Set the ended state that a job lies in (None: it has not ended), and adjust the sums."""
+    # The sums change by the difference to the recorded place. So it makes no difference how often
+    # this is repeated after crashes.
     db.execute("INSERT OR IGNORE INTO jobs VALUES (?, 0, 0, NULL)", (job_id,))
     (before,) = db.execute("SELECT place FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
     if before == place:
         return
     db.execute("UPDATE jobs SET place = ? WHERE job_id = ?", (place, job_id))
-    _add(db, [_lying(before, -1)] if before else [])
-    _add(db, [_lying(place, 1)] if place else [])
+    _add(db, [_place_addition(before, -1)] if before else [])
+    _add(db, [_place_addition(place, 1)] if place else [])
 
 
-def _lying(place: str, value: int) -> Addition:
+def _place_addition(place: str, value: int) -> Addition:
     return Addition(metric_families.QUEUE_JOBS.name, (place,), value)
 
 
@@ -188,9 +212,9 @@ def _add(db: sqlite3.Connection, additions: Iterable[Addition]) -> None:
     db.executemany(ADD, ((a.family, json.dumps(a.labels), a.part, a.value) for a in additions))
 
 
-def _told(roots: Roots, act: Callable[[sqlite3.Connection], None]) -> str | None:
+def _write(roots: Roots, act: Callable[[sqlite3.Connection], None]) -> str | None:
     try:
-        with sqlite.transaction(roots.state_db, lambda db: _prepare(db, roots)) as db:
+        with sqlite.transaction(roots.state_db, lambda db: _create_tables(db, roots)) as db:
             act(db)
     except Misconfigured as problem:
         return str(problem)
@@ -200,61 +224,65 @@ def _told(roots: Roots, act: Callable[[sqlite3.Connection], None]) -> str | None
 # ---- money ------------------------------------------------------------------------------------
 
 
-def admit(roots: Roots, ask: Ask, caps: Caps, now: datetime) -> Admitted:
-    """Whether an attempt may begin; what it may cost is reserved for it, durably, on return.
+def admit(roots: Roots, request: AdmissionRequest, caps: Caps, now: datetime) -> AdmissionResult:
+    """Decide whether an attempt may begin; what it may cost is reserved, durably, on return.
 
-    A ledger that is broken holds back an attempt that draws on a cap, and no other. Raises TryAgain
-    where the disk can't take it now.
+    A broken ledger holds back only attempts that draw on a cap. Raises TryAgain where the disk
+    cannot take it now.
     """
-    found: list[Admitted] = []
-    problem = _told(roots, lambda db: found.append(money.admit(db, roots, ask, caps, now)))
+    found: list[AdmissionResult] = []
+    problem = _write(roots, lambda db: found.append(money.admit(db, roots, request, caps, now)))
     if problem is None:
         return found[0]
-    if not budgets.caps_of(ask, caps):
-        return Admitted(Allowance())
-    until = now + timedelta(seconds=budgets.LOOK_AGAIN_S)
-    return Admitted(Wait(OutcomeClass.BUDGET, f"nobody can say what is left: {problem}", until))
+    if not budgets.applicable_limits(request, caps):
+        return AdmissionResult(Allowance())
+    until = now + timedelta(seconds=budgets.RECHECK_S)
+    return AdmissionResult(
+        Wait(OutcomeClass.BUDGET, f"it is unknown what is left: {problem}", until)
+    )
 
 
-def clear(roots: Roots, credential: str) -> bool:
-    """Lets attempts use a credential again that has met a limit; whether there was one.
+def clear_credential(roots: Roots, credential: str) -> bool:
+    """Unblock a credential that has met a usage limit, and return whether it was blocked.
 
-    Raises TryAgain and Misconfigured.
+    Durable on return. Raises TryAgain and Misconfigured.
     """
     found: list[bool] = []
-    problem = _told(roots, lambda db: found.append(money.clear(db, credential)))
+    problem = _write(roots, lambda db: found.append(money.clear_credential(db, credential)))
     if problem is not None:
         raise Misconfigured(problem)
     return found[0]
 
 
-def book(path: Path, caps: Caps, day: str, now: datetime) -> Book:
-    """What was spent on a UTC day, and what is reserved. Needs no write access and makes nothing.
+def read_book(path: Path, caps: Caps, day: str, now: datetime) -> SpendingBook:
+    """Return what was spent on a UTC day, and what is reserved.
 
-    Raises Misconfigured where the file is broken or may not be read, TryAgain where it is busy.
+    Needs no write access and creates nothing. Raises Misconfigured where the file is broken
+    or may not be read, TryAgain where it is busy.
     """
 
-    def read_book(db: sqlite3.Connection) -> Book | None:
+    def read(db: sqlite3.Connection) -> SpendingBook | None:
         if _is_empty(db):
             return None
         _check_version(path, db)
-        return money.book(db, caps, day, now)
+        return money.read_book(db, caps, day, now)
 
-    return sqlite.look(path, read_book) or money.nothing(caps, day)
+    return sqlite.look(path, read) or money.empty_book(caps, day)
 
 
 # ---- the file ---------------------------------------------------------------------------------
 
 
-def read(path: Path) -> Counts:
-    """The counters; none where there is no ledger yet. Needs no write access and makes nothing.
+def read_counts(path: Path) -> Counts:
+    """Return the counters; none where there is no ledger yet.
 
-    Raises Misconfigured where it is broken or may not be read, TryAgain where it is busy.
+    Needs no write access and creates nothing. Raises Misconfigured where the file is broken
+    or may not be read, TryAgain where it is busy.
     """
-    return sqlite.look(path, lambda db: _counts(db, path)) or {}
+    return sqlite.look(path, lambda db: _select_counts(db, path)) or {}
 
 
-def _counts(db: sqlite3.Connection, path: Path) -> Counts:
+def _select_counts(db: sqlite3.Connection, path: Path) -> Counts:
     if _is_empty(db):
         return {}
     _check_version(path, db)
@@ -264,29 +292,32 @@ def _counts(db: sqlite3.Connection, path: Path) -> Counts:
     return found
 
 
-def _prepare(db: sqlite3.Connection, roots: Roots) -> None:
-    """Makes the tables where there are none."""
+def _create_tables(db: sqlite3.Connection, roots: Roots) -> None:
+    """Create the tables where there are none.
+
+    One transaction: a process that is killed in it leaves an empty file, which the next one fills.
+    """
     if _is_empty(db):
         db.execute("BEGIN IMMEDIATE")
-        if _is_empty(db):  # nobody was quicker
+        if _is_empty(db):  # another process may have been quicker
             for statement in SCHEMA.split(";"):
                 db.execute(statement)
             for state in sorted(ENDED):
-                _note_ended(db, roots, state)
+                _record_earlier_ends(db, roots, state)
             db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("COMMIT")
     _check_version(roots.state_db, db)
 
 
-def _note_ended(db: sqlite3.Connection, roots: Roots, state: State) -> None:
-    """What ended before there was a ledger: it lies there, and is not counted as an end of now."""
+def _record_earlier_ends(db: sqlite3.Connection, roots: Roots, state: State) -> None:
+    """Record the jobs that had ended before there was a ledger, without counting their ends."""
     with suppress(FileNotFoundError):
         keys = map(Key.parse, names_in(roots.queue.state(state)))
         rows = ((key.job_id, state.value) for key in keys if key is not None)
         db.executemany("INSERT OR IGNORE INTO jobs VALUES (?, 0, 0, ?)", rows)
     query = "SELECT count(*) FROM jobs WHERE place = ?"
     (lying,) = db.execute(query, (state.value,)).fetchone()
-    _add(db, [_lying(state, lying)])
+    _add(db, [_place_addition(state, lying)])
 
 
 def _is_empty(db: sqlite3.Connection) -> bool:

@@ -1,7 +1,7 @@
-"""What is measured: every metric family, with its HELP line, its labels and its buckets.
+"""The metric families, each with its HELP line, its labels and its buckets.
 
-Seconds, bytes and USD, as Prometheus wants them; `orchestrator_` families are those of the
-contract, whose unit is theirs. The manual is compared with this table.
+Units are seconds, bytes and USD, as Prometheus recommends; the `orchestrator_` families are those
+of the contract and keep its units. A test compares the manual with this table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Family:
-    """One metric family. `buckets` are a histogram's upper bounds; +Inf is understood."""
+    """One metric family. `buckets` are a histogram's upper bounds, without +Inf."""
 
     name: str
     kind: Kind
@@ -74,7 +74,7 @@ ATTEMPT_S = Family(
     ("agent",),
     STEP_S,
 )
-JOB_S_SEEN = Family(
+JOB_DURATION = Family(
     "agentorch_job_duration_seconds",
     Kind.HISTOGRAM,
     "From the first claim of a job to its end.",
@@ -137,14 +137,14 @@ IO_BYTES = Family(
 
 COUNTED = (
     *(JOBS, STEPS, JOB_MS),
-    *(ATTEMPTS, RETRIES, ATTEMPT_S, JOB_S_SEEN, JOB_WAIT, RECLAIMS),
+    *(ATTEMPTS, RETRIES, ATTEMPT_S, JOB_DURATION, JOB_WAIT, RECLAIMS),
     *(TOKENS_IN, TOKENS_OUT, TOKENS_CACHED, COST_USD, MODEL_CALLS, UNPRICED_CALLS),
     *(CPU_S, MEMORY_PEAK, IO_BYTES),
 )
 
-# ---- looked at when they are asked for ---------------------------------------------------------
+# ---- measured at the scrape --------------------------------------------------------------------
 
-# done and failed are kept in the ledger as well: a listing of what has ended never gets shorter
+# done and failed come from the ledger, because listing ended jobs would take longer and longer
 QUEUE_JOBS = Family(
     "orchestrator_queue_jobs", Kind.GAUGE, "Jobs in each state of the queue.", ("state",)
 )
@@ -198,9 +198,9 @@ WALLS = Family(
 )
 BUILD = Family("agentorch_build_info", Kind.GAUGE, "1, with the version.", ("version",))
 
-LOOKED_AT = (
+MEASURED = (
     *(QUEUE_JOBS, QUEUE_OLDEST, SLOTS, SLOTS_LIVE, FREE_BYTES, LEDGER_READABLE),
     *(BUDGET_CAP, BUDGET_SPENT, BUDGET_RESERVED, BUDGET_CALLS, WALLS, BUILD),
 )
 
-FAMILIES = (*COUNTED, *LOOKED_AT)
+FAMILIES = (*COUNTED, *MEASURED)

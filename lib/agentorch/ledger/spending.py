@@ -1,7 +1,4 @@
-"""A day's money as rows: what was spent, is reserved and is left, of all, by project and by agent.
-
-Pure: the ledger's book in, rows out, for agentorch-budget.
-"""
+"""The rows of agentorch-budget: what is spent, reserved and left, by project and by agent. Pure."""
 
 from __future__ import annotations
 
@@ -10,16 +7,18 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from agentorch.ledger.budgets import CALLS, DAY, Till
-from agentorch.ledger.money import Book, Reservation, Spent
+from agentorch.ledger.budgets import CALLS, DAY, Cap
+from agentorch.ledger.money import DaySpending, Reservation, SpendingBook
 
 PROJECT, AGENT = "project", "agent"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line: `kind` is day, project or agent; `name` is empty for a day, and for jobs of no
-    project. `cap_usd` and `left_usd`, and the same of calls, are None where there is no cap.
+    """One line of the table.
+
+    `kind` is day, project or agent; `name` is empty for a day, and for jobs without a project.
+    `cap_usd` and `left_usd`, and the same for calls, are None where there is no cap.
     """
 
     kind: str
@@ -35,13 +34,13 @@ class Row:
     unpriced_calls: int
 
 
-def rows(book: Book) -> Iterator[Row]:
-    """The day, then each project and each agent that has spent, may spend, or has a cap."""
-    tills = {till.cap: till for till in book.tills}
-    yield _row(DAY, "", book.spent, book.reserved, tills.get(DAY), tills.get(CALLS))
+def budget_rows(book: SpendingBook) -> Iterator[Row]:
+    """Yield the row of the day, then of each project and agent with spending or with a cap."""
+    caps = {cap.name: cap for cap in book.caps}
+    yield _row(DAY, "", book.spent, book.reserved, caps.get(DAY), caps.get(CALLS))
     for kind in (PROJECT, AGENT):
         name_of = attrgetter(kind)
-        capped = {cap.partition(":")[2] for cap in tills if cap.startswith(f"{kind}:")}
+        capped = {cap.partition(":")[2] for cap in caps if cap.startswith(f"{kind}:")}
         seen = {name_of(one) for one in (*book.spent, *book.reserved)}
         for name in sorted(seen | capped):
             yield _row(
@@ -49,17 +48,17 @@ def rows(book: Book) -> Iterator[Row]:
                 name,
                 [one for one in book.spent if name_of(one) == name],
                 [one for one in book.reserved if name_of(one) == name],
-                tills.get(f"{kind}:{name}"),
+                caps.get(f"{kind}:{name}"),
             )
 
 
 def _row(
     kind: str,
     name: str,
-    spent: Iterable[Spent],
+    spent: Iterable[DaySpending],
     reserved: Iterable[Reservation],
-    dollars: Till | None,
-    calls: Till | None = None,
+    dollars: Cap | None,
+    calls: Cap | None = None,
 ) -> Row:
     gone, coming = list(spent), list(reserved)
     return Row(
@@ -67,25 +66,25 @@ def _row(
         name,
         spent_usd=_cents(sum(one.usd for one in gone)),
         reserved_usd=_cents(sum(one.usd for one in coming)),
-        cap_usd=None if dollars is None else dollars.most,
-        left_usd=None if dollars is None else _cents(dollars.left),
+        cap_usd=None if dollars is None else dollars.limit,
+        left_usd=None if dollars is None else _cents(dollars.remaining),
         calls=sum(one.calls for one in gone),
         reserved_calls=sum(one.calls for one in coming),
-        cap_calls=None if calls is None else int(calls.most),
-        left_calls=None if calls is None else int(calls.left),
+        cap_calls=None if calls is None else int(calls.limit),
+        left_calls=None if calls is None else int(calls.remaining),
         unpriced_calls=sum(one.unpriced_calls for one in gone),
     )
 
 
 def _cents(usd: float) -> float:
-    """Without what binary fractions add to it."""
+    """Round away the error of binary fractions."""
     return round(usd, 6)
 
 
-def documents(book: Book) -> Iterator[Mapping[str, Any]]:
-    """The rows and the walls, an object each."""
-    for row in rows(book):
+def budget_documents(book: SpendingBook) -> Iterator[Mapping[str, Any]]:
+    """Yield one JSON object for each row and for each blocked credential."""
+    for row in budget_rows(book):
         yield {"day": book.day, **vars(row)}
     for wall in book.breakers:
-        told = {"name": wall.credential, "until": wall.until, "reason": wall.reason}
-        yield {"day": book.day, "kind": "wall", **told}
+        fields = {"name": wall.credential, "until": wall.until, "reason": wall.reason}
+        yield {"day": book.day, "kind": "wall", **fields}

@@ -17,10 +17,10 @@ from prometheus_client.exposition import generate_latest
 from agentorch.config.settings import Settings
 from agentorch.core.errors import Misconfigured
 from agentorch.ledger import ledger, metric_families
-from agentorch.ledger.budgets import day_of
-from agentorch.ledger.caps import caps_of
+from agentorch.ledger.budgets import utc_day
+from agentorch.ledger.caps import server_caps
 from agentorch.ledger.ledger import Counts
-from agentorch.ledger.money import Book
+from agentorch.ledger.money import SpendingBook
 from agentorch.metrics.gauges import budget_gauges, queue_gauges
 from agentorch.metrics.samples import counted_family
 from agentorch.storage import atomic
@@ -45,12 +45,12 @@ def read_metrics(settings: Settings, now: datetime) -> Exposition:
     A ledger that is broken or unreadable is no failure: its counters are missing from the text.
     """
     counts: Counts | None = None
-    book: Book | None = None
+    book: SpendingBook | None = None
     problem: str | None = None
-    path, today = settings.roots.state_db, day_of(now)
+    path, today = settings.roots.state_db, utc_day(now)
     try:
-        counts = ledger.read(path)
-        book = ledger.book(path, caps_of(settings), today, now)
+        counts = ledger.read_counts(path)
+        book = ledger.read_book(path, server_caps(settings), today, now)
     except Misconfigured as broken:
         problem = str(broken)
     counters = (

@@ -20,9 +20,9 @@ from agentorch.jobqueue.jobqueue import Queue
 from agentorch.jobqueue.selection import queue_names
 from agentorch.jobqueue.slots import live_slots
 from agentorch.ledger import metric_families
-from agentorch.ledger.budgets import CALLS, DAY, Till
+from agentorch.ledger.budgets import CALLS, DAY, Cap
 from agentorch.ledger.ledger import Counts
-from agentorch.ledger.money import Book
+from agentorch.ledger.money import SpendingBook
 from agentorch.metrics.samples import Values, counted_family, empty_family, gauge_family
 from agentorch.storage.paths import Roots
 
@@ -108,18 +108,18 @@ def _free_bytes(roots: Roots) -> Values:
 # ---- budgets ----------------------------------------------------------------------------------
 
 
-def budget_gauges(book: Book | None) -> Iterator[Metric]:
+def budget_gauges(book: SpendingBook | None) -> Iterator[Metric]:
     """Yield the gauges of the caps; none where the ledger is unreadable (`book` is None). Pure."""
     if book is None:
         return
-    caps = {till.cap: till for till in book.tills}
+    caps = {cap.name: cap for cap in book.caps}
     calls = caps.pop(CALLS, None)
-    usd = {DAY: Till(DAY, 0, book.spent_usd, book.reserved_usd), **caps}
+    usd = {DAY: Cap(DAY, 0, book.spent_usd, book.reserved_usd), **caps}
     reserved_usd: Values = {(name,): cap.reserved for name, cap in usd.items()}
-    yield gauge_family(metric_families.BUDGET_CAP, {(n,): cap.most for n, cap in caps.items()})
+    yield gauge_family(metric_families.BUDGET_CAP, {(n,): cap.limit for n, cap in caps.items()})
     yield gauge_family(metric_families.BUDGET_SPENT, {(n,): cap.spent for n, cap in usd.items()})
     yield gauge_family(metric_families.BUDGET_RESERVED, reserved_usd)
     used: Values = {("spent",): book.spent_calls, ("reserved",): book.reserved_calls}
-    most: Values = {} if calls is None else {("cap",): calls.most}
+    most: Values = {} if calls is None else {("cap",): calls.limit}
     yield gauge_family(metric_families.BUDGET_CALLS, {**most, **used})
     yield gauge_family(metric_families.WALLS, {(): len(book.breakers)})

@@ -103,7 +103,7 @@ def _move_to_trash(queue: Queue, removal: Removal) -> list[Path] | None:
 def _taken_away(queue: Queue, queued: Path, job_id: str) -> list[Path]:
     """Move all of a job to the trash; its queue file, which says that it was there, go last."""
     queue.forget_key(job_id)
-    ledger.forget(queue.roots, job_id)
+    ledger.forget_job(queue.roots, job_id)
     parts = (queue.roots.workspace(job_id).directory, queue.roots.artifacts(job_id).directory)
     moved = [path for path in map(_trash, parts) if path is not None]
     _drop(queued)

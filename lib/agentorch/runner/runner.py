@@ -324,7 +324,7 @@ class Runner:
 
     def _admit(self, attempt: Attempt) -> Admission:
         found = admit(self.settings, self.agents, attempt, datetime.now(UTC))
-        for words in found.near:
+        for words in found.warnings:
             self.journal.warning(words, Message.BUDGET_NEAR, job=attempt.job.job_id)
         return found.admission
 

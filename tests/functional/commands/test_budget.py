@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from agentorch.ledger import ledger
-from agentorch.ledger.budgets import Ask, Caps, day_of
+from agentorch.ledger.budgets import AdmissionRequest, Caps, utc_day
 from agentorch.storage import sqlite
 from agentorch.storage.paths import Roots
 from tests.support.ends import attempt
@@ -38,7 +38,7 @@ def told(here: Installation) -> Installation:
     metrics = {"cost_usd": 0.6, "model_calls": 3, "unpriced_calls": 1}
     spent = attempt(1, agent="claude", project="shop", ended_at=now(), metrics=metrics)
     ledger.count_attempt(where, spent)
-    ledger.admit(where, Ask("job-2", "one", 1, "codex", "shop"), caps, now())
+    ledger.admit(where, AdmissionRequest("job-2", "one", 1, "codex", "shop"), caps, now())
     met = {"agent": "claude", "outcome": "quota", "summary": "too much"}
     ledger.count_attempt(where, attempt(2, **met, credential="KEY", ended_at=now()))
     before = now() - timedelta(days=1)
@@ -71,7 +71,7 @@ def test_an_object_a_line(told: Installation) -> None:
     told.environment |= CAPS
     lines = [json.loads(line) for line in told.run("budget", "--json").stdout.splitlines()]
     assert lines[0] == {
-        "day": day_of(now()),
+        "day": utc_day(now()),
         "kind": "day",
         "name": "",
         "spent_usd": 0.6,
@@ -88,7 +88,7 @@ def test_an_object_a_line(told: Installation) -> None:
 
 
 def test_another_day(told: Installation) -> None:
-    before = day_of(now() - timedelta(days=1))
+    before = utc_day(now() - timedelta(days=1))
     done = told.run("budget", "--day", before, MAX_DAILY_COST_USD="9")
     assert done.stdout.splitlines()[0] == "day\t-\t7.00\t0.00\t2.00\t9.00\t0\t0"
     for wrong in ("yesterday", "2026-02-30", "20260201T"):

@@ -76,7 +76,7 @@ def test_a_broken_ledger_is_told_in_words(roots: Roots, damage: Callable[[Path],
         assert told.startswith(f"{roots.state_db}: ")
         assert "move it away" in told
     with pytest.raises(Misconfigured, match="move it away"):
-        ledger.read(roots.state_db)
+        ledger.read_counts(roots.state_db)
     # what a human may want to look at is not overwritten
     sqlite.KEPT.close()
     assert len(roots.state_db.read_bytes()) == len(content)
@@ -111,7 +111,7 @@ def test_whatever_lies_there_ends_in_words(roots: Roots, tmp_path: Path) -> None
             content[: rng.choice((len(content), rng.randrange(len(content))))]
         )
         try:
-            ledger.read(damaged.state_db)
+            ledger.read_counts(damaged.state_db)
             problem = ledger.count_attempt(damaged, attempt(1, "job-new"))
             problem = problem or ledger.count_job(damaged, job(1, "job-00007"))
         except (Misconfigured, TryAgain) as words:

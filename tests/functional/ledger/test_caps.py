@@ -314,7 +314,7 @@ def test_a_wall_parks_all_who_use_the_key_and_they_go_on_by_themselves(
     for job_id in ids[1:]:
         parked = till.status(job_id)["state"]["parked"]
         assert parked["kind"] == "quota"
-        assert parked["reason"].startswith("the limit of OPENAI_API_KEY is reached: openai: ")
+        assert parked["reason"].startswith("the usage limit of OPENAI_API_KEY is reached: openai: ")
     wall = json.loads(till.run("budget", "--json").stdout.splitlines()[-1])
     assert (wall["kind"], wall["name"]) == ("wall", "OPENAI_API_KEY")
     double.play([turn(10)])

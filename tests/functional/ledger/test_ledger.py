@@ -47,7 +47,7 @@ def test_an_end_that_is_told_again_is_counted_once(roots: Roots) -> None:
     for _ in range(3):
         assert ledger.count_attempt(roots, attempt()) is None
         assert ledger.count_job(roots, job()) is None
-    counts = ledger.read(roots.state_db)
+    counts = ledger.read_counts(roots.state_db)
     assert value(counts, STEPS, "success") == 1
     assert value(counts, JOBS, "success") == 1
     assert value(counts, LYING, "done") == 1
@@ -57,17 +57,17 @@ def test_an_attempt_that_nobody_took_in_is_counted_with_the_jobs_end(roots: Root
     ledger.count_attempt(roots, attempt(1))
     ledger.count_job(roots, job(), attempt(1))
     ledger.count_job(roots, job(), attempt(2))
-    assert value(ledger.read(roots.state_db), STEPS, "success") == 2
+    assert value(ledger.read_counts(roots.state_db), STEPS, "success") == 2
 
 
 def test_a_job_that_is_retried_ends_again(roots: Roots) -> None:
     failed = {"status": "failed", "place": State.FAILED}
     ledger.count_job(roots, job(1, **failed))
-    ledger.no_longer_ended(roots, "job-00001")
-    ledger.no_longer_ended(roots, "job-00001")
-    between = ledger.read(roots.state_db)
+    ledger.mark_resumed(roots, "job-00001")
+    ledger.mark_resumed(roots, "job-00001")
+    between = ledger.read_counts(roots.state_db)
     ledger.count_job(roots, job(2))
-    counts = ledger.read(roots.state_db)
+    counts = ledger.read_counts(roots.state_db)
     assert value(between, LYING, "failed") == 0
     assert [value(counts, JOBS, status) for status in ("failed", "success")] == [1, 1]
     assert [value(counts, LYING, state) for state in ("failed", "done")] == [0, 1]
@@ -78,15 +78,15 @@ def test_who_took_a_job_is_counted_once_over_all_its_ends(roots: Roots) -> None:
     ledger.count_job(roots, job(2, taken=3, status="failed", place=State.FAILED))
     # a retry begins at 0
     ledger.count_job(roots, job(3, taken=1))
-    assert value(ledger.read(roots.state_db), "agentorch_reclaims_total") == 4
+    assert value(ledger.read_counts(roots.state_db), "agentorch_reclaims_total") == 4
 
 
 def test_what_was_collected_stays_counted_and_leaves_no_row(roots: Roots) -> None:
     ledger.count_attempt(roots, attempt())
     ledger.count_job(roots, job())
     for _ in range(2):
-        assert ledger.forget(roots, "job-00001") is None
-    counts = ledger.read(roots.state_db)
+        assert ledger.forget_job(roots, "job-00001") is None
+    counts = ledger.read_counts(roots.state_db)
     assert value(counts, JOBS, "success") == 1
     assert value(counts, LYING, "done") == 0
     assert [rows(roots, table) for table in ("jobs", "attempts")] == [0, 0]
@@ -100,7 +100,7 @@ def test_an_agent_makes_no_more_than_so_many_models(roots: Roots) -> None:
     ledger.count_attempt(
         roots, attempt(1, "job-2", agent="claude", model="m", metrics={"tokens_in": 5})
     )
-    counts = ledger.read(roots.state_db)
+    counts = ledger.read_counts(roots.state_db)
     tokens = {
         labels: v[""] for (name, labels), v in counts.items() if name.endswith("tokens_in_total")
     }
@@ -135,7 +135,7 @@ def test_eight_processes_count_at_once_on_a_ledger_that_is_new(roots: Roots) -> 
         assert process.stdin is not None
         process.stdin.close()
     assert [process.wait(60) for process in started] == [0] * 8
-    counts = ledger.read(roots.state_db)
+    counts = ledger.read_counts(roots.state_db)
     assert value(counts, STEPS, "success") == 8 * 25
     assert value(counts, JOBS, "success") == 5
 
@@ -147,11 +147,11 @@ def test_what_had_ended_before_there_was_a_ledger_lies_there(roots: Roots) -> No
         name = f"5-20260101T000000.000000Z-job-old-{number}.json"
         (queue.paths.state(State.DONE) / name).touch()
     ledger.count_job(roots, job(1, "job-old-1", status="failed", place=State.FAILED))
-    counts = ledger.read(roots.state_db)
+    counts = ledger.read_counts(roots.state_db)
     assert [value(counts, LYING, state) for state in ("done", "failed")] == [2, 1]
     assert value(counts, JOBS, "success") == 0
-    ledger.forget(roots, "job-old-0")
-    assert value(ledger.read(roots.state_db), LYING, "done") == 1
+    ledger.forget_job(roots, "job-old-0")
+    assert value(ledger.read_counts(roots.state_db), LYING, "done") == 1
 
 
 # ---- the file ---------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def test_a_ledger_that_was_moved_away_is_begun_anew(roots: Roots) -> None:
     for path in list(roots.state_db.parent.glob("state.db*")):
         path.rename(path.with_name(f"old-{path.name}"))
     ledger.count_job(roots, job(1, "job-other"))
-    assert value(ledger.read(roots.state_db), JOBS, "success") == 1
+    assert value(ledger.read_counts(roots.state_db), JOBS, "success") == 1
 
 
 def test_a_locked_ledger_is_waited_for_and_then_said(roots: Roots, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_locked_ledger_is_waited_for_and_then_said(roots: Roots, tmp_path: Pat
         assert holder.stdout.readline() == "locked\n"
         with pytest.raises(TryAgain, match=r"state\.db: .*locked"):
             ledger.count_job(roots, job(2))
-        assert value(ledger.read(roots.state_db), JOBS, "success") == 1
+        assert value(ledger.read_counts(roots.state_db), JOBS, "success") == 1
     assert ledger.count_job(roots, job(2)) is None
 
 
@@ -202,4 +202,4 @@ def test_of_a_transaction_that_was_cut_off_nothing_is_left(roots: Roots) -> None
     with suppress(KeyboardInterrupt), sqlite.transaction(roots.state_db, lambda _: None) as db:
         db.execute("DELETE FROM counts")
         raise KeyboardInterrupt
-    assert value(ledger.read(roots.state_db), JOBS, "success") == 1
+    assert value(ledger.read_counts(roots.state_db), JOBS, "success") == 1

@@ -27,12 +27,12 @@ READ = """
 import os, sys
 from pathlib import Path
 from agentorch.core.errors import AgentorchError
-from agentorch.ledger.ledger import read
+from agentorch.ledger.ledger import read_counts
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
 try:
-    counts = read(Path(sys.argv[1]))
+    counts = read_counts(Path(sys.argv[1]))
 except AgentorchError as problem:
     sys.exit(f"{type(problem).__name__}: {problem}")
 print(counts.get(("orchestrator_jobs_total", ("success",)), {}).get("", 0))
@@ -158,7 +158,7 @@ def test_while_it_is_opened_and_closed_all_the_time(place: Path) -> None:
     seen = []
     with subprocess.Popen(argv, env=with_package()) as process:
         while process.poll() is None:
-            counts = ledger.read(roots.state_db)
+            counts = ledger.read_counts(roots.state_db)
             told = [
                 value(counts, f"orchestrator_{what}_total", "success") for what in ("jobs", "steps")
             ]

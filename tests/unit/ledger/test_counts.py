@@ -16,12 +16,12 @@ from agentorch.ledger.counts import (
     UNKNOWN,
     Addition,
     amount,
+    attempt_additions,
     attempt_end,
     between_s,
-    model_word,
-    observed,
-    of_attempt,
-    of_job,
+    job_additions,
+    model_label,
+    observe,
 )
 from agentorch.ledger.metric_families import FAMILIES, Kind
 from tests.support.ends import attempt, job
@@ -77,7 +77,7 @@ def test_a_figure_is_kept() -> None:
     ],
 )
 def test_a_models_name_is_a_short_word(told: object, word: str) -> None:
-    assert model_word(told) == word
+    assert model_label(told) == word
 
 
 def test_a_clock_that_was_set_back_takes_nothing_away() -> None:
@@ -101,7 +101,7 @@ def test_what_an_attempt_adds() -> None:
         "io_read_bytes": 4096,
         "io_write_bytes": 512,
     }
-    found = additions(*of_attempt(attempt(model="m", is_retry=True, metrics=told)))
+    found = additions(*attempt_additions(attempt(model="m", is_retry=True, metrics=told)))
     assert found == {
         ("orchestrator_steps_total", "success", ""): 1,
         ("agentorch_attempts_total", "codex", "success", "success", ""): 1,
@@ -123,12 +123,12 @@ def test_what_an_attempt_adds() -> None:
 
 
 def test_an_attempt_that_tells_nothing_adds_no_rows_of_nothing() -> None:
-    assert all(one.value for one in of_attempt(attempt(duration_s=1.0)))
-    assert len(list(of_attempt(attempt()))) == 4
+    assert all(one.value for one in attempt_additions(attempt(duration_s=1.0)))
+    assert len(list(attempt_additions(attempt()))) == 4
 
 
 def test_what_a_job_adds() -> None:
-    found = additions(*of_job(job(taken=3), 1))
+    found = additions(*job_additions(job(taken=3), 1))
     assert found == {
         ("orchestrator_jobs_total", "success", ""): 1,
         ("agentorch_reclaims_total", ""): 2,
@@ -142,15 +142,15 @@ def test_what_a_job_adds() -> None:
 
 
 def test_a_job_that_asks_has_no_duration_yet_and_waits_once() -> None:
-    asks = {one.family for one in of_job(job(status="needs_human", place=None), 0)}
+    asks = {one.family for one in job_additions(job(status="needs_human", place=None), 0)}
     assert asks == {"orchestrator_jobs_total", "agentorch_job_wait_seconds"}
-    again = {one.family for one in of_job(job(2), 0)}
+    again = {one.family for one in job_additions(job(2), 0)}
     assert "agentorch_job_wait_seconds" not in again
     assert "orchestrator_job_duration_ms" in again
 
 
 def test_a_job_that_was_never_claimed_is_counted_alone() -> None:
-    (only,) = of_job(job(status="cancelled", duration_s=None, waited_s=None), 0)
+    (only,) = job_additions(job(status="cancelled", duration_s=None, waited_s=None), 0)
     assert only == Addition("orchestrator_jobs_total", ("cancelled",), 1)
 
 
@@ -158,7 +158,7 @@ def test_a_job_that_was_never_claimed_is_counted_alone() -> None:
     ("seen", "bucket"), [(0, "0.1"), (0.1, "0.1"), (0.11, "0.5"), (1e9, ABOVE)]
 )
 def test_a_value_is_in_the_first_bucket_that_holds_it(seen: float, bucket: str) -> None:
-    _, counted = observed(metric_families.JOB_WAIT, seen)
+    _, counted = observe(metric_families.JOB_WAIT, seen)
     assert counted == Addition("agentorch_job_wait_seconds", (), 1, bucket)
 
 

@@ -12,8 +12,8 @@ import pytest
 from agentorch.core.allowance import Allowance, Wait
 from agentorch.core.states import OutcomeClass
 from agentorch.ledger import ledger
-from agentorch.ledger.budgets import Ask, Caps
-from agentorch.ledger.money import Book
+from agentorch.ledger.budgets import AdmissionRequest, Caps
+from agentorch.ledger.money import SpendingBook
 from agentorch.storage import sqlite
 from agentorch.storage.paths import Roots
 from tests.support.ends import attempt, job, roots_in
@@ -29,25 +29,27 @@ def roots(tmp_path: Path) -> Iterator[Roots]:
     sqlite.KEPT.close()
 
 
-def ask(number: int = 1, job_id: str = "job-00001", **fields: Any) -> Ask:
+def ask(number: int = 1, job_id: str = "job-00001", **fields: Any) -> AdmissionRequest:
     base = {"job_id": job_id, "step_id": "step1", "attempt": number, "agent": "codex"}
-    return Ask(**{**base, **fields})
+    return AdmissionRequest(**{**base, **fields})
 
 
-def admitted(roots: Roots, one: Ask, caps: Caps = DOLLAR, now: datetime = NOW) -> Allowance:
+def admitted(
+    roots: Roots, one: AdmissionRequest, caps: Caps = DOLLAR, now: datetime = NOW
+) -> Allowance:
     found = ledger.admit(roots, one, caps, now).admission
     assert isinstance(found, Allowance), found
     return found
 
 
-def refused(roots: Roots, one: Ask, caps: Caps = DOLLAR, now: datetime = NOW) -> Wait:
+def refused(roots: Roots, one: AdmissionRequest, caps: Caps = DOLLAR, now: datetime = NOW) -> Wait:
     found = ledger.admit(roots, one, caps, now).admission
     assert isinstance(found, Wait), found
     return found
 
 
-def book(roots: Roots, caps: Caps = DOLLAR, day: str = TODAY) -> Book:
-    return ledger.book(roots.state_db, caps, day, NOW)
+def book(roots: Roots, caps: Caps = DOLLAR, day: str = TODAY) -> SpendingBook:
+    return ledger.read_book(roots.state_db, caps, day, NOW)
 
 
 def spent(roots: Roots, usd: float, number: int = 1, **fields: Any) -> None:
@@ -72,7 +74,7 @@ def test_at_its_end_an_attempt_has_cost_what_it_cost(roots: Roots) -> None:
     spent(roots, 0.05, credential="OPENAI_API_KEY")
     found = book(roots)
     assert (found.spent_usd, found.spent_calls, found.reserved) == (0.05, 2, [])
-    assert found.tills[0].left == pytest.approx(0.95)
+    assert found.caps[0].remaining == pytest.approx(0.95)
 
 
 def test_an_end_that_is_told_again_is_paid_once(roots: Roots) -> None:
@@ -137,7 +139,7 @@ def test_a_jobs_budget_is_that_of_all_its_attempts(roots: Roots) -> None:
 
 def test_a_job_that_is_forgotten_leaves_its_days(roots: Roots) -> None:
     spent(roots, 0.25)
-    ledger.forget(roots, "job-00001")
+    ledger.forget_job(roots, "job-00001")
     assert book(roots).spent_usd == 0.25
     assert admitted(roots, ask(2, job_usd=0.2), Caps()).max_cost_usd == 0.2
 
@@ -206,24 +208,24 @@ def test_calls_without_a_price_are_counted(roots: Roots) -> None:
     assert (one.usd, one.calls, one.unpriced_calls) == (0, 3, 3)
 
 
-# ---- near -------------------------------------------------------------------------------------
+# ---- warnings ---------------------------------------------------------------------------------
 
 
 def test_people_hear_of_four_fifths_once_a_day(roots: Roots) -> None:
     caps = Caps(day_usd=1, projects_usd={"shop": 1})
     spent(roots, 0.79, project="shop")
-    assert ledger.admit(roots, ask(2, project="shop"), caps, NOW).near == ()
+    assert ledger.admit(roots, ask(2, project="shop"), caps, NOW).warnings == ()
     spent(roots, 0.02, 2, project="shop")
-    near = ledger.admit(roots, ask(3, project="shop"), caps, NOW).near
-    assert [words.partition(" is nearly")[0] for words in near] == [
+    warnings = ledger.admit(roots, ask(3, project="shop"), caps, NOW).warnings
+    assert [words.partition(" is nearly")[0] for words in warnings] == [
         "the day's budget (MAX_DAILY_COST_USD)",
         "the budget of project shop (PROJECT_BUDGETS)",
     ]
-    assert "$0.81 of $1.00" in near[0]
-    assert ledger.admit(roots, ask(4, project="shop"), caps, NOW).near == ()
+    assert "$0.81 of $1.00" in warnings[0]
+    assert ledger.admit(roots, ask(4, project="shop"), caps, NOW).warnings == ()
     tomorrow = NOW + timedelta(days=1)
     spent(roots, 0.9, 5, ended_at=tomorrow)
-    assert len(ledger.admit(roots, ask(6), caps, tomorrow).near) == 1
+    assert len(ledger.admit(roots, ask(6), caps, tomorrow).warnings) == 1
 
 
 # ---- walls ------------------------------------------------------------------------------------
@@ -248,7 +250,7 @@ def test_a_wall_holds_back_all_who_use_the_credential(roots: Roots) -> None:
     for one in (ask(3, "job-a"), ask(2, "job-b", agent="openai")):
         wait = refused(roots, one, Caps())
         assert (wait.kind, wait.until) == (OutcomeClass.QUOTA, OVER)
-        assert wait.reason == "the limit of OPENAI_API_KEY is reached: too much"
+        assert wait.reason == "the usage limit of OPENAI_API_KEY is reached: too much"
     # of other models, projects and agents it is not known what they would use
     admitted(roots, ask(1, "job-c", agent="claude"), Caps())
     admitted(roots, ask(1, "job-d", project="shop"), Caps())
@@ -295,8 +297,8 @@ def test_where_nobody_says_when_it_is_longer_each_time(roots: Roots) -> None:
 def test_a_wall_is_cleared_by_hand(roots: Roots) -> None:
     used(roots)
     wall(roots, 2, resets_at=RESETS)
-    assert ledger.clear(roots, KEY)
-    assert not ledger.clear(roots, KEY)
+    assert ledger.clear_credential(roots, KEY)
+    assert not ledger.clear_credential(roots, KEY)
     admitted(roots, ask(3))
 
 
@@ -309,6 +311,6 @@ def test_a_broken_ledger_holds_back_what_draws_on_a_cap_and_nothing_else(roots: 
     for caps in (DOLLAR, Caps(day_calls=5)):
         wait = refused(roots, ask(), caps)
         assert wait.until == NOW + timedelta(seconds=60)
-        assert "nobody can say what is left: " in wait.reason
+        assert "it is unknown what is left: " in wait.reason
         assert str(roots.state_db) in wait.reason
     refused(roots, ask(job_usd=1.0), Caps())
