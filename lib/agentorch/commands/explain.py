@@ -8,8 +8,8 @@ import click
 
 from agentorch.commands.base import ids, load_settings, print_json, program, with_ids
 from agentorch.core.text import printable
-from agentorch.explain.explain import explained
-from agentorch.explain.gather import facts
+from agentorch.explain.explain import explain_job
+from agentorch.explain.gather import gather_facts
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.jobqueue.lookup import find
 
@@ -25,7 +25,8 @@ def main(job_refs: tuple[str, ...], jobs: tuple[str, ...], *, as_json: bool) -> 
     settings = load_settings()
     queue = Queue(settings.roots)
     for job_ref in ids(job_refs, jobs):
-        found = explained(facts(queue, find(queue, job_ref), settings, datetime.now(UTC)))
+        job = find(queue, job_ref)
+        found = explain_job(gather_facts(queue, job, settings, datetime.now(UTC)))
         if as_json:
             print_json(found.document())
         else:

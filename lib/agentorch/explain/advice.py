@@ -1,7 +1,8 @@
-"""What it means that an attempt or a job ended so, and what to do about it: tables. Pure words.
+"""Tables of what an outcome means and what to do about it. Pure.
 
-By outcome class, and by error code where that says more. `{job}`, `{step}` and `{agent}` stand for
-names. A command can be run as it stands; what has none is for a person to do.
+The key is the outcome class, and the error code where that says more. `{job}`, `{step}` and
+`{agent}` are replaced by names. A command can be run as it stands; an action without a command is
+for a person to carry out.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from agentorch.core.states import OutcomeClass
 
 
 @dataclass(frozen=True)
-class Do:
-    """Something to do: a command, and what it does; without one, words alone."""
+class Action:
+    """Something to do next: a command with what it does, or words alone (`command` is empty)."""
 
     command: str
     words: str
@@ -22,228 +23,260 @@ class Do:
 
 @dataclass(frozen=True)
 class Advice:
-    """What an end means, in words, and what to do next."""
+    """The meaning of an outcome, and the actions to take next."""
 
-    means: str
-    do: tuple[Do, ...] = ()
+    meaning: str
+    actions: tuple[Action, ...] = ()
 
 
-RETRY = Do(
-    "agentorch-retry {job}", "runs step {step} again, from the workspace as it was before it"
+RETRY = Action(
+    "agentorch-retry {job}", "runs step {step} again, in the workspace as it was before that step"
 )
-LOGS = Do("agentorch-logs {job} --step {step}", "shows all that it printed")
-DOCTOR = Do("agentorch-doctor {agent}", "says what it finds wrong with {agent}")
-BUDGET = Do("agentorch-budget", "shows what is spent, reserved and left")
-RELEASE = Do("agentorch-release {job}", "lets it go on now")
-ROOM = Do(
-    "agentorch-gc --dry-run", "shows what could be removed; RETENTION_MIN_FREE_BYTES keeps room"
+LOGS = Action("agentorch-logs {job} --step {step}", "shows the whole output of the step")
+DOCTOR = Action("agentorch-doctor {agent}", "checks {agent} and says what is wrong")
+BUDGET = Action("agentorch-budget", "shows what is spent, reserved and left")
+RELEASE = Action("agentorch-release {job}", "lets the job go on now")
+ROOM = Action(
+    "agentorch-gc --dry-run", "shows what can be removed; RETENTION_MIN_FREE_BYTES keeps space free"
 )
 
 
-def _by_hand(words: str) -> Do:
-    return Do("", words)
+def _manual_action(words: str) -> Action:
+    return Action("", words)
 
 
-_ANEW = "submit it anew with "
+_AGAIN = "submit the job again with "
 
 _AGENT = {
     None: Advice("the agent failed", (LOGS, RETRY)),
-    "agent_exit_nonzero": Advice("its program ended with a failure", (LOGS, RETRY)),
+    "agent_exit_nonzero": Advice("the agent's program exited with an error", (LOGS, RETRY)),
     "context_too_long": Advice(
-        "its prompt and context are too long for the model",
-        (_by_hand(_ANEW + "fewer input_artifacts, a shorter prompt, or another model"),),
+        "the prompt and its context are too long for the model",
+        (_manual_action(_AGAIN + "fewer input_artifacts, a shorter prompt, or another model"),),
     ),
-    "output_limit": Advice("it printed more than is kept of an agent", (LOGS, RETRY)),
+    "output_limit": Advice("the agent printed more than the output limit allows", (LOGS, RETRY)),
     "unclassified": Advice(
-        "the agent failed, and no pattern fits its last words",
+        "the agent failed, and no pattern matches its last lines of output",
         (
             LOGS,
-            _by_hand("teach the pattern in /etc/agentorch/ends.d/: agentorch-agent(5)"),
+            _manual_action(
+                "add a pattern for it to /etc/agentorch/ends.d/, see agentorch-agent(5)"
+            ),
             RETRY,
         ),
     ),
 }
 _AUTH = {
     None: Advice(
-        "there is no key or login for it, or its provider refuses it",
+        "the agent has no key or login, or its provider refused it",
         (
             DOCTOR,
-            Do("agentorch-login {agent}", "logs it in; or put a key into /etc/agentorch/keys.env"),
+            Action(
+                "agentorch-login {agent}",
+                "logs {agent} in; a key in /etc/agentorch/keys.env does as well",
+            ),
             RETRY,
         ),
     ),
     "credit_empty": Advice(
-        "there is no credit left on its provider's account",
-        (_by_hand("fill up the account"), RETRY),
+        "the account at its provider has no credit left",
+        (_manual_action("add credit to the account at the provider"), RETRY),
     ),
 }
 _POLICY = {
     None: Advice(
-        "the server or its provider does not allow it",
-        (_by_hand("change what the policy names in agentorch.env, or submit it anew"), RETRY),
+        "a policy of this server or of the provider does not allow it",
+        (
+            _manual_action(
+                "change the setting in agentorch.env, or submit a job again that is allowed"
+            ),
+            RETRY,
+        ),
     ),
     "preflight": Advice(
-        "what it needs is missing, too old, or does not work here", (DOCTOR, RETRY)
+        "something that the agent needs is missing, too old, or does not work here", (DOCTOR, RETRY)
     ),
     "permission_denied": Advice(
-        "its own rules kept it from what it wanted to do",
-        (LOGS, _by_hand(_ANEW + "the tools that it needs in allowed_tools")),
+        "the agent's own permission rules refused an action",
+        (LOGS, _manual_action(_AGAIN + "the tools that it needs in allowed_tools")),
     ),
     "model_unknown": Advice(
-        "its provider has no such model",
-        (_by_hand(_ANEW + "another model, or set AGENT_MODELS"), RETRY),
+        "the provider does not have the requested model",
+        (_manual_action(_AGAIN + "another model, or set AGENT_MODELS"), RETRY),
     ),
 }
 _BUDGETS = {
     None: Advice("a budget is used up", (BUDGET, RETRY)),
     "max_cost": Advice(
-        "it used up what it may cost: its max_cost_usd, or the cap of an attempt",
+        "the attempt reached its cost limit: the step's max_cost_usd, or MAX_ATTEMPT_COST_USD",
         (
             BUDGET,
-            _by_hand("raise MAX_ATTEMPT_COST_USD, or " + _ANEW + "a larger options.max_cost_usd"),
+            _manual_action(
+                "raise MAX_ATTEMPT_COST_USD, or " + _AGAIN + "a larger options.max_cost_usd"
+            ),
             RETRY,
         ),
     ),
     "unpriced": Advice(
-        "its model has no price, so its cap could not be held",
-        (_by_hand("give it a price in /etc/agentorch/prices.toml: agentorch-broker(8)"), RETRY),
+        "the model has no price, so the cost limit could not be enforced",
+        (
+            _manual_action("add its price to /etc/agentorch/prices.toml, see agentorch-broker(8)"),
+            RETRY,
+        ),
     ),
     "max_turns": Advice(
-        "it used up its max_turns", (LOGS, _by_hand(_ANEW + "a larger options.max_turns"))
+        "the agent reached its limit of turns (max_turns)",
+        (LOGS, _manual_action(_AGAIN + "a larger options.max_turns")),
     ),
 }
 _PATCHES = {
     None: Advice(
-        "a patch that it begins with does not fit, or its change is no patch",
+        "a patch that the step starts from does not apply, or its change is not a valid patch",
         (
             LOGS,
-            Do("agentorch-diff {job}", "shows the job's patch so far"),
-            _by_hand("mend apply_patches_from, or the source, and submit it anew"),
+            Action("agentorch-diff {job}", "shows the job's patch so far"),
+            _manual_action("correct apply_patches_from, or the source, and submit the job again"),
         ),
     ),
     "missing_patch": Advice(
-        "a patch that it is to begin with was never left",
-        (_by_hand(_ANEW + "apply_patches_from that names steps before it"),),
+        "a patch that the step is to start from does not exist",
+        (_manual_action(_AGAIN + "an apply_patches_from that names earlier steps"),),
     ),
     "invalid_patch_path": Advice(
-        "a path in its apply_patches_from leads out of the job",
-        (_by_hand(_ANEW + "paths of this job's steps"),),
+        "a path in the step's apply_patches_from leads outside the job",
+        (_manual_action(_AGAIN + "paths of this job's steps"),),
     ),
 }
 _INFRA = {
-    None: Advice("something here, or its provider, failed: not the agent", (LOGS, RETRY)),
-    "overloaded": Advice("its provider is too busy", (RETRY,)),
-    "provider_error": Advice("its provider answered with an error of its own", (LOGS, RETRY)),
-    "network_unreachable": Advice("its provider is not reached", (DOCTOR, RETRY)),
+    None: Advice("this machine or the provider failed, not the agent", (LOGS, RETRY)),
+    "overloaded": Advice("the provider is overloaded", (RETRY,)),
+    "provider_error": Advice("the provider answered with an internal error", (LOGS, RETRY)),
+    "network_unreachable": Advice("the provider cannot be reached", (DOCTOR, RETRY)),
     "broker_unreachable": Advice(
-        "the broker is not reached",
-        (Do("systemctl status agentorch-broker.socket agentorch-broker", "says why"), RETRY),
+        "the broker cannot be reached",
+        (Action("systemctl status agentorch-broker.socket agentorch-broker", "shows why"), RETRY),
     ),
     "disk_full": Advice("the disk was nearly full", (ROOM, RETRY)),
-    "interrupted": Advice("its runner was told to leave meanwhile", (RETRY,)),
+    "interrupted": Advice("the runner was stopped while the step ran", (RETRY,)),
     "source_missing": Advice(
-        "there is no source to make its workspace from",
-        (_by_hand("mend workdir or PROJECT_ALIASES"), RETRY),
+        "the source of its workspace does not exist",
+        (_manual_action("correct workdir or PROJECT_ALIASES"), RETRY),
     ),
     "source_unreadable": Advice(
-        "the source of its workspace can't be read",
-        (_by_hand("let the service user agentorch read it"), RETRY),
+        "the source of its workspace cannot be read",
+        (_manual_action("give the service user agentorch permission to read it"), RETRY),
     ),
     "base_gone": Advice(
-        "the source no longer has the commit that it began with",
-        (_by_hand("bring the commit back into HEAD's history, or submit it anew"), RETRY),
+        "the source no longer has the commit that the job started from",
+        (
+            _manual_action("bring the commit back into HEAD's history, or submit the job again"),
+            RETRY,
+        ),
     ),
 }
 ADVICE: Mapping[OutcomeClass, Mapping[str | None, Advice]] = {
-    OutcomeClass.SUCCESS: {None: Advice("it is done")},
+    OutcomeClass.SUCCESS: {None: Advice("it succeeded")},
     OutcomeClass.AGENT_ERROR: _AGENT,
     OutcomeClass.PARSE_ERROR: {
-        None: Advice("its answer is missing, cut, or not in its format", (LOGS, DOCTOR, RETRY)),
+        None: Advice(
+            "the agent's answer is missing, incomplete, or not in the expected format",
+            (LOGS, DOCTOR, RETRY),
+        ),
     },
     OutcomeClass.TIMEOUT: {
         None: Advice(
-            "its time was over",
-            (LOGS, RETRY, _by_hand(_ANEW + "a larger timeout_sec, or in smaller steps")),
+            "the step reached its time limit",
+            (LOGS, RETRY, _manual_action(_AGAIN + "a larger timeout_sec, or in smaller steps")),
         ),
     },
     OutcomeClass.STALLED: {
         None: Advice(
-            "it neither printed, computed, read nor wrote for RUNNER_MAX_IDLE_SEC", (LOGS, RETRY)
+            "the step used no CPU time and no I/O, and printed nothing, for RUNNER_MAX_IDLE_SEC",
+            (LOGS, RETRY),
         ),
-        "no_output": Advice("it printed nothing from its start on", (DOCTOR, RETRY)),
+        "no_output": Advice("the agent printed nothing since its start", (DOCTOR, RETRY)),
     },
     OutcomeClass.OOM: {
         None: Advice(
-            "the kernel killed it: it needed more memory than it may have",
-            (_by_hand("raise AGENTORCH_STEP_MEMORY_MAX, or the job's policy.resources"), RETRY),
+            "the kernel killed the step: it needed more memory than its limit allows",
+            (
+                _manual_action("raise AGENTORCH_STEP_MEMORY_MAX, or the job's policy.resources"),
+                RETRY,
+            ),
         ),
     },
-    OutcomeClass.CANCELLED: {None: Advice("somebody ended it", (RETRY,))},
-    OutcomeClass.QUOTA: {None: Advice("its provider's usage limit is reached", (RELEASE,))},
+    OutcomeClass.CANCELLED: {None: Advice("the step was cancelled", (RETRY,))},
+    OutcomeClass.QUOTA: {None: Advice("a usage limit of its provider is reached", (RELEASE,))},
     OutcomeClass.AUTH: _AUTH,
     OutcomeClass.POLICY: _POLICY,
     OutcomeClass.BUDGET: _BUDGETS,
     OutcomeClass.PATCH: _PATCHES,
     OutcomeClass.SECRETS: {
         None: Advice(
-            "a secret is in what it left",
-            (LOGS, _by_hand("revoke it where it is real, and keep it from the source"), RETRY),
+            "the results of the step contain a secret",
+            (
+                LOGS,
+                _manual_action("revoke the secret if it is real, and remove it from the source"),
+                RETRY,
+            ),
         ),
     },
     OutcomeClass.INFRA: _INFRA,
     OutcomeClass.NEEDS_HUMAN: {
-        None: Advice("it needs a human", (LOGS,)),
+        None: Advice("the step needs a decision by a person", (LOGS,)),
         "non_git_workdir": Advice(
-            "its agent works in git repositories, and the workdir is none",
-            (_by_hand("run git init there, or set NON_GIT_WORKDIR_STATUS=failed"),),
+            "the agent works only in git repositories, and the workdir is not one",
+            (_manual_action("run git init there, or set NON_GIT_WORKDIR_STATUS=failed"),),
         ),
     },
     OutcomeClass.CHANGES: {
         None: Advice(
-            "its reviewer asks for changes",
+            "the reviewer requests changes",
             (
-                Do("agentorch-diff {job}", "shows what was reviewed"),
+                Action("agentorch-diff {job}", "shows what was reviewed"),
                 RETRY,
-                Do(
+                Action(
                     "agentorch-retry {job} --from STEP",
-                    "goes back to the step that is to change it",
+                    "goes back to the step that is to make the changes",
                 ),
             ),
         ),
     },
 }
 
-# Ends of a job that are not those of an attempt, by the code of its error.
+# The outcomes of a job that are not those of an attempt, by the code of the job's error.
 JOBS: Mapping[str, Advice] = {
     "rejected": Advice(
-        "it was rejected", (replace(RETRY, words="takes it up again at step {step}"),)
+        "it was rejected", (replace(RETRY, words="continues the job at step {step}"),)
     ),
     "cancelled": Advice(
-        "it was cancelled", (replace(RETRY, words="takes it up again at step {step}"),)
+        "it was cancelled", (replace(RETRY, words="continues the job at step {step}"),)
     ),
     "unlocked": Advice(
-        "its owner had died, and somebody gave it up",
-        (replace(RETRY, words="takes it up again at step {step}"),),
+        "its owner had died, and a person unlocked it",
+        (replace(RETRY, words="continues the job at step {step}"),),
     ),
     "infra": Advice(
-        "its runners died with it too often",
+        "its runners died too often while they worked on it",
         (
-            Do("journalctl AGENTORCH_JOB={job}", "shows how; a runner out of memory, most often"),
-            replace(RETRY, words="takes it up again at step {step}"),
+            Action(
+                "journalctl AGENTORCH_JOB={job}", "shows how; most often a runner was out of memory"
+            ),
+            replace(RETRY, words="continues the job at step {step}"),
         ),
     ),
     "unknown_agent": Advice(
-        "it has a step of an agent that is not installed here",
+        "one of its steps names an agent that is not installed here",
         (
-            Do("agentorch-doctor --agents", "lists those that are"),
-            _by_hand("put its manifest into /etc/agentorch/agents.d/"),
-            replace(RETRY, words="takes it up again at step {step}"),
+            Action("agentorch-doctor --agents", "lists the installed agents"),
+            _manual_action("put the agent's manifest into /etc/agentorch/agents.d/"),
+            replace(RETRY, words="continues the job at step {step}"),
         ),
     ),
 }
 
 
 def advice(kind: OutcomeClass, code: str | None) -> Advice:
-    """What the end of an attempt means, and what to do."""
-    known = ADVICE[kind]
-    return known.get(code, known[None])
+    """Return the advice for an outcome; for an unknown code that of its class."""
+    by_code = ADVICE[kind]
+    return by_code.get(code, by_code[None])

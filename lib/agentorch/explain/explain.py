@@ -1,7 +1,7 @@
-"""Why a job waits, or why it failed, in words: facts in, an explanation out. Pure.
+"""The sentences that explain why a job waits or why it failed. Pure: facts in, explanation out.
 
-What is asked at three in the morning is one question; so the first line answers it, what follows is
-what that rests on, and then come the commands. `explain` gathers the facts.
+The first line answers the question. Below it come the facts that the answer rests on, then the
+evidence, then the commands to run next. `gather` reads the facts.
 """
 
 from __future__ import annotations
@@ -13,206 +13,239 @@ from datetime import datetime, timedelta
 from agentorch.core.job import Expiry
 from agentorch.core.states import OutcomeClass, State
 from agentorch.core.times import span
-from agentorch.explain.advice import BUDGET, JOBS, RELEASE, ROOM, Advice, Do, advice
-from agentorch.explain.facts import Attempted, Explanation, Facts, Hold, SlotFacts, Why
+from agentorch.explain.advice import BUDGET, JOBS, RELEASE, ROOM, Action, Advice, advice
+from agentorch.explain.facts import AttemptFacts, Explanation, Facts, Hold, SlotFacts, Why
 
-MOST_SLOTS = 8
-# Codes of ends that somebody decided on: who, when and why says more than the error does.
+MAX_SLOTS = 8
+# Error codes of jobs that a person ended: who, when and why says more than the error message.
 DECIDED = frozenset({"rejected", "cancelled", "unlocked"})
 
 
-def explained(facts: Facts) -> Explanation:
-    """Why the job is where it is."""
+def explain_job(facts: Facts) -> Explanation:
+    """Return the explanation of why the job is where it is."""
     if facts.state is None:
-        return _submitting(facts)
-    return _EXPLAINED[facts.state](facts)
+        return _explain_submitting(facts)
+    return _BY_STATE[facts.state](facts)
 
 
 # ---- waiting ----------------------------------------------------------------------------------
 
 
-def _submitting(facts: Facts) -> Explanation:
-    do = Do("agentorch-reclaim", "puts it into the queue where its submitter is dead")
-    return _told(facts, Why.SUBMITTING, "it is being submitted, or its submitter died", do=(do,))
+def _explain_submitting(facts: Facts) -> Explanation:
+    action = Action("agentorch-reclaim", "puts it into the queue if its submitter is dead")
+    return _explanation(
+        facts,
+        Why.SUBMITTING,
+        "it is being submitted, or its submitter died before it was queued",
+        actions=(action,),
+    )
 
 
-def _pending(facts: Facts) -> Explanation:
-    count = facts.before
-    place = f"{_jobs(count)} before it" if count else "no job is before it"
-    if facts.low:
-        return _low(facts, (place,))
+def _explain_pending(facts: Facts) -> Explanation:
+    count = facts.jobs_ahead
+    place = f"{_jobs_text(count)} ahead of it" if count else "no job is ahead of it"
+    if facts.low_disks:
+        return _explain_low_disk(facts, (place,))
     alive = [slot for slot in facts.slots if slot.is_alive]
     if not alive:
-        return _no_runner(facts, place)
-    answer = "it waits for a slot" if count else "it is the next to be taken"
-    return _told(facts, Why.QUEUED, answer, (place, *_slots(facts)))
+        return _explain_no_runner(facts, place)
+    answer = "it waits for a free slot" if count else "it is the next to be claimed"
+    return _explanation(facts, Why.QUEUED, answer, (place, *_slot_lines(facts)))
 
 
-def _no_runner(facts: Facts, place: str) -> Explanation:
-    do = (
-        Do("systemctl status agentorch.target", "says whether slots are on; without systemd:"),
-        Do("agentorch-runner", "works on it in the foreground"),
+def _explain_no_runner(facts: Facts, place: str) -> Explanation:
+    actions = (
+        Action(
+            "systemctl status agentorch.target",
+            "shows whether the slots are enabled; without systemd, run:",
+        ),
+        Action("agentorch-runner", "works on it in the foreground"),
     )
-    asleep = "a slot of systemd's wakes within a second: where it does not, it is off or fails"
-    answer = "no runner is alive to take it"
-    return _told(facts, Why.NO_RUNNER, answer, (place, *_slots(facts), asleep), do=do)
+    asleep = (
+        "systemd starts a slot within a second: where it does not, the slots are disabled or fail"
+    )
+    answer = "no runner is alive to claim it"
+    return _explanation(
+        facts, Why.NO_RUNNER, answer, (place, *_slot_lines(facts), asleep), actions=actions
+    )
 
 
-def _low(facts: Facts, details: tuple[str, ...]) -> Explanation:
-    answer = "too little of the disk is free to start anything"
-    return _told(facts, Why.DISK_LOW, answer, (*facts.low, *details), do=(ROOM,))
+def _explain_low_disk(facts: Facts, details: tuple[str, ...]) -> Explanation:
+    answer = "too little disk space is free to start a step"
+    return _explanation(facts, Why.DISK_LOW, answer, (*facts.low_disks, *details), actions=(ROOM,))
 
 
-def _slots(facts: Facts) -> Iterator[str]:
+def _slot_lines(facts: Facts) -> Iterator[str]:
     busy = [slot for slot in facts.slots if slot.is_alive or slot.job_id]
-    for slot in busy[:MOST_SLOTS]:
+    for slot in busy[:MAX_SLOTS]:
         step = f", step {slot.step_id}" if slot.step_id else ""
-        work = f"has {slot.job_id}{step}" if slot.job_id else "has no job"
+        work = f"works on {slot.job_id}{step}" if slot.job_id else "is idle"
         yield f"slot {slot.name} {work}{'' if slot.is_alive else '; its owner is dead'}"
-    if len(busy) > MOST_SLOTS:
-        yield f"and {len(busy) - MOST_SLOTS} more slots"
+    if len(busy) > MAX_SLOTS:
+        yield f"and {len(busy) - MAX_SLOTS} more slots"
 
 
-def _running(facts: Facts) -> Explanation:
+def _explain_running(facts: Facts) -> Explanation:
     slot = facts.slot or SlotFacts("?", is_alive=True)
-    details = (facts.current.words, *_since(facts, facts.current.began), *_held_later(facts))
+    details = (
+        facts.current.title,
+        *_begin_lines(facts, facts.current.began),
+        *_pending_hold_lines(facts),
+    )
     if not slot.is_alive:
-        return _lost(facts, slot, details)
+        return _explain_lost_owner(facts, slot, details)
     if not slot.is_runners:
-        answer = f"somebody works on it by hand (slot {slot.name!r}), and puts it back then"
-        return _told(facts, Why.BY_HAND, answer)
+        answer = f"a person's command works on it (slot {slot.name!r}), and puts it back afterwards"
+        return _explanation(facts, Why.BY_HAND, answer)
     if facts.is_cancelled:
-        answer = "it is being cancelled: its processes are ended now"
-        return _told(facts, Why.CANCELLING, answer, details)
-    if facts.low and facts.current.status != "running":
-        return _low(facts, details)
+        answer = "it is being cancelled: its processes are being stopped"
+        return _explanation(facts, Why.CANCELLING, answer, details)
+    if facts.low_disks and facts.current.status != "running":
+        return _explain_low_disk(facts, details)
     if facts.current.status == "retrying":
-        return _retrying(facts)
-    return _told(facts, Why.RUNNING, f"slot {slot.name} works on it", details)
+        return _explain_retrying(facts)
+    return _explanation(facts, Why.RUNNING, f"slot {slot.name} works on it", details)
 
 
-def _retrying(facts: Facts) -> Explanation:
+def _explain_retrying(facts: Facts) -> Explanation:
     last = facts.current
-    answer = f"step {last.step_id} is tried again after a pause (30 s at most)"
-    return _told(facts, Why.RETRYING, answer, _ended(last), last.evidence)
+    answer = f"step {last.step_id} will be tried again after a pause (at most 30 s)"
+    return _explanation(facts, Why.RETRYING, answer, _outcome_lines(last), last.evidence)
 
 
-def _lost(facts: Facts, slot: SlotFacts, details: tuple[str, ...]) -> Explanation:
-    on = ("its step runs on in a unit of its own, and will be waited for",) if facts.runs_on else ()
+def _explain_lost_owner(facts: Facts, slot: SlotFacts, details: tuple[str, ...]) -> Explanation:
+    still = "its step still runs in its own unit, and the next owner will wait for it"
+    on = (still,) if facts.runs_on else ()
     now = "agentorch-reclaim --stale-after-sec 0"
-    do = Do(now, "puts it back into the queue; a timer does within a minute")
-    answer = f"its owner is dead: nobody holds slot {slot.name}"
-    return _told(facts, Why.OWNER_LOST, answer, (*details, *on), do=(do,))
+    action = Action(now, "puts it back into the queue now; a timer does so within a minute")
+    answer = f"its owner is dead: no process holds slot {slot.name}"
+    return _explanation(facts, Why.OWNER_LOST, answer, (*details, *on), actions=(action,))
 
 
-def _held_later(facts: Facts) -> tuple[str, ...]:
+def _pending_hold_lines(facts: Facts) -> tuple[str, ...]:
     if facts.hold is None:
         return ()
-    return (f"it will be held when its step has ended: {_by(facts.hold)}",)
+    return (f"it will be held when this step has ended, {_holder(facts.hold)}",)
 
 
-def _awaiting(facts: Facts) -> Explanation:
+def _explain_awaiting(facts: Facts) -> Explanation:
     if not facts.has_begun:
-        answer = "it is to be approved before it starts"
-        shows = Do("agentorch-report {job} -o report.html", "shows what it is to do")
-        do = (shows, _approve("lets it start"), _reject())
-        return _told(facts, Why.APPROVE_START, answer, _asked(facts), do=do)
+        answer = "it must be approved before it starts"
+        shows = Action("agentorch-report {job} -o report.html", "shows what it is to do")
+        actions = (shows, _approve("starts it"), _reject())
+        return _explanation(
+            facts, Why.APPROVE_START, answer, _decision_lines(facts), actions=actions
+        )
     if facts.current.question:
-        return _questioned(facts)
+        return _explain_question(facts)
     if facts.current.kind is OutcomeClass.SUCCESS:
-        return _to_approve(facts)
-    return _undecided(facts)
+        return _explain_approval(facts)
+    return _explain_decision(facts)
 
 
-def _questioned(facts: Facts) -> Explanation:
+def _explain_question(facts: Facts) -> Explanation:
     answer = f"the agent of step {facts.current.step_id} asks a question"
-    asked = tuple(facts.current.question.splitlines())
-    do = (Do("agentorch-answer {job} TEXT", "lets the step go on with that"), *_accept())
-    return _told(facts, Why.QUESTION, answer, _asked(facts), asked, do)
+    question = tuple(facts.current.question.splitlines())
+    actions = (
+        Action("agentorch-answer {job} TEXT", "answers the question, and the step goes on"),
+        *_accept(),
+    )
+    return _explanation(facts, Why.QUESTION, answer, _decision_lines(facts), question, actions)
 
 
-def _to_approve(facts: Facts) -> Explanation:
-    answer = f"what step {facts.current.step_id} did is to be approved"
-    do = (
-        Do("agentorch-report {job} -o report.html", "shows what it did"),
-        _approve("takes it, and goes on behind it"),
-        Do("agentorch-retry {job} --comment TEXT", "runs it again, and tells it why"),
+def _explain_approval(facts: Facts) -> Explanation:
+    answer = f"the result of step {facts.current.step_id} must be approved"
+    actions = (
+        Action("agentorch-report {job} -o report.html", "shows what it did"),
+        _approve("accepts it, and goes on with the next step"),
+        Action(
+            "agentorch-retry {job} --comment TEXT", "runs the step again, with TEXT as the reason"
+        ),
         _reject(),
     )
-    return _told(facts, Why.APPROVE_STEP, answer, _asked(facts), do=do)
+    return _explanation(facts, Why.APPROVE_STEP, answer, _decision_lines(facts), actions=actions)
 
 
-def _undecided(facts: Facts) -> Explanation:
+def _explain_decision(facts: Facts) -> Explanation:
     last = facts.current
     known = advice(last.kind or OutcomeClass.NEEDS_HUMAN, last.code)
-    answer = f"a human is to decide: step {last.step_id}: {known.means}"
-    by_hand = tuple(one for one in known.do if "retry" not in one.command)
-    do = (*by_hand, _approve("runs the step again"), *_accept())
-    return _told(facts, Why.DECIDE, answer, (*_ended(last), *_asked(facts)), last.evidence, do)
+    answer = f"a person must decide about step {last.step_id}: {known.meaning}"
+    by_hand = tuple(one for one in known.actions if "retry" not in one.command)
+    actions = (*by_hand, _approve("runs the step again"), *_accept())
+    return _explanation(
+        facts,
+        Why.DECIDE,
+        answer,
+        (*_outcome_lines(last), *_decision_lines(facts)),
+        last.evidence,
+        actions,
+    )
 
 
-def _approve(words: str) -> Do:
-    return Do("agentorch-approve {job}", words)
+def _approve(words: str) -> Action:
+    return Action("agentorch-approve {job}", words)
 
 
-def _accept() -> tuple[Do, Do]:
-    words = "takes the step as it is, and goes on behind it"
-    return Do("agentorch-approve {job} --accept", words), _reject()
+def _accept() -> tuple[Action, Action]:
+    words = "accepts the step as it is, and goes on with the next one"
+    return Action("agentorch-approve {job} --accept", words), _reject()
 
 
-def _reject() -> Do:
-    return Do("agentorch-reject {job}", "ends it as failed")
+def _reject() -> Action:
+    return Action("agentorch-reject {job}", "ends it as failed")
 
 
-def _asked(facts: Facts) -> tuple[str, ...]:
+def _decision_lines(facts: Facts) -> tuple[str, ...]:
     expires: tuple[str, ...] = ()
     if facts.expires is not None:
         then, when = facts.expires
         words = {Expiry.REJECT: "rejected", Expiry.CANCEL: "cancelled"}.get(then, str(then))
-        expires = (f"where nobody decides, it is {words} {_moment(when, facts.now)}",)
-    shown = (f"what there is to see has the hash {facts.shown}",) if facts.shown else ()
-    return (*_since(facts, facts.since or facts.submitted_at), *expires, *shown)
+        expires = (f"without a decision it will be {words} at {_moment_text(when, facts.now)}",)
+    shown = (
+        (f"the hash of what is to be decided on is {facts.shown_hash}",) if facts.shown_hash else ()
+    )
+    return (*_begin_lines(facts, facts.since or facts.submitted_at), *expires, *shown)
 
 
-def _held(facts: Facts) -> Explanation:
+def _explain_held(facts: Facts) -> Explanation:
     hold = facts.hold
     if hold is None or hold.who is not None:
-        details = () if hold is None else (_by(hold), *_since(facts, hold.when))
-        return _told(facts, Why.HELD, "it is held back", details, do=(RELEASE,))
-    do = (
+        details = () if hold is None else (_holder(hold), *_begin_lines(facts, hold.when))
+        return _explanation(facts, Why.HELD, "it is held", details, actions=(RELEASE,))
+    actions = (
         BUDGET,
-        Do("agentorch-edit {job}", "changes what it may cost: policy.max_cost_usd"),
+        Action("agentorch-edit {job}", "changes its cost limit, policy.max_cost_usd"),
         RELEASE,
     )
-    answer = "it is held back by itself: no later time would help"
-    details = (f"why: {hold.reason}", *_since(facts, hold.when))
-    return _told(facts, Why.HELD_BY_ITSELF, answer, details, do=do)
+    answer = "it was held automatically, because waiting would not help"
+    details = (f"reason: {hold.reason}", *_begin_lines(facts, hold.when))
+    return _explanation(facts, Why.HELD_BY_ITSELF, answer, details, actions=actions)
 
 
-def _by(hold: Hold) -> str:
+def _holder(hold: Hold) -> str:
     reason = f": {hold.reason}" if hold.reason else ""
     return f"by {hold.who or 'itself'}{reason}"
 
 
-def _parked(facts: Facts) -> Explanation:
+def _explain_parked(facts: Facts) -> Explanation:
     park, last = facts.park, facts.current
     if park is None or park.until <= facts.now:
-        answer = "its time has come: a runner or a timer brings it back within a minute"
-        do = Do("agentorch-reclaim", "brings it back now")
-        return _told(facts, Why.DUE, answer, do=(do,))
-    why, answer, more = _PARKED.get(park.kind, (Why.PARKED, "it goes on at a later time", ()))
-    kept = "what its step did is kept, and no try is used up"
-    reason = f"why: {park.reason}" if park.reason else "nobody recorded why"
-    details = (f"until {_moment(park.until, facts.now)}", reason, last.words, kept)
-    return _told(facts, why, answer, details, do=(*more, _EARLIER))
+        answer = "the time to go on has come: a runner or a timer queues it again within a minute"
+        action = Action("agentorch-reclaim", "queues it again now")
+        return _explanation(facts, Why.DUE, answer, actions=(action,))
+    why, answer, more = _PARKED.get(park.kind, (Why.PARKED, "it will go on at a later time", ()))
+    kept = "the work of its step is kept, and this does not count as a failed try"
+    reason = f"reason: {park.reason}" if park.reason else "no reason is recorded"
+    details = (f"until {_moment_text(park.until, facts.now)}", reason, last.title, kept)
+    return _explanation(facts, why, answer, details, actions=(*more, _EARLIER))
 
 
-_EARLIER = replace(RELEASE, words="tries it now; it is parked again where that is too early")
-_PARKED: Mapping[str, tuple[Why, str, tuple[Do, ...]]] = {
-    OutcomeClass.QUOTA: (Why.QUOTA, "a usage limit of its provider's is reached", ()),
+_EARLIER = replace(RELEASE, words="tries it now; if that is too early, it is parked again")
+_PARKED: Mapping[str, tuple[Why, str, tuple[Action, ...]]] = {
+    OutcomeClass.QUOTA: (Why.QUOTA, "a usage limit of its provider is reached", ()),
     OutcomeClass.BUDGET: (
         Why.BUDGET,
-        "a budget is used up for the day",
+        "a budget of the day is used up",
         (BUDGET,),
     ),
 }
@@ -221,87 +254,89 @@ _PARKED: Mapping[str, tuple[Why, str, tuple[Do, ...]]] = {
 # ---- ended ------------------------------------------------------------------------------------
 
 
-def _done(facts: Facts) -> Explanation:
-    ran, steps = facts.ran
+def _explain_done(facts: Facts) -> Explanation:
+    ran, steps = facts.steps_run
     cost = f", ${facts.cost_usd:.2f}" if facts.cost_usd else ""
-    ago = f", {span(_seconds(facts.since, facts.now))} ago" if facts.since else ""
-    return _told(facts, Why.DONE, f"{ran} of {steps} steps ran{cost}{ago}")
+    ago = f", {span(_seconds_between(facts.since, facts.now))} ago" if facts.since else ""
+    return _explanation(facts, Why.DONE, f"{ran} of {steps} steps ran{cost}{ago}")
 
 
-def _failed(facts: Facts) -> Explanation:
+def _explain_failed(facts: Facts) -> Explanation:
     last = facts.current
-    code, message = facts.error or ("unknown", "nobody recorded why")
+    code, message = facts.error or ("unknown", "no reason is recorded")
     if code in JOBS:
-        told = facts.decided if code in DECIDED and facts.decided else message
-        return _by_advice(facts, code, JOBS[code], (told,), ())
+        reason = facts.last_decision if code in DECIDED and facts.last_decision else message
+        return _explain_outcome(facts, code, JOBS[code], (reason,), ())
     if last.kind is None:
-        known = Advice("it ended without an attempt that tells why", (_ALL_LOGS,))
-        return _by_advice(facts, code, known, (message,), ())
+        known = Advice("it ended, and no attempt says why", (_ALL_LOGS,))
+        return _explain_outcome(facts, code, known, (message,), ())
     known = advice(last.kind, last.code)
     usual = message.startswith(f"step {last.step_id} ended as")
-    details = _ended(last) if usual else (*_ended(last), message)
-    return _by_advice(facts, last.kind, known, details, last.evidence)
+    details = _outcome_lines(last) if usual else (*_outcome_lines(last), message)
+    return _explain_outcome(facts, last.kind, known, details, last.evidence)
 
 
-_ALL_LOGS = Do("agentorch-logs {job}", "shows all there is")
+_ALL_LOGS = Action("agentorch-logs {job}", "shows all of its logs")
 
 
-def _by_advice(
+def _explain_outcome(
     facts: Facts, why: str, known: Advice, details: tuple[str, ...], evidence: tuple[str, ...]
 ) -> Explanation:
     when = f"{facts.since:%Y-%m-%d %H:%M:%S} UTC" if facts.since is not None else ""
     ended = (f"it ended {when}",) if when else ()
-    return _told(facts, why, known.means, (*details, *ended), evidence, known.do)
+    return _explanation(facts, why, known.meaning, (*details, *ended), evidence, known.actions)
 
 
-def _ended(last: Attempted) -> tuple[str, ...]:
-    """How the attempt ended, by its class and its code."""
+def _outcome_lines(last: AttemptFacts) -> tuple[str, ...]:
+    """Return the line of an attempt's outcome: its class, its code, its summary."""
     code = f", {last.code}" if last.code and last.code != last.kind else ""
-    return (f"{last.words}: {last.kind}{code}: {last.summary}",)
+    return (f"{last.title}: {last.kind}{code}: {last.summary}",)
 
 
-# ---- words ------------------------------------------------------------------------------------
+# ---- text ------------------------------------------------------------------------------------
 
 
-def _told(
+def _explanation(
     facts: Facts,
     why: str,
     answer: str,
     details: tuple[str, ...] = (),
     evidence: tuple[str, ...] = (),
-    do: tuple[Do, ...] = (),
+    actions: tuple[Action, ...] = (),
 ) -> Explanation:
     names = {"job": facts.job_id, "step": facts.current.step_id, "agent": facts.current.agent}
-    filled = tuple(Do(one.command.format(**names), one.words.format(**names)) for one in do)
+    filled = tuple(
+        Action(one.command.format(**names), one.words.format(**names)) for one in actions
+    )
     state = facts.state.value if facts.state is not None else "not queued"
     return Explanation(facts.job_id, state, str(why), answer, details, evidence, filled)
 
 
-def _jobs(count: int) -> str:
+def _jobs_text(count: int) -> str:
     return "1 job is" if count == 1 else f"{count} jobs are"
 
 
-def _since(facts: Facts, when: datetime | None) -> tuple[str, ...]:
+def _begin_lines(facts: Facts, when: datetime | None) -> tuple[str, ...]:
     if when is None:
         return ()
-    ago = span(_seconds(when, facts.now))
+    ago = span(_seconds_between(when, facts.now))
     return (f"since {when:%Y-%m-%d %H:%M:%S} UTC, for {ago}",)
 
 
-def _moment(when: datetime, now: datetime) -> str:
-    return f"{when:%Y-%m-%d %H:%M:%S} UTC, in {span(_seconds(now, when))}"
+def _moment_text(when: datetime, now: datetime) -> str:
+    return f"{when:%Y-%m-%d %H:%M:%S} UTC, in {span(_seconds_between(now, when))}"
 
 
-def _seconds(start: datetime | None, end: datetime) -> float:
+def _seconds_between(start: datetime | None, end: datetime) -> float:
     return 0.0 if start is None else max(0.0, (end - start) / timedelta(seconds=1))
 
 
-_EXPLAINED: Mapping[State, Callable[[Facts], Explanation]] = {
-    State.PENDING: _pending,
-    State.RUNNING: _running,
-    State.AWAITING_APPROVAL: _awaiting,
-    State.HELD: _held,
-    State.PARKED: _parked,
-    State.DONE: _done,
-    State.FAILED: _failed,
+_BY_STATE: Mapping[State, Callable[[Facts], Explanation]] = {
+    State.PENDING: _explain_pending,
+    State.RUNNING: _explain_running,
+    State.AWAITING_APPROVAL: _explain_awaiting,
+    State.HELD: _explain_held,
+    State.PARKED: _explain_parked,
+    State.DONE: _explain_done,
+    State.FAILED: _explain_failed,
 }

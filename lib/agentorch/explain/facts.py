@@ -10,12 +10,13 @@ from typing import Any
 
 from agentorch.core.job import Expiry
 from agentorch.core.states import OutcomeClass, State
-from agentorch.explain.advice import Do
+from agentorch.explain.advice import Action
 
 
 class Why(StrEnum):
-    """What keeps a job that has not failed from going on; of one that has failed, its class or the
-    code of its error is the word.
+    """The reason why a job that has not failed does not go on, as one word for programs.
+
+    Of a failed job the word is its outcome class, or the code of its error.
     """
 
     SUBMITTING = "submitting"
@@ -42,7 +43,10 @@ class Why(StrEnum):
 
 @dataclass(frozen=True)
 class SlotFacts:
-    """A slot: whether its owner lives, and what it has. `is_runners`: not one of our commands'."""
+    """A slot, whether its owner is alive, and its job.
+
+    A slot is not `is_runners` where a command that a person started has it.
+    """
 
     name: str
     is_alive: bool
@@ -52,9 +56,10 @@ class SlotFacts:
 
 
 @dataclass(frozen=True)
-class Attempted:
-    """The current step, and its latest attempt; without one `number` is 0, and one that has no
-    result has no `kind`.
+class AttemptFacts:
+    """The current step and its latest attempt.
+
+    `number` is 0 where there was no attempt; `kind` is None where it has no result.
     """
 
     step_id: str
@@ -69,15 +74,15 @@ class Attempted:
     began: datetime | None = None
 
     @property
-    def words(self) -> str:
-        """Which one that is."""
+    def title(self) -> str:
+        """The step, its agent and the number of the attempt."""
         attempt = f", attempt {self.number}" if self.number else ""
         return f"step {self.step_id} ({self.agent}){attempt}"
 
 
 @dataclass(frozen=True)
 class Hold:
-    """A job that is held back, or will be: by whom (None: by itself), when and why."""
+    """A hold on a job: by whom (None: by the runner itself), when and why."""
 
     who: str | None
     when: datetime
@@ -86,7 +91,7 @@ class Hold:
 
 @dataclass(frozen=True)
 class Park:
-    """A job that is parked until then."""
+    """A job that is parked until a moment, for a class of outcome (`kind`)."""
 
     until: datetime
     kind: str
@@ -95,40 +100,41 @@ class Park:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a job.
+    """The facts about a job.
 
-    `since`: when it began to wait for a human, or when it ended. `before`: how many are before it
-    in pending/. `low`: roots of whose disks too little is free. `runs_on`: its step does, without
-    an owner. `expires`: what becomes of it when nobody decides, and when. `error` is the job's;
-    `ran`, how many of how many steps did; `decided`, the last decision on it, in words.
+    `since` is when it began to wait for a human, or when it ended; `jobs_ahead` counts the jobs
+    before it in pending/; `low_disks` are sentences about disks with too little space. `runs_on`
+    means that its step still runs although its owner is dead. `shown_hash` is the hash of what a
+    person decides on; `expires` is what happens without a decision, and when. `error` is the job's
+    code and message; `steps_run`, how many of how many steps ran; `last_decision` is a sentence.
     """
 
     job_id: str
     state: State | None
     now: datetime
     submitted_at: datetime
-    current: Attempted
+    current: AttemptFacts
     since: datetime | None = None
-    before: int = 0
+    jobs_ahead: int = 0
     slot: SlotFacts | None = None
     slots: tuple[SlotFacts, ...] = ()
-    low: tuple[str, ...] = ()
+    low_disks: tuple[str, ...] = ()
     hold: Hold | None = None
     park: Park | None = None
     is_cancelled: bool = False
     runs_on: bool = False
-    shown: str = ""
+    shown_hash: str = ""
     expires: tuple[Expiry, datetime] | None = None
     error: tuple[str, str] | None = None
-    ran: tuple[int, int] = (0, 0)
+    steps_run: tuple[int, int] = (0, 0)
     cost_usd: float | None = None
     has_begun: bool = False
-    decided: str = ""
+    last_decision: str = ""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """The answer: `why` is one word for programs, `answer` a sentence for people."""
+    """The explanation of a job: `why` is one word for programs, `answer` a sentence for people."""
 
     job_id: str
     state: str
@@ -136,10 +142,10 @@ class Explanation:
     answer: str
     details: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
-    do: tuple[Do, ...] = ()
+    actions: tuple[Action, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """It as one JSON object."""
+        """Return the explanation as one JSON object."""
         return {
             "job_id": self.job_id,
             "state": self.state,
@@ -147,13 +153,13 @@ class Explanation:
             "answer": self.answer,
             "details": list(self.details),
             "evidence": list(self.evidence),
-            "next": [{"command": one.command or None, "words": one.words} for one in self.do],
+            "next": [{"command": one.command or None, "words": one.words} for one in self.actions],
         }
 
     def lines(self) -> Iterator[str]:
-        """It as lines; a command can be copied with its comment."""
+        """Yield the explanation as lines; a command can be copied together with its comment."""
         yield f"{self.job_id}: {self.state.replace('_', ' ')}: {self.answer}"
         yield from (f"  {line}" for line in self.details)
         yield from (f"  > {line}" for line in self.evidence)
-        for one in self.do:
+        for one in self.actions:
             yield f"  $ {one.command}  # {one.words}" if one.command else f"  * {one.words}"

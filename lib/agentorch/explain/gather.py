@@ -1,6 +1,6 @@
-"""The facts about a job, from files alone: nothing is made or locked, and nobody is asked.
+"""The facts about a job, read from files: nothing is created or locked, no daemon is needed.
 
-Whether a slot has an owner is read from /proc/locks. What is missing or torn is not told.
+/proc/locks says whether a slot has an owner. A file that is missing or torn is left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from agentorch.core.job import Expiry
 from agentorch.core.states import ENDED, OutcomeClass, State
 from agentorch.core.text import one_line
 from agentorch.core.times import moment_of
-from agentorch.explain.facts import Attempted, Facts, Hold, Park, SlotFacts
+from agentorch.explain.facts import AttemptFacts, Facts, Hold, Park, SlotFacts
 from agentorch.jobqueue import slots
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.jobqueue.lookup import Found
@@ -28,14 +28,14 @@ from agentorch.storage.json_files import Document, read_json
 from agentorch.storage.listing import names_in
 from agentorch.storage.paths import ArtifactPaths, AttemptPaths
 
-MOST_LINES = 5
+MAX_LINES = 5
 LINE_CHARS = 160
-MOST_BYTES = 16 * 1024
-_OURS = "agentorch: "
+MAX_BYTES = 16 * 1024
+_OWN_PREFIX = "agentorch: "
 
 
-def facts(queue: Queue, found: Found, settings: Settings, now: datetime) -> Facts:
-    """What is known of a job at `now`."""
+def gather_facts(queue: Queue, found: Found, settings: Settings, now: datetime) -> Facts:
+    """Return the facts about a job at `now`."""
     paths = queue.roots.artifacts(found.job.job_id)
     known = JobArtifacts(paths).read_state()
     whole = Facts(
@@ -47,31 +47,31 @@ def facts(queue: Queue, found: Found, settings: Settings, now: datetime) -> Fact
         hold=_hold(paths),
         is_cancelled=paths.cancel.exists(),
         has_begun=known is not None,
-        decided=_decided(paths),
+        last_decision=_last_decision(paths),
     )
     match found.state:
         case State.PENDING:
-            return replace(_queued(whole, queue, settings), before=_before(queue, found))
+            return replace(_add_slots(whole, queue, settings), jobs_ahead=_jobs_ahead(queue, found))
         case State.RUNNING:
-            return _run(_queued(whole, queue, settings), queue, found)
+            return _add_run(_add_slots(whole, queue, settings), queue, found)
         case State.AWAITING_APPROVAL:
-            return _asked(whole, paths, found, settings, known)
+            return _add_wait(whole, paths, found, settings, known)
         case State.PARKED:
             return replace(whole, park=_park(queue, found, known))
         case _ if found.state in ENDED:
-            return _over(whole, paths, found, known)
+            return _add_end(whole, paths, found, known)
     return whole
 
 
 # ---- the step ---------------------------------------------------------------------------------
 
 
-def _current(paths: ArtifactPaths, found: Found, known: JobState | None) -> Attempted:
-    """The current step and its latest attempt; of a parked one, the one that was parked."""
+def _current(paths: ArtifactPaths, found: Found, known: JobState | None) -> AttemptFacts:
+    """Return the current step and its latest attempt; of a parked job the one that was parked."""
     steps = {step.step_id: step for step in found.job.steps}
     step_id = found.job.steps[0].step_id if known is None else known.progress.current
     step = steps.get(step_id, found.job.steps[0])
-    plain = Attempted(step.step_id, step.agent)
+    plain = AttemptFacts(step.step_id, step.agent)
     if known is None or step.step_id != step_id:
         return plain
     progress = known.progress.step(step_id)
@@ -82,10 +82,10 @@ def _current(paths: ArtifactPaths, found: Found, known: JobState | None) -> Atte
         return plain
     attempt = paths.step(step_id).attempt(progress.attempt)
     result = read_json(attempt.result)
-    return plain if result is None else _attempted(plain, attempt, result)
+    return plain if result is None else _with_result(plain, attempt, result)
 
 
-def _attempted(plain: Attempted, attempt: AttemptPaths, result: Document) -> Attempted:
+def _with_result(plain: AttemptFacts, attempt: AttemptPaths, result: Document) -> AttemptFacts:
     error = result.get("error") or {}
     return replace(
         plain,
@@ -98,18 +98,18 @@ def _attempted(plain: Attempted, attempt: AttemptPaths, result: Document) -> Att
 
 
 def _evidence(attempt: AttemptPaths, details: Mapping[str, Any]) -> Iterator[str]:
-    """The lines that the class was told by, else the last ones that the agent printed."""
-    told = details.get("evidence")
-    lines = [str(line) for line in told] if isinstance(told, list) else _printed(attempt.logs)
+    """Yield the lines that decided the outcome class, else the last lines of the agent."""
+    matched = details.get("evidence")
+    lines = map(str, matched) if isinstance(matched, list) else _last_lines(attempt.logs)
     shown = [one_line(line, LINE_CHARS) for line in lines]
-    yield from [line for line in shown if line][-MOST_LINES:]
+    yield from [line for line in shown if line][-MAX_LINES:]
 
 
-def _printed(logs: Path) -> list[str]:
+def _last_lines(logs: Path) -> list[str]:
     with contextlib.suppress(FileNotFoundError), logs.open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - MOST_BYTES))
-        lines = file.read(MOST_BYTES).decode("utf-8", "replace").splitlines()
-        kept = [line for line in lines if not line.startswith(_OURS)]
+        file.seek(max(0, os.fstat(file.fileno()).st_size - MAX_BYTES))
+        lines = file.read(MAX_BYTES).decode("utf-8", "replace").splitlines()
+        kept = [line for line in lines if not line.startswith(_OWN_PREFIX)]
         return [line.removeprefix("stdout: ").removeprefix("stderr: ") for line in kept]
     return []
 
@@ -117,7 +117,7 @@ def _printed(logs: Path) -> list[str]:
 # ---- waiting ----------------------------------------------------------------------------------
 
 
-def _before(queue: Queue, found: Found) -> int:
+def _jobs_ahead(queue: Queue, found: Found) -> int:
     own = str(found.key)
     try:
         return sum(name < own for name in names_in(queue.paths.state(State.PENDING)))
@@ -125,12 +125,12 @@ def _before(queue: Queue, found: Found) -> int:
         return 0
 
 
-def _queued(whole: Facts, queue: Queue, settings: Settings) -> Facts:
-    return replace(whole, slots=tuple(_slots(queue)), low=tuple(_low(settings)))
+def _add_slots(whole: Facts, queue: Queue, settings: Settings) -> Facts:
+    return replace(whole, slots=tuple(_slots(queue)), low_disks=tuple(_low_disks(settings)))
 
 
 def _slots(queue: Queue) -> Iterator[SlotFacts]:
-    """The runners' slots, each with the job that it has."""
+    """Yield the runners' slots, each with its job."""
     alive = set(slots.live_slots(queue))
     jobs = {slot: key.job_id for key, slot in queue.list_state(State.RUNNING)}
     for name in queue.slots():
@@ -144,21 +144,21 @@ def _slot(queue: Queue, name: str, is_alive: bool, job_id: str | None) -> SlotFa
     return SlotFacts(name, is_alive, name not in slots.RESERVED, job_id, step_id)
 
 
-def _low(settings: Settings) -> Iterator[str]:
-    """The roots of whose disks less is free than a runner asks for."""
+def _low_disks(settings: Settings) -> Iterator[str]:
+    """Yield a sentence for each disk of the queue that has less free space than a runner needs."""
     floor, seen = settings.min_free_disk_bytes, set()
     for root in (settings.roots.queue_root, settings.roots.workspaces_root):
         try:
             found = os.statvfs(root)
-        except FileNotFoundError:  # nothing was ever queued
+        except FileNotFoundError:  # nothing was queued yet
             continue
         free = found.f_bavail * found.f_frsize
         if free < floor and found.f_fsid not in seen:
             seen.add(found.f_fsid)
-            yield f"{root}: {free} bytes are free, fewer than AGENTORCH_MIN_FREE_BYTES={floor}"
+            yield f"{root}: {free} bytes are free, less than AGENTORCH_MIN_FREE_BYTES={floor}"
 
 
-def _run(whole: Facts, queue: Queue, found: Found) -> Facts:
+def _add_run(whole: Facts, queue: Queue, found: Found) -> Facts:
     name = found.slot or ""
     is_alive = slots.seems_held(queue.paths.slot_lock(name))
     lock = queue.roots.artifacts(whole.job_id).step(whole.current.step_id).lock
@@ -169,7 +169,7 @@ def _run(whole: Facts, queue: Queue, found: Found) -> Facts:
     )
 
 
-def _asked(
+def _add_wait(
     whole: Facts, paths: ArtifactPaths, found: Found, settings: Settings, known: JobState | None
 ) -> Facts:
     ended = None if known is None else known.finished_at
@@ -179,7 +179,8 @@ def _asked(
     expires = None
     if rule.then not in (None, Expiry.WAIT):
         expires = (Expiry(rule.then), since + timedelta(seconds=rule.after_s))
-    return replace(whole, since=since, shown=decision_log.shown_hash(paths), expires=expires)
+    shown_hash = decision_log.shown_hash(paths)
+    return replace(whole, since=since, shown_hash=shown_hash, expires=expires)
 
 
 def _hold(paths: ArtifactPaths) -> Hold | None:
@@ -193,7 +194,7 @@ def _hold(paths: ArtifactPaths) -> Hold | None:
 
 def _park(queue: Queue, found: Found, known: JobState | None) -> Park | None:
     until = next((until for until, key in queue.list_parked() if key == found.key), None)
-    if until is None:  # it was woken just now
+    if until is None:  # a runner has just queued it again
         return None
     parked = None if known is None else known.parked
     if parked is None:
@@ -204,7 +205,7 @@ def _park(queue: Queue, found: Found, known: JobState | None) -> Park | None:
 # ---- ended ------------------------------------------------------------------------------------
 
 
-def _over(whole: Facts, paths: ArtifactPaths, found: Found, known: JobState | None) -> Facts:
+def _add_end(whole: Facts, paths: ArtifactPaths, found: Found, known: JobState | None) -> Facts:
     result = read_json(paths.result) or {}
     error = result.get("error")
     ended = None if known is None else known.finished_at
@@ -212,13 +213,13 @@ def _over(whole: Facts, paths: ArtifactPaths, found: Found, known: JobState | No
         whole,
         since=None if ended is None else moment_of(ended),
         error=None if error is None else (error["code"], one_line(error["message"], 400)),
-        ran=(len(result.get("steps", ())), len(found.job.steps)),
+        steps_run=(len(result.get("steps", ())), len(found.job.steps)),
         cost_usd=result.get("metrics", {}).get("cost_usd"),
     )
 
 
-def _decided(paths: ArtifactPaths) -> str:
-    """The last decision on the job, with its comment."""
+def _last_decision(paths: ArtifactPaths) -> str:
+    """Return the last decision on the job as a sentence, with its comment; empty without one."""
     lines = [line for line in decision_log.decisions(paths) if isinstance(line, dict)]
     if not lines:
         return ""

@@ -82,7 +82,7 @@ def everything() -> list[Advice]:
 
 
 def test_commands_to_run_next_exist_with_their_options() -> None:
-    texts = [one.command for known in everything() for one in known.do]
+    texts = [one.command for known in everything() for one in known.actions]
     texts += re.findall(r"^  \$ (.*?)  #", "\n".join(p.read_text() for p in GOLDEN.glob("*")), re.M)
     for command in filter(None, texts):
         name, *words = command.split()
