@@ -103,34 +103,34 @@ def request_bytes(request: Request) -> bytes:
 
 def outcome(name: str, exit_: Exit, lines: Iterable[Line]) -> Outcome:
     """Return what the run came to: how it ended first, then the result that it printed."""
-    heard = _Transcript()
+    transcript = _Transcript()
     for line in lines:
         if line.stream == "stdout":
-            heard.line(line)
-    ended = outcome_of_exit(exit_, name) or _decide(name, exit_, heard)
-    report = ended.report or "".join(heard.report)
-    return replace(ended, report=report, metrics=heard.usage)
+            transcript.line(line)
+    ended = outcome_of_exit(exit_, name) or _decide(name, exit_, transcript)
+    report = ended.report or "".join(transcript.report)
+    return replace(ended, report=report, metrics=transcript.usage)
 
 
-def _decide(name: str, exit_: Exit, heard: _Transcript) -> Outcome:
+def _decide(name: str, exit_: Exit, transcript: _Transcript) -> Outcome:
     if exit_.code != 0:
-        return _nonzero(name, exit_, heard)
-    if heard.malformed is not None:
-        return _unreadable(f"{name}: {heard.malformed}")
-    if heard.result is None:
-        return _unreadable(f"{name} ended without a result line{heard.last_line}")
-    return heard.result
+        return _nonzero(name, exit_, transcript)
+    if transcript.malformed is not None:
+        return _unreadable(f"{name}: {transcript.malformed}")
+    if transcript.result is None:
+        return _unreadable(f"{name} ended without a result line{transcript.last_line}")
+    return transcript.result
 
 
 def _unreadable(words: str) -> Outcome:
     return Outcome(OutcomeClass.PARSE_ERROR, one_line(words), error="parse_error")
 
 
-def _nonzero(name: str, exit_: Exit, heard: _Transcript) -> Outcome:
+def _nonzero(name: str, exit_: Exit, transcript: _Transcript) -> Outcome:
     """Whatever result it printed: a program that succeeded exits with 0."""
-    said = heard.result
+    said = transcript.result
     failed = said is not None and said.kind is not OutcomeClass.SUCCESS
-    why = f": {said.summary}" if said is not None and failed else heard.last_line
+    why = f": {said.summary}" if said is not None and failed else transcript.last_line
     return Outcome(
         OutcomeClass.AGENT_ERROR,
         one_line(f"{name}: exit code {exit_.code}{why}"),

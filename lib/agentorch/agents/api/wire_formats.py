@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from agentorch.agents.json_lines import MAX_COUNT
+
 ANTHROPIC_VERSION = "2023-06-01"
 # Messages wants a limit; every model since Claude 4 may answer that long.
 ANTHROPIC_MAX_TOKENS = 32_000
@@ -227,7 +229,7 @@ def fault(error: object) -> tuple[str, str]:
 def _count(usage: object, key: str) -> int:
     value = usage.get(key) if isinstance(usage, dict) else None
     # JSON's true is an int to Python
-    right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+    right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
     return value if right and isinstance(value, int) else 0
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agentorch.agents.base import Capabilities, Command, Endpoint, Request, Simulation
-from agentorch.agents.claude import outcome as claude_ends
+from agentorch.agents.claude import events, outcome
 from agentorch.agents.simulated import simulate
 from agentorch.core.abilities import CAP_AND_RESUME, READING, TOOLS, Abilities, Choice, Number
 from agentorch.core.errors import Refused
@@ -90,10 +90,10 @@ class ClaudeAgent:
         return CAPABILITIES.provider
 
     def is_end(self, line: Line) -> bool:
-        return claude_ends.is_end(line)
+        return events.is_end(line)
 
     def outcome(self, exit_: Exit, lines: Iterable[Line]) -> Outcome:
-        return claude_ends.outcome(NAME, exit_, lines)
+        return outcome.outcome(NAME, exit_, lines)
 
     def simulate(self, request: Request) -> Simulation:
         return simulate(request)

@@ -34,6 +34,16 @@ SINCE = "model_usage_since_last_result"
 CHANGING = frozenset({*PATHS, "Bash"})
 
 
+def is_end(line: Line) -> bool:
+    """Return whether this is the result event: nothing that matters comes after it."""
+    if line.stream != "stdout":
+        return False
+    if line.cut:
+        return cut_result(line.text) is not None
+    event = parse_line(line.text) if '"type":"result"' in line.text else None
+    return isinstance(event, dict) and event.get("type") == "result"
+
+
 class Transcript:
     """The state of a run after the lines that were read so far."""
 

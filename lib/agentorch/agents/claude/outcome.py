@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from agentorch.agents.claude.events import EVIDENCE_CHARS, Transcript, amount, cut_result
+from agentorch.agents.claude.events import EVIDENCE_CHARS, Transcript, amount
 from agentorch.agents.exit_outcome import details, left_well, outcome_of_exit, signal_name
 from agentorch.agents.failure_rules import UNCLASSIFIED
-from agentorch.agents.json_lines import REPORT_CHARS, parse_line
+from agentorch.agents.json_lines import REPORT_CHARS
 from agentorch.core.job import Outcome
 from agentorch.core.process_end import Exit, Line
 from agentorch.core.states import OutcomeClass
@@ -32,78 +32,72 @@ _STOPS = {
 }
 
 
-def is_end(line: Line) -> bool:
-    """Return whether this is the result event: nothing that matters comes after it."""
-    if line.stream != "stdout":
-        return False
-    if line.cut:
-        return cut_result(line.text) is not None
-    event = parse_line(line.text) if '"type":"result"' in line.text else None
-    return isinstance(event, dict) and event.get("type") == "result"
-
-
 def outcome(name: str, exit_: Exit, lines: Iterable[Line]) -> Outcome:
     """Return what the run came to."""
-    heard = Transcript()
+    transcript = Transcript()
     for line in lines:
-        heard.line(line)
-    ended = outcome_of_exit(exit_, name) or _verdict(name, exit_, heard)
+        transcript.line(line)
+    ended = outcome_of_exit(exit_, name) or _verdict(name, exit_, transcript)
     return replace(
         ended,
-        report=printable(ended.report or heard.text),
-        metrics=heard.metrics,
-        session_id=heard.session_id,
-        model=heard.model,
-        files=tuple(heard.files),
+        report=printable(ended.report or transcript.text),
+        metrics=transcript.metrics,
+        session_id=transcript.session_id,
+        model=transcript.model,
+        files=tuple(transcript.files),
     )
 
 
-def _verdict(name: str, exit_: Exit, heard: Transcript) -> Outcome:
-    result = heard.result
+def _verdict(name: str, exit_: Exit, transcript: Transcript) -> Outcome:
+    result = transcript.result
     if result is None:
-        return _without_result(name, exit_, heard)
+        return _without_result(name, exit_, transcript)
     if result.get("subtype") != "success" or result.get("is_error") is not False:
-        return _failure(name, exit_, heard, result)
+        return _failure(name, exit_, transcript, result)
     text = result.get("result")
     if not isinstance(text, str):
         return _unreadable(f"{name}: a result event without its text", "malformed_output", exit_)
     if not amount(result.get("num_turns")):
         return _unreadable(f"{name} asked no model: {text}", "no_result", exit_)
-    return replace(_outcome_of_result(name, exit_, heard, text), report=text[:REPORT_CHARS])
+    return replace(_outcome_of_result(name, exit_, transcript, text), report=text[:REPORT_CHARS])
 
 
-def _outcome_of_result(name: str, exit_: Exit, heard: Transcript, text: str) -> Outcome:
+def _outcome_of_result(name: str, exit_: Exit, transcript: Transcript, text: str) -> Outcome:
     """Return what a run came to that has a result, which is no error."""
     if not left_well(exit_):
         words = f"{name}: exit code {exit_.code} after its result"
         return _outcome(OutcomeClass.AGENT_ERROR, words, "agent_exit_nonzero", exit_)
-    if heard.denied and not heard.changed:
-        words = f"{name} was refused what it needed: {heard.denied[0]}"
+    if transcript.denied and not transcript.changed:
+        words = f"{name} was refused what it needed: {transcript.denied[0]}"
         return _outcome(OutcomeClass.POLICY, words, "permission_denied", exit_)
-    denied = {"denied": heard.denied[:MAX_DENIED]} if heard.denied else {}
+    denied = {"denied": transcript.denied[:MAX_DENIED]} if transcript.denied else {}
     return Outcome(OutcomeClass.SUCCESS, _first_line(text) or "no words", details=denied)
 
 
-def _without_result(name: str, exit_: Exit, heard: Transcript) -> Outcome:
+def _without_result(name: str, exit_: Exit, transcript: Transcript) -> Outcome:
     if exit_.code is not None and exit_.code > SIGNALLED:
         words = f"{name} was ended by {signal_name(exit_.code - SIGNALLED)}"
         return _outcome(OutcomeClass.AGENT_ERROR, words, "agent_exit_nonzero", exit_)
     if not left_well(exit_):
-        said = heard.stderr[0] if heard.stderr else f"exit code {exit_.code} without a result"
-        return _unclassified_failure(f"{name}: {said}", exit_, heard)
-    if heard.broken and not heard.events:
+        said = (
+            transcript.stderr[0]
+            if transcript.stderr
+            else f"exit code {exit_.code} without a result"
+        )
+        return _unclassified_failure(f"{name}: {said}", exit_, transcript)
+    if transcript.broken and not transcript.events:
         return _unreadable(f"{name} printed no events", "malformed_output", exit_)
-    if heard.broken:
+    if transcript.broken:
         return _unreadable(f"{name}: the end of its output is cut", "truncated_output", exit_)
     return _unreadable(f"{name} ended without a result", "no_result", exit_)
 
 
-def _failure(name: str, exit_: Exit, heard: Transcript, result: Mapping[str, Any]) -> Outcome:
+def _failure(name: str, exit_: Exit, transcript: Transcript, result: Mapping[str, Any]) -> Outcome:
     words = f"{name}: {next(_words(result), 'its result is an error')}"
     stop = _STOPS.get(str(result.get("subtype")))
     if stop is not None:
         return _outcome(stop[0], words, stop[1], exit_)
-    return _unclassified_failure(words, exit_, heard)
+    return _unclassified_failure(words, exit_, transcript)
 
 
 def _words(result: Mapping[str, Any]) -> Iterator[str]:
@@ -115,25 +109,25 @@ def _words(result: Mapping[str, Any]) -> Iterator[str]:
         yield text
 
 
-def _evidence(heard: Transcript) -> Iterator[str]:
+def _evidence(transcript: Transcript) -> Iterator[str]:
     """Yield the facts that patterns look at, the most certain first."""
-    if heard.resets_at is not None:
-        yield f"rate limit rejected, resets_at {heard.resets_at}"
-    if heard.result is None and heard.retry:
-        yield heard.retry
-    result = heard.result or {}
+    if transcript.resets_at is not None:
+        yield f"rate limit rejected, resets_at {transcript.resets_at}"
+    if transcript.result is None and transcript.retry:
+        yield transcript.retry
+    result = transcript.result or {}
     for key in ("terminal_reason", "subtype"):
         if result.get(key):
             yield f"{key} {result[key]}"
-    yield from heard.error
+    yield from transcript.error
     yield from (f"result {words}" for words in _words(result))
-    if heard.plain:
-        yield f"stdout {heard.plain}"
-    yield from (f"stderr {line}" for line in heard.stderr)
+    if transcript.plain:
+        yield f"stdout {transcript.plain}"
+    yield from (f"stderr {line}" for line in transcript.stderr)
 
 
-def _unclassified_failure(words: str, exit_: Exit, heard: Transcript) -> Outcome:
-    evidence = [one_line(line, EVIDENCE_CHARS) for line in _evidence(heard)][:MAX_EVIDENCE]
+def _unclassified_failure(words: str, exit_: Exit, transcript: Transcript) -> Outcome:
+    evidence = [one_line(line, EVIDENCE_CHARS) for line in _evidence(transcript)][:MAX_EVIDENCE]
     failure = _outcome(OutcomeClass.AGENT_ERROR, words, UNCLASSIFIED, exit_)
     return replace(failure, details={**failure.details, "evidence": evidence})
 

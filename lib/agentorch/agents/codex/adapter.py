@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agentorch.agents.base import Capabilities, Command, Endpoint, Request, Simulation
-from agentorch.agents.codex import events
+from agentorch.agents.codex import events, outcome
 from agentorch.agents.simulated import simulate
 from agentorch.core.abilities import CAP_AND_RESUME, TOOLS, Abilities, Choice
 from agentorch.core.errors import Refused
@@ -103,7 +103,7 @@ class CodexAgent:
         return events.is_end(line)
 
     def outcome(self, exit_: Exit, lines: Iterable[Line]) -> Outcome:
-        return events.outcome(exit_, lines)
+        return outcome.outcome(exit_, lines)
 
     def simulate(self, request: Request) -> Simulation:
         return simulate(request)

@@ -1,4 +1,4 @@
-"""The events that Codex prints, `codex exec --json`, and the outcome of a run. Pure.
+"""The events that Codex prints, `codex exec --json`. Pure.
 
     thread.started {thread_id}   turn.started   turn.completed {usage}   turn.failed {error}
     item.started, item.completed {item: {type: agent_message | command_execution | file_change | …}}
@@ -15,25 +15,17 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from agentorch.agents.exit_outcome import details, left_well, outcome_of_exit
-from agentorch.agents.failure_rules import UNCLASSIFIED
-from agentorch.agents.json_lines import unescape
-from agentorch.core.job import Outcome
-from agentorch.core.process_end import Exit, Line
-from agentorch.core.states import OutcomeClass
+from agentorch.agents.json_lines import MAX_COUNT, REPORT_CHARS, unescape
+from agentorch.core.process_end import Line
 from agentorch.core.text import one_line, printable
 
-REPORT_CHARS = 1_000_000
 FILES = 1000
 EVIDENCE_CHARS = 500
 LAST_LINES = 8
-# Beyond that a number in JSON is no longer the number that was meant (RFC 8259, section 6).
-MAX_COUNT = 2**53
 
 _TALK = frozenset({"agent_message", "reasoning", "error", "todo_list"})
 _USAGE = {
@@ -57,50 +49,6 @@ def is_end(line: Line) -> bool:
     if line.stream != "stdout" or not line.text.startswith('{"type":"turn.'):
         return False
     return _parse_line(line.text).get("type") in ("turn.completed", "turn.failed")
-
-
-def outcome(exit_: Exit, lines: Iterable[Line]) -> Outcome:
-    """Return what the run came to: how it ended first, then what it printed."""
-    heard = Transcript()
-    for line in lines:
-        heard.line(line)
-    decided = outcome_of_exit(exit_, "codex") or _decide(exit_, heard)
-    return replace(
-        decided,
-        report=heard.text,
-        metrics=heard.metrics,
-        session_id=heard.session_id,
-        files=tuple(heard.files),
-    )
-
-
-def _decide(exit_: Exit, heard: Transcript) -> Outcome:
-    if heard.failure or (not left_well(exit_) and not heard.completed):
-        return _unclassified_failure(exit_, heard)
-    if not left_well(exit_):
-        words = one_line(f"codex: exit code {exit_.code} after it had said that it was done")
-        return _failure(OutcomeClass.AGENT_ERROR, "agent_exit_nonzero", words, exit_, heard)
-    if not heard.completed:
-        return _failure(OutcomeClass.PARSE_ERROR, *heard.incomplete(), exit_, heard)
-    if heard.commands and heard.commands == heard.without_sandbox:
-        words = "codex: none of its commands ran: its own sandbox can't be set up here"
-        return _failure(OutcomeClass.INFRA, "sandbox_broken", words, exit_, heard)
-    if not heard.text.strip() and not heard.files:
-        words = "codex ended without an answer"
-        return _failure(OutcomeClass.PARSE_ERROR, "no_result", words, exit_, heard)
-    return Outcome(OutcomeClass.SUCCESS, one_line(heard.text) or "codex gave no final message")
-
-
-def _unclassified_failure(exit_: Exit, heard: Transcript) -> Outcome:
-    silent = f"exit code {exit_.code}, and it did not say why"
-    why = heard.failure or heard.error or (heard.last[-1] if heard.last else silent)
-    words = one_line(f"codex: {why}")
-    return _failure(OutcomeClass.AGENT_ERROR, UNCLASSIFIED, words, exit_, heard)
-
-
-def _failure(kind: OutcomeClass, error: str, words: str, exit_: Exit, heard: Transcript) -> Outcome:
-    told = {**details(exit_), "evidence": heard.evidence()}
-    return Outcome(kind, words, error=error, details=told)
 
 
 class Transcript:

@@ -22,7 +22,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from agentorch.agents.base import Capabilities, Command, Endpoint, Request, Simulation
-from agentorch.agents.kimi.events import END, outcome
+from agentorch.agents.kimi import outcome
+from agentorch.agents.kimi.events import END
 from agentorch.agents.simulated import simulate
 from agentorch.core.abilities import CAP_AND_RESUME, READING, TOOLS, Abilities, Choice, Number
 from agentorch.core.errors import Refused
@@ -88,7 +89,7 @@ class KimiAgent:
         return line.stream == "stdout" and line.text.startswith(END)
 
     def outcome(self, exit_: Exit, lines: Iterable[Line]) -> Outcome:
-        return outcome(exit_, lines)
+        return outcome.outcome(exit_, lines)
 
     def simulate(self, request: Request) -> Simulation:
         return simulate(request)

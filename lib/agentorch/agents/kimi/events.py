@@ -1,4 +1,4 @@
-"""The events that Kimi Code prints, and the outcome of a run. Pure.
+"""The events that Kimi Code prints. Pure.
 
 stdout has a JSON object a line: `meta` (its version, a retry, and last of all the session's id, on
 success only), `assistant` (text, tool_calls), `tool`. A failure is a line on stderr:
@@ -11,15 +11,11 @@ import json
 import posixpath
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
-from agentorch.agents import failure_rules
-from agentorch.agents.exit_outcome import details, left_well, outcome_of_exit
-from agentorch.core.job import Outcome
-from agentorch.core.process_end import Exit, Line
-from agentorch.core.states import OutcomeClass
+from agentorch.agents.json_lines import REPORT_CHARS
+from agentorch.core.process_end import Line
 from agentorch.core.text import one_line, printable
 
 NAME = "kimi"
@@ -28,7 +24,6 @@ END = '{"role":"meta","type":"session.resume_hint"'
 HOOK = "UserPromptSubmit hook\n\n"
 FAILED = "error: failed to run prompt: "
 BROKER = "agentorch: "
-REPORT_CHARS = 1_000_000
 TAIL_LINES = 8
 EVIDENCE_CHARS = 500
 MAX_FILES = 10_000
@@ -127,58 +122,3 @@ class Transcript:
         lines = [f"error {self.error}" if self.error else "", *self.tail]
         lines.append(f"retry {self.retry}" if self.retry else "")
         return [one_line(line, EVIDENCE_CHARS) for line in lines if line]
-
-
-def outcome(exit_: Exit, lines: Iterable[Line]) -> Outcome:
-    """Return what the run came to: how it ended first, then what it said."""
-    heard = Transcript()
-    for line in lines:
-        heard.line(line)
-    ended = outcome_of_exit(exit_, NAME) or _decide(exit_, heard)
-    return replace(
-        ended,
-        report=printable(heard.final),
-        metrics={"turns": heard.turns, "tool_calls": heard.tool_calls},
-        session_id=heard.session_id,
-        files=tuple(heard.files),
-    )
-
-
-def _decide(exit_: Exit, heard: Transcript) -> Outcome:
-    if heard.error:
-        return _failure(exit_, heard)
-    if left_well(exit_) and heard.ended:
-        return _success(heard)
-    if left_well(exit_):
-        return _no_end(heard)
-    if heard.ended:
-        words = f"{NAME}: exit code {exit_.code} after its result"
-        return _agent_error("agent_exit_nonzero", words, details(exit_))
-    return _failure(exit_, heard)
-
-
-def _success(heard: Transcript) -> Outcome:
-    first = next((line for line in heard.final.splitlines() if line.strip()), "")
-    if not first:
-        return Outcome(OutcomeClass.PARSE_ERROR, f"{NAME} said nothing", error="no_result")
-    return Outcome(OutcomeClass.SUCCESS, one_line(first))
-
-
-def _no_end(heard: Transcript) -> Outcome:
-    """Return it left as one who is done, and did not say so."""
-    if heard.malformed:
-        words = f"{NAME}: its output was cut off: {heard.malformed}"
-        return Outcome(OutcomeClass.PARSE_ERROR, one_line(words), error="truncated_output")
-    words = f"{NAME} ended without a result"
-    return Outcome(OutcomeClass.PARSE_ERROR, words, error="no_result")
-
-
-def _failure(exit_: Exit, heard: Transcript) -> Outcome:
-    evidence = heard.evidence()
-    said = evidence[0] if evidence else heard.malformed or "no reason given"
-    words = f"{NAME}: exit code {exit_.code}: {said}"
-    return _agent_error(failure_rules.UNCLASSIFIED, words, {**details(exit_), "evidence": evidence})
-
-
-def _agent_error(code: str, words: str, more: Mapping[str, Any]) -> Outcome:
-    return Outcome(OutcomeClass.AGENT_ERROR, one_line(words), error=code, details=more)

@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from agentorch.agents.base import Capabilities, Command, Endpoint, Request, Simulation
-from agentorch.agents.opencode import events
+from agentorch.agents.opencode import events, outcome
 from agentorch.agents.simulated import simulate
 from agentorch.core.abilities import CAP_AND_RESUME, READING, Abilities, Choice
 from agentorch.core.errors import Refused
@@ -266,7 +266,7 @@ class OpenCodeAgent:
         return events.is_end(line)
 
     def outcome(self, exit_: Exit, lines: Iterable[Line]) -> Outcome:
-        return events.outcome(exit_, lines)
+        return outcome.outcome(exit_, lines)
 
     def simulate(self, request: Request) -> Simulation:
         return simulate(request)

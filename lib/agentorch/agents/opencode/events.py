@@ -1,4 +1,4 @@
-"""The events that OpenCode prints, `--format json`, and the outcome of a run. Pure.
+"""The events that OpenCode prints, `--format json`. Pure.
 
     {"type": "step_start",  "sessionID": …, "part": {…}}                   a request of the model
     {"type": "text",        "part": {"text": …}}                           whole, when it ends
@@ -14,26 +14,18 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agentorch.agents.exit_outcome import details, left_well, outcome_of_exit
-from agentorch.agents.failure_rules import UNCLASSIFIED
-from agentorch.agents.json_lines import unescape
-from agentorch.core.job import Outcome
-from agentorch.core.process_end import Exit, Line
-from agentorch.core.states import OutcomeClass
+from agentorch.agents.json_lines import MAX_COUNT, REPORT_CHARS, unescape
+from agentorch.core.process_end import Line
 from agentorch.core.text import one_line, printable
 
 NAME = "opencode"
-REPORT_CHARS = 1_000_000
 EVIDENCE_LINES = 20
 FIRST_LINES = 5
 EVIDENCE_CHARS = 500
 FILES = 1000
-# Beyond that a number in JSON is no longer the number that was meant (RFC 8259, section 6).
-MAX_COUNT = 2**53
 
 # A text's line that was longer than what is kept of one: its beginning is still worth having.
 _TEXT = '"type":"text","text":"'
@@ -44,76 +36,6 @@ def is_end(line: Line) -> bool:
     if line.stream != "stdout" or not line.text.startswith('{"type":"step_finish"'):
         return False
     return _reason(parse_line(line.text)) == "stop"
-
-
-def outcome(exit_: Exit, lines: Iterable[Line]) -> Outcome:
-    """Return what the run came to: how it ended first, then what it printed."""
-    heard = Transcript()
-    for line in lines:
-        heard.line(line)
-    ended = outcome_of_exit(exit_, NAME) or decide(exit_, heard)
-    return replace(
-        ended,
-        report=heard.report,
-        metrics=heard.metrics(),
-        session_id=heard.session_id,
-        files=tuple(heard.files),
-    )
-
-
-def decide(exit_: Exit, heard: Transcript) -> Outcome:
-    """Return the verdict on a run that ended by itself."""
-    if heard.errors or heard.denied:
-        return _failure(exit_, heard)
-    if not left_well(exit_):
-        return _failure(exit_, heard) if heard.reason != "stop" else _contradicts(exit_, heard)
-    if heard.reason != "stop":
-        return _unfinished_run(exit_, heard)
-    if not heard.report and not heard.tool_calls:
-        code = "malformed_output" if heard.broken else "no_result"
-        return _unreadable(exit_, code, "ended without an answer")
-    return Outcome(OutcomeClass.SUCCESS, heard.first_line or "done, without a word at the end")
-
-
-def _failure(exit_: Exit, heard: Transcript) -> Outcome:
-    """Return a failure of which the patterns know the class."""
-    evidence = [one_line(line, EVIDENCE_CHARS) for line in heard.evidence()]
-    words = (heard.errors or heard.denied or evidence or [f"exit code {exit_.code}"])[0]
-    return Outcome(
-        OutcomeClass.AGENT_ERROR,
-        one_line(f"{NAME}: {words}"),
-        error=UNCLASSIFIED,
-        details={**details(exit_), "evidence": evidence},
-    )
-
-
-def _contradicts(exit_: Exit, heard: Transcript) -> Outcome:
-    words = f"{NAME}: exit code {exit_.code} after a finished answer: {heard.first_line}"
-    kind = OutcomeClass.AGENT_ERROR
-    return Outcome(kind, one_line(words), error="agent_exit_nonzero", details=details(exit_))
-
-
-def _unfinished_run(exit_: Exit, heard: Transcript) -> Outcome:
-    """Return the failure of a run that left well, but whose last step did not end as a last one
-    does.
-    """
-    if heard.broken and heard.session_id is None:  # every event has it
-        return _unreadable(exit_, "malformed_output", "printed no events")
-    if heard.ends_broken or heard.reason == "length":
-        return _unreadable(exit_, "truncated_output", "its answer is cut")
-    if heard.broken:
-        return _unreadable(exit_, "malformed_output", "printed what is no event")
-    if heard.reason in ("", "tool-calls", "unknown"):
-        return _unreadable(exit_, "no_result", "ended before its model was done")
-    return _failure(exit_, heard)
-
-
-def _unreadable(exit_: Exit, code: str, words: str) -> Outcome:
-    kind = OutcomeClass.PARSE_ERROR
-    return Outcome(kind, f"{NAME}: {words}", error=code, details=details(exit_))
-
-
-# ---- lines ------------------------------------------------------------------------------------
 
 
 class Transcript:
