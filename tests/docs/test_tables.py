@@ -19,9 +19,9 @@ from agentorch.ledger.metric_families import FAMILIES
 from agentorch.sandbox.wrapper_table import NEEDS_IMAGE, WRAPPERS
 from agentorch.systemd.message_ids import Message
 from agentorch.webhook.idempotency import HEADERS
-from agentorch.webhook.query import MOST_LIMIT, USUAL_LIMIT
+from agentorch.webhook.query import DEFAULT_LIMIT, MAX_LIMIT
 from agentorch.webhook.routes import ROUTES
-from agentorch.webhook.server import MOST_HEADER_BYTES, REQUEST_S
+from agentorch.webhook.server import MAX_HEADER_BYTES, REQUEST_S
 from tests.docs.test_pages import environment
 from tests.support.manual import ROOT, bold, pages
 
@@ -133,8 +133,8 @@ def test_headers_that_carry_a_key() -> None:
 def test_bounds_of_a_listing_and_of_a_request() -> None:
     page = pages()["agentorch-webhook(8)"]
     listing = page.named("REQUESTS")["GET /jobs"].body
-    assert f"1 to {MOST_LIMIT}, {USUAL_LIMIT} by default" in listing
-    assert f"{MOST_HEADER_BYTES // 1024} KiB" in page.named("REQUESTS")["431"].body
+    assert f"1 to {MAX_LIMIT}, {DEFAULT_LIMIT} by default" in listing
+    assert f"{MAX_HEADER_BYTES // 1024} KiB" in page.named("REQUESTS")["431"].body
     assert f"complete {REQUEST_S:g} seconds after" in page.part("DESCRIPTION")
 
 

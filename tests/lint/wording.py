@@ -47,7 +47,7 @@ SMALL_WORDS = {
 # What a name may begin with before a noun: from_document(), to_json(), with_limits(), first_line().
 IDIOMATIC = {"from", "to", "as", "on", "with", "without", "first", "last"}
 # Names that the field itself uses so.
-ALLOWED: set[str] = set()
+ALLOWED: set[str] = {"received"}  # a method of waitress that a parser overrides
 
 
 def is_participle(word: str) -> bool:

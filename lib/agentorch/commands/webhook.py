@@ -9,9 +9,9 @@ from agentorch.systemd import sockets
 from agentorch.systemd.journal import Journal
 from agentorch.webhook import tokens
 from agentorch.webhook.application import Application
-from agentorch.webhook.context import site_of
+from agentorch.webhook.context import build_site
 from agentorch.webhook.server import Server, log_through
-from agentorch.webhook.sockets import bind_of, bound, is_local
+from agentorch.webhook.sockets import is_local, open_sockets, parse_bind
 
 USUAL_IDLE_S = 60.0
 
@@ -40,14 +40,14 @@ def main(binds: tuple[str, ...], idle_s: float) -> None:
     passed = [] if binds else sockets.passed_sockets()
     if not binds and not passed:
         raise click.UsageError("no socket was passed (see systemd.socket(5)): give --bind")
-    places = [bind_of(text) for text in binds]
+    places = [parse_bind(text) for text in binds]
     settings = load_settings()
-    known = tokens.load(settings)
+    known = tokens.load_tokens(settings)
     journal = Journal("agentorch-webhook", settings)
     log_through(journal)
-    with bound(places) as ours:
+    with open_sockets(places) as ours:
         listening = [*passed, *ours]
         tokens.refuse_dev_token(known, local=all(is_local(one) for one in listening))
-        application = Application(site_of(settings, known), journal)
+        application = Application(build_site(settings, known), journal)
         most_bytes = settings.max_webhook_body_bytes
         Server(application, listening, journal, most_bytes, idle_s if passed else None).run()

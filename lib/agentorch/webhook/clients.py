@@ -1,6 +1,6 @@
-"""Who asks: the peer, or whom a proxy that we trust names. Pure.
+"""The address of a client: its own, or the one that a trusted proxy reports. Pure.
 
-A Unix socket's peers count as 127.0.0.1: they are on this host.
+The peers of a Unix socket count as 127.0.0.1, because they are on this host.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 LOCAL = IPv4Address("127.0.0.1")
-# What one customer is given: to count single addresses would count nothing.
+# The network that one customer usually gets. He could use as many addresses of it as he likes, so
+# single addresses are not counted.
 IPV6_PREFIX = 64
 
 
-def networks(words: Iterable[str]) -> tuple[Network, ...]:
-    """The networks of WEBHOOK_TRUSTED_PROXIES."""
+def parse_networks(words: Iterable[str]) -> tuple[Network, ...]:
+    """Return the networks of WEBHOOK_TRUSTED_PROXIES."""
     return tuple(ip_network(word) for word in words)
 
 
-def client(peer: str, forwarded: str | None, trusted: Sequence[Network]) -> str:
-    """The address that a request comes from: the nearest hop that is no proxy of ours.
+def client_address(peer: str, forwarded: str | None, trusted: Sequence[Network]) -> str:
+    """Return the address that a request comes from: the nearest hop that is no trusted proxy.
 
-    `forwarded` is the X-Forwarded-For header: each proxy adds its peer at the right, so what
-    stands left of an address that we don't trust may be anybody's invention.
+    `forwarded` is the X-Forwarded-For header: each proxy adds its peer at the right, so whatever
+    is left of an untrusted address may be invented.
     """
     address = _address(peer) or LOCAL
     for hop in reversed((forwarded or "").split(",")):
@@ -35,8 +36,8 @@ def client(peer: str, forwarded: str | None, trusted: Sequence[Network]) -> str:
     return str(address)
 
 
-def counted(address: str) -> str:
-    """What the requests of an address are counted under."""
+def rate_key(address: str) -> str:
+    """Return the key under which requests are counted: the address, or its IPv6 network."""
     found = _address(address)
     if isinstance(found, IPv6Address):
         return str(ip_network((found, IPV6_PREFIX), strict=False))
@@ -51,6 +52,6 @@ def _is_within(address: Address, trusted: Sequence[Network]) -> bool:
 def _address(text: str) -> Address | None:
     try:
         found = ip_address(text.strip())
-    except ValueError:  # a Unix socket's peer, or a proxy that names no address
+    except ValueError:  # the peer of a Unix socket, or a proxy that reports no address
         return None
     return found.ipv4_mapped or found if isinstance(found, IPv6Address) else found

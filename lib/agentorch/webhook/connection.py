@@ -1,11 +1,11 @@
-"""One connection, as waitress has it, with what its defaults leave open.
+"""The connections of waitress, with what its defaults leave open.
 
-* What waitress refuses by itself is answered as everything is, in JSON, and logged.
+* A request that waitress refuses by itself is answered in JSON as all others are, and logged.
 * A request that two servers could read differently (RFC 9112, section 6.3) is refused.
-* A request has a deadline from its first byte, however busily its bytes drip in.
-* Who is refused while still sending gets to read the answer: the connection is closed for writing
-  first, and what comes is thrown away for a moment (RFC 9112, section 9.6).
-* What is sent of a file is read by small parts, whatever the socket's buffer could take.
+* A request has a deadline that begins with its first byte, however steadily the bytes arrive.
+* A client that is refused while it still sends can read the answer: the connection is closed for
+  writing first, and what arrives is thrown away for a moment (RFC 9112, section 9.6).
+* A file is read and sent in small parts, whatever the buffer of the socket could take.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from waitress.task import ErrorTask
 from agentorch.webhook.responses import Answer
 
 LINGER_S = 2.0
-MOST_SENT_BYTES = 64 * 1024
+MAX_SENT_BYTES = 64 * 1024
 
 
-class Refuses(Protocol):
-    """What an application does about requests that never reach it."""
+class Refuser(Protocol):
+    """An application that answers requests which waitress could not read."""
 
-    def refused(self, status: HTTPStatus, why: str, peer: str) -> Answer:
-        """The answer to one; logs it."""
+    def refuse(self, status: HTTPStatus, why: str, peer: str) -> Answer:
+        """Return the answer to such a request, and log it."""
 
 
 class Parser(HTTPRequestParser):
-    """Reads a request; knows when it began."""
+    """A parser of requests that knows when its request began."""
 
     def __init__(self, adj: Any) -> None:
         super().__init__(adj)
@@ -42,30 +42,32 @@ class Parser(HTTPRequestParser):
     def received(self, data: bytes) -> int:
         consumed: int = super().received(data)
         if self.error is not None:
-            # nobody is asked to go on with what is refused already
+            # no "100 Continue" for a request that is refused already
             self.expect_continue = False
         return consumed
 
     def parse_header(self, header_plus: bytes) -> None:
         try:
             super().parse_header(header_plus)
-        except ValueError as trouble:  # half an IPv6 address, a length of thousands of digits
+        except (
+            ValueError
+        ) as trouble:  # for example half an IPv6 address, or a length with thousands of digits
             raise ParsingError("the request line or a header is malformed") from trouble
         if not self.command:
             raise ParsingError("the request line is malformed")
         coded = self.chunked or "TRANSFER_ENCODING" in self.headers
         if coded and (self.version != "1.1" or "CONTENT_LENGTH" in self.headers):
-            raise ParsingError("the length of the body is told in two ways")
+            raise ParsingError("the request gives the length of its body in two ways")
 
 
-class Refused(ErrorTask):
-    """Answers what the parser refused, and what an application's bug left unanswered."""
+class RefusalTask(ErrorTask):
+    """The answer to a request that the parser refused, or that met a bug of the application."""
 
     def execute(self) -> None:
         channel = cast(Channel, self.channel)
         error = cast(Any, self.request).error
-        application = cast(Refuses, channel.server.application)
-        answer = application.refused(HTTPStatus(error.code), str(error.body), channel.addr[0])
+        application = cast(Refuser, channel.server.application)
+        answer = application.refuse(HTTPStatus(error.code), str(error.body), channel.addr[0])
         self.status = answer.line
         self.response_headers = [*answer.header_list(), ("Connection", "close")]
         self.close_on_finish = True
@@ -75,25 +77,26 @@ class Refused(ErrorTask):
 
 
 class Channel(HTTPChannel):
-    """A connection."""
+    """A connection with a deadline for its requests, and with a lingering close."""
 
     parser_class = Parser
-    error_task_class = Refused
-    # set where the client may still be sending what nobody will read
+    error_task_class = RefusalTask
+    # set where the client may still be sending a body that will not be read
     unread = False
     lingers_until_s: float | None = None
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        # loopback's buffer has megabytes, takes some of it, and the rest is read again
-        self.sendbuf_len = min(self.sendbuf_len, MOST_SENT_BYTES)
+        # The loopback's buffer is megabytes large: without this limit as much would be read from a
+        # file at once, a part of it sent, and the rest read again.
+        self.sendbuf_len = min(self.sendbuf_len, MAX_SENT_BYTES)
 
     def is_idle(self) -> bool:
-        """Whether no request is under way, not even its first byte."""
+        """Return whether no request is under way, not even its first byte."""
         return not self.requests and self.request is None and not self.total_outbufs_len
 
     def is_late(self, now_s: float, patience_s: float) -> bool:
-        """Whether its request should have been here by now, or it lingered long enough."""
+        """Return whether its request is overdue, or it has lingered long enough."""
         if self.lingers_until_s is not None:
             return now_s >= self.lingers_until_s
         request = cast(Parser | None, self.request)
@@ -112,8 +115,8 @@ class Channel(HTTPChannel):
             self.recv(self.adj.recv_bytes)
 
     def handle_expt(self) -> None:
-        # urgent data: nobody sends any, and poll(2) would tell of it for ever
-        self.cut()
+        # Urgent data has no use in HTTP, and poll(2) would report it again and again.
+        self.close_now()
 
     def handle_close(self) -> None:
         if self.unread and self.connected:
@@ -125,12 +128,12 @@ class Channel(HTTPChannel):
     def _linger(self) -> None:
         try:
             cast(socket.socket, self.socket).shutdown(socket.SHUT_WR)
-        except OSError:  # it is gone by itself
+        except OSError:  # the client has closed it already
             super().handle_close()
         else:
             self.lingers_until_s = time.monotonic() + LINGER_S
 
-    def cut(self) -> None:
-        """Closes the connection, whatever is under way on it."""
+    def close_now(self) -> None:
+        """Close the connection, whatever is under way on it."""
         self.unread = False
         super().handle_close()

@@ -1,4 +1,4 @@
-"""What the endpoints work on: made once, at the start."""
+"""The site that the endpoints work on, made once at the start."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from agentorch.config.settings import Settings
 from agentorch.contracts.accept import ServerRules
 from agentorch.core.job import JOB_ID, Job
 from agentorch.jobqueue.jobqueue import Queue, read_job
-from agentorch.webhook.clients import Network, networks
+from agentorch.webhook.clients import Network, parse_networks
 from agentorch.webhook.rate_limit import Limit
 from agentorch.webhook.responses import Refusal, problem
-from agentorch.webhook.tokens import Caller, Tokens, callers, refuse_outside
+from agentorch.webhook.tokens import Caller, Tokens, list_callers, refuse_outside
 
 
 @dataclass(frozen=True)
 class Site:
-    """A queue, and who may do what with it."""
+    """A queue, with the callers that may use it and the rules for their requests."""
 
     settings: Settings
     queue: Queue
@@ -29,9 +29,9 @@ class Site:
     limit: Limit
 
     def job(self, job_id: str, may: Callable[[object], bool]) -> Job:
-        """A job, where the caller `may` with its project. Raises Refusal: 404, 403."""
+        """Return a job whose project `may` allows. Raises Refusal: 404 unknown, 403 not allowed."""
         try:
-            job = read_job(self.queue.roots.artifacts(job_id).job) if is_id(job_id) else None
+            job = read_job(self.queue.roots.artifacts(job_id).job) if is_job_id(job_id) else None
         except FileNotFoundError:
             job = None
         if job is None:
@@ -40,13 +40,13 @@ class Site:
         return job
 
 
-def is_id(text: str) -> bool:
-    """Whether a job could have this id. Pure."""
+def is_job_id(text: str) -> bool:
+    """Return whether a job could have this id. Pure."""
     return JOB_ID.fullmatch(text) is not None
 
 
-def site_of(settings: Settings, tokens: Tokens) -> Site:
-    """The site of a configuration. Raises Misconfigured."""
+def build_site(settings: Settings, tokens: Tokens) -> Site:
+    """Return the site of a configuration. Raises Misconfigured."""
     door = ServerRules(
         load(settings).abilities(),
         tuple(settings.project_aliases),
@@ -55,5 +55,5 @@ def site_of(settings: Settings, tokens: Tokens) -> Site:
         handoff=settings.default_artifact_handoff,
     )
     limit = Limit(settings.webhook_rate_limit_max_requests, settings.webhook_rate_limit_window_s)
-    proxies = networks(settings.webhook_trusted_proxies)
-    return Site(settings, Queue(settings.roots), door, callers(tokens), proxies, limit)
+    proxies = parse_networks(settings.webhook_trusted_proxies)
+    return Site(settings, Queue(settings.roots), door, list_callers(tokens), proxies, limit)

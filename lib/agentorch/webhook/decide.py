@@ -1,4 +1,4 @@
-"""POST /jobs/{id}/approve and its like: decisions by HTTP, as the commands take them."""
+"""POST /jobs/{id}/approve and the other decisions, which do the same as the commands."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from agentorch.jobqueue.jobqueue import Queue
 from agentorch.storage.json_files import Document
 from agentorch.webhook.routes import Endpoint
 
-# What a decision may be told besides: keys of contracts/decision.schema.json.
-TAKES: Mapping[Endpoint, frozenset[str]] = {
+# The keys of contracts/decision.schema.json that each decision accepts.
+ALLOWED_KEYS: Mapping[Endpoint, frozenset[str]] = {
     Endpoint.APPROVE: frozenset({"comment", "accept", "shown"}),
     Endpoint.REJECT: frozenset({"comment", "shown"}),
     Endpoint.ANSWER: frozenset({"text", "shown"}),
@@ -23,10 +23,10 @@ TAKES: Mapping[Endpoint, frozenset[str]] = {
     Endpoint.HOLD: frozenset({"comment"}),
     Endpoint.RELEASE: frozenset({"comment"}),
 }
-NEEDS: Mapping[Endpoint, frozenset[str]] = {Endpoint.ANSWER: frozenset({"text"})}
+REQUIRED_KEYS: Mapping[Endpoint, frozenset[str]] = {Endpoint.ANSWER: frozenset({"text"})}
 
 
-ACTS: Mapping[Endpoint, Callable[..., Job]] = {
+FUNCTIONS: Mapping[Endpoint, Callable[..., Job]] = {
     Endpoint.APPROVE: decide.approve,
     Endpoint.REJECT: decide.reject,
     Endpoint.ANSWER: decide.answer,
@@ -35,41 +35,45 @@ ACTS: Mapping[Endpoint, Callable[..., Job]] = {
     Endpoint.HOLD: hold.hold,
     Endpoint.RELEASE: hold.release,
 }
-# What decide calls otherwise than we do.
-NAMES = {"step": "step_id"}
+# Keys whose parameter has another name.
+PARAMETERS = {"step": "step_id"}
 
 
-def asked(decision: Endpoint, content: bytes) -> Document:
-    """What a body tells of the decision; nothing is as good as `{}`.
+def parse_decision(decision: Endpoint, content: bytes) -> Document:
+    """Return the fields of a decision from a request's body; an empty body means `{}`.
 
     Raises Invalid with every problem. Pure.
     """
     document = parse(content) if content.strip() else {}
     problems = problems_of(document, "decision")
     if isinstance(document, dict):
-        problems += misplaced(decision, document)
+        problems += misplaced_keys(decision, document)
     if problems:
         raise Invalid(problems)
     found: Document = document
     return found
 
 
-def misplaced(decision: Endpoint, document: Document) -> list[str]:
-    """What is told of another decision, and what is missing of this one. Pure."""
-    others = frozenset[str]().union(*TAKES.values()) - TAKES[decision]
-    strange = [f".: {key!r} says nothing to {decision}" for key in sorted(others & set(document))]
-    missing = sorted(NEEDS.get(decision, frozenset()) - set(document))
-    return strange + [f".: {key!r} is missing" for key in missing]
+def misplaced_keys(decision: Endpoint, document: Document) -> list[str]:
+    """Return a problem for each key of another decision, and for each missing key. Pure."""
+    others = frozenset[str]().union(*ALLOWED_KEYS.values()) - ALLOWED_KEYS[decision]
+    unknown = [
+        f".: {key!r} does not belong to {decision}" for key in sorted(others & set(document))
+    ]
+    missing = sorted(REQUIRED_KEYS.get(decision, frozenset()) - set(document))
+    return unknown + [f".: {key!r} is missing" for key in missing]
 
 
-def take(queue: Queue, job_id: str, decision: Endpoint, told: Document, by: Document) -> Job:
-    """Takes the decision; durable when it returns. Raises Refused, UnknownJob and TryAgain."""
-    words = {NAMES.get(name, name): value for name, value in told.items()}
-    return ACTS[decision](queue, job_id, **words, by=by)
+def take_decision(
+    queue: Queue, job_id: str, decision: Endpoint, fields: Document, by: Document
+) -> Job:
+    """Take the decision. Durable on return. Raises Refused, UnknownJob and TryAgain."""
+    arguments = {PARAMETERS.get(name, name): value for name, value in fields.items()}
+    return FUNCTIONS[decision](queue, job_id, **arguments, by=by)
 
 
-def taken(queue: Queue, job: Job, decision: Endpoint) -> Document:
-    """What is said of a decision: the job, and where it is by now."""
+def decision_answer(queue: Queue, job: Job, decision: Endpoint) -> Document:
+    """Return the answer to a decision: the job, and the state that it is in now."""
     place = queue.find(job)
     return {
         "job_id": job.job_id,

@@ -1,6 +1,6 @@
-"""GET /health: whether a job could be taken now. It is tried, not guessed.
+"""GET /health: the check whether a job could be accepted now, made by writing to the disk.
 
-Anybody may ask, and the trial writes to the disk: so what was found is good for a few seconds.
+Anybody may ask without a token, so the result of a check is used again for a few seconds.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from agentorch.jobqueue.jobqueue import Queue
 from agentorch.storage.filesystem_check import refusal
 from agentorch.storage.free_space import refuse_below
 
-GOOD_FOR_S = 5.0
+VALID_S = 5.0
 
 
 class Health:
-    """The last trial, and when it was."""
+    """The latest check, and when it was made."""
 
     def __init__(self, queue: Queue, floor_bytes: int) -> None:
         self._queue = queue
         self._floor_bytes = floor_bytes
         self._lock = threading.Lock()
-        self._tried_s: float | None = None
+        self._checked_s: float | None = None
         self._problem: str | None = None
 
     def problem(self) -> str | None:
-        """Why no job can be taken now, in words; None: one can."""
+        """Return why no job can be accepted now; None where one can."""
         with self._lock:
             now_s = time.monotonic()
-            if self._tried_s is None or now_s - self._tried_s >= GOOD_FOR_S:
-                self._problem, self._tried_s = trial(self._queue, self._floor_bytes), now_s
+            if self._checked_s is None or now_s - self._checked_s >= VALID_S:
+                self._problem, self._checked_s = check_disk(self._queue, self._floor_bytes), now_s
             return self._problem
 
 
-def trial(queue: Queue, floor_bytes: int) -> str | None:
-    """Writes, links and renames a file where jobs go; None where that works and room is left."""
+def check_disk(queue: Queue, floor_bytes: int) -> str | None:
+    """Write, link and rename a file in the queue; return what failed, None where all works."""
     try:
         queue.prepare()
         refuse_below(queue.paths.incoming, floor_bytes)

@@ -1,10 +1,10 @@
-"""Idempotency keys: which header says that a request is one that came before. Pure.
+"""Idempotency keys: the headers by which a repeated request is recognized. Pure.
 
-Only what its sender repeats on purpose is a key, and never a body. The Idempotency-Key header is
-the IETF's draft (draft-ietf-httpapi-idempotency-key-header; GitLab sends it), Webhook-Id that of
+Only a value that the sender repeats on purpose is a key; equal bodies are not. Idempotency-Key is
+the IETF's draft (draft-ietf-httpapi-idempotency-key-header; GitLab sends it), Webhook-Id is that of
 the Standard Webhooks; the others are the delivery ids of GitHub, Forgejo, Gitea, Gogs and
-Bitbucket. Not GitLab's X-Gitlab-Event-UUID and X-Gitlab-Webhook-UUID: events that follow from one
-another share the first, all events of a hook the second.
+Bitbucket. GitLab's X-Gitlab-Event-UUID and X-Gitlab-Webhook-UUID are not used: events that follow
+from one another share the first, and all events of a hook share the second.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from http import HTTPStatus
 
 from agentorch.webhook.responses import Refusal, problem
 
-# The first that is there counts: Gitea and Forgejo send their elders' headers, too.
+# The first that is present counts: Forgejo sends Gitea's and Gogs's headers, too, Gitea Gogs's.
 HEADERS = (
     "Idempotency-Key",
     "Webhook-Id",
@@ -29,10 +29,10 @@ HEADERS = (
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 
 
-def key(headers: Mapping[str, str]) -> str | None:
-    """The key of a request, None where it has none; `headers` by their names in lower case.
+def idempotency_key(headers: Mapping[str, str]) -> str | None:
+    """Return the key of a request, None without one; the names of `headers` are in lower case.
 
-    Raises Refusal (400) for one that is no key.
+    Raises Refusal (400) for a key that is not valid.
     """
     for name in HEADERS:
         found = headers.get(name.lower())
@@ -45,7 +45,7 @@ def key(headers: Mapping[str, str]) -> str | None:
     return None
 
 
-def digest(token_digest: bytes, project: str | None, given: str) -> str:
-    """The name of a key in the queue: nobody meets a key of another token or project."""
+def key_digest(token_digest: bytes, project: str | None, given: str) -> str:
+    """Return the name of a key in the queue; keys of other tokens and projects never collide."""
     scope = b"\0".join((token_digest, (project or "").encode(), given.encode()))
     return sha256(scope).hexdigest()

@@ -1,6 +1,7 @@
-"""What an artifact is sent as. Pure.
+"""The content types of artifacts. Pure.
 
-Only what a browser shows as text and never runs is sent to be shown; all else is to be saved.
+Only types that a browser shows as text and never runs are sent for display. Every other file is
+sent as an attachment, for the browser to save.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-SHOWN = {
+DISPLAYED = {
     ".json": "application/json",
     ".jsonl": "application/x-ndjson",
     ".md": "text/markdown; charset=utf-8",
@@ -18,7 +19,7 @@ SHOWN = {
 SAVED = "application/octet-stream"
 
 
-def type_of(path: str) -> tuple[str, Mapping[str, str]]:
-    """The content type of a file, and the headers that go with it."""
-    shown = SHOWN.get(PurePosixPath(path).suffix)
-    return (shown, {}) if shown else (SAVED, {"Content-Disposition": "attachment"})
+def media_type(path: str) -> tuple[str, Mapping[str, str]]:
+    """Return the content type of a file, and the headers that go with it."""
+    displayed = DISPLAYED.get(PurePosixPath(path).suffix)
+    return (displayed, {}) if displayed else (SAVED, {"Content-Disposition": "attachment"})

@@ -1,8 +1,8 @@
-"""GET /jobs and GET /jobs/{id}: where jobs are. Nothing is written.
+"""GET /jobs and GET /jobs/{id}: lists and states of jobs. Nothing is written.
 
-A listing looks at every name of the states that it is asked for, in one pass that keeps no more of
-them than a page has, and reads a bounded number of documents: what a filter leaves out counts too,
-so a page may be shorter than its limit, or empty, and still have a next one.
+A listing reads every file name of the requested states in one pass, keeps no more of them than fit
+a page, and reads a bounded number of documents. Documents that a filter leaves out count, too: so
+a page may be shorter than its limit, or empty, and still have a next page.
 """
 
 from __future__ import annotations
@@ -28,15 +28,18 @@ from agentorch.webhook.request import Request
 from agentorch.webhook.responses import Refusal, problem
 from agentorch.webhook.tokens import Caller, refuse_outside
 
-USUAL_LIMIT = 50
-MOST_LIMIT = 200
-# How many documents one request may read.
-MOST_READ = 500
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 200
+# The number of documents that one request may read.
+MAX_READ = 500
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a listing is to show; None: whatever there is. `after` is a key."""
+class JobQuery:
+    """The query of a listing; `after` is the key behind which the page begins, empty for all.
+
+    `project` is None for the jobs of all projects.
+    """
 
     states: tuple[State, ...]
     project: str | None
@@ -47,15 +50,18 @@ class Asked:
 
 @dataclass(frozen=True, order=True)
 class Entry:
-    """A queue file: its key (a parked one's name begins with a time), and where it lies."""
+    """A queue file: its key, its state, and its slot if it is running.
+
+    A parked job's file name begins with a time, which is not part of the key.
+    """
 
     name: str
     state: State
     slot: str | None = None
 
 
-def status(queue: Queue, job: Job) -> Document:
-    """What GET /jobs/{id} answers."""
+def job_status(queue: Queue, job: Job) -> Document:
+    """Return the document that GET /jobs/{id} answers."""
     found = lookup.status(queue, lookup.find(queue, job.job_id))
     return {name: value for name, value in found.items() if name != "job_dir"}
 
@@ -63,10 +69,10 @@ def status(queue: Queue, job: Job) -> Document:
 # ---- listing ----------------------------------------------------------------------------------
 
 
-def asked(request: Request) -> Asked:
-    """What a request wants to be listed. Raises Refusal (400). Pure."""
+def parse_query(request: Request) -> JobQuery:
+    """Return the query of a request. Raises Refusal (400). Pure."""
     try:
-        return Asked(
+        return JobQuery(
             states=_states(request.field("state")),
             project=request.field("project"),
             filters=_filters(request),
@@ -96,14 +102,14 @@ def _filters(request: Request) -> Filters:
 
 def _limit(text: str | None) -> int:
     if text is None:
-        return USUAL_LIMIT
-    if not re.fullmatch("[1-9][0-9]{0,3}", text) or int(text) > MOST_LIMIT:
-        raise ValueError(f"limit: expected a number from 1 to {MOST_LIMIT}")
+        return DEFAULT_LIMIT
+    if not re.fullmatch("[1-9][0-9]{0,3}", text) or int(text) > MAX_LIMIT:
+        raise ValueError(f"limit: expected a number from 1 to {MAX_LIMIT}")
     return int(text)
 
 
 def cursor(name: str) -> str:
-    """The place behind a queue file, as a client hands it back. Pure."""
+    """Return the cursor of the place behind a queue file, which a client sends as `after`. Pure."""
     return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
 
 
@@ -115,20 +121,20 @@ def _name(given: str | None) -> str:
     except (binascii.Error, UnicodeError):
         name = ""
     if Key.parse(name) is None:
-        raise ValueError("after: expected what a listing answered as next")
+        raise ValueError("after: expected the value of next from the answer of a listing")
     return name
 
 
-def listing(queue: Queue, caller: Caller, wanted: Asked) -> Document:
-    """A page of jobs in claim order, and where the next begins (null: nowhere).
+def list_jobs(queue: Queue, caller: Caller, wanted: JobQuery) -> Document:
+    """Return a page of jobs in claim order, and the cursor of the next page (None on the last).
 
-    Raises Refusal (403) where the caller asks for a project that is not its own.
+    Raises Refusal (403) where the caller may not see the requested project.
     """
     if wanted.project is not None:
         refuse_outside(wanted.project, allowed=caller.may_read(wanted.project))
     scoped = not wanted.filters.read_nothing or not caller.sees_all
-    most = MOST_READ if scoped else wanted.limit
-    # one more than may be read tells whether there is more
+    most = MAX_READ if scoped else wanted.limit
+    # one more name than may be read shows whether there is a next page
     names = (entry for entry in _entries(queue, wanted.states) if entry.name > wanted.after)
     found = heapq.nsmallest(most + 1, names)
     shown: dict[str, Document] = {}
@@ -142,7 +148,7 @@ def listing(queue: Queue, caller: Caller, wanted: Asked) -> Document:
     return {"jobs": list(shown.values()), "next": cursor(read[-1].name) if more else None}
 
 
-def _rows(queue: Queue, entry: Entry, caller: Caller, wanted: Asked) -> Iterator[lookup.Row]:
+def _rows(queue: Queue, entry: Entry, caller: Caller, wanted: JobQuery) -> Iterator[lookup.Row]:
     key = Key.parse(entry.name)
     if key is None:
         return
@@ -158,7 +164,7 @@ def _entries(queue: Queue, states: Iterable[State]) -> Iterator[Entry]:
             directory = queue.paths.state(state) if slot is None else queue.paths.slot(slot)
             try:
                 for name in names_in(directory):
-                    if name.endswith(".json"):  # not a slot's lock
+                    if name.endswith(".json"):  # leaves out the lock of a slot
                         key = parked_key_name(name) if state is State.PARKED else name
                         yield Entry(key, state, slot)
             except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""A request as a value, made of what WSGI (PEP 3333) tells of it."""
+"""The request as a value, made from its WSGI environment (PEP 3333)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from urllib.parse import parse_qs
 
 from agentorch.core.text import printable
 
-MOST_FIELDS = 20
+MAX_FIELDS = 20
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked. `path` is decoded; None where it is not UTF-8. Headers in lower case."""
+    """A request. `path` is None where it is not UTF-8; names of headers are in lower case."""
 
     method: str
     path: str | None
@@ -25,23 +25,23 @@ class Request:
 
     @property
     def shown_path(self) -> str:
-        """The path as the log may have it: on one line, and short. Nothing of the query."""
+        """The path for the log: on one line, and short, without the query."""
         return printable(self.path or "?").replace("\n", "?")[:200]
 
     def field(self, name: str) -> str | None:
-        """The last value of a field of the query; None where it is not there.
+        """Return the last value of a field of the query; None where it is missing.
 
         Raises ValueError where there are too many fields.
         """
-        values = parse_qs(self.query, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        values = parse_qs(self.query, keep_blank_values=True, max_num_fields=MAX_FIELDS)
         return values[name][-1] if name in values else None
 
 
-def of_environment(environment: Mapping[str, Any]) -> Request:
-    """The request in a WSGI environment."""
+def parse_environment(environment: Mapping[str, Any]) -> Request:
+    """Return the request of a WSGI environment."""
     return Request(
         method=environment["REQUEST_METHOD"],
-        path=_decoded(environment["PATH_INFO"]),
+        path=_decode_path(environment["PATH_INFO"]),
         query=environment.get("QUERY_STRING", ""),
         headers={
             name.removeprefix("HTTP_").replace("_", "-").lower(): value
@@ -53,7 +53,7 @@ def of_environment(environment: Mapping[str, Any]) -> Request:
     )
 
 
-def _decoded(path: str) -> str | None:
+def _decode_path(path: str) -> str | None:
     try:
         return path.encode("latin-1").decode("utf-8")
     except UnicodeDecodeError:

@@ -1,6 +1,6 @@
-"""What is said to a client, as values. Pure.
+"""The answers to a client, as values. Pure.
 
-An error is `{"detail": "…"}`, whatever it is about.
+Every error has the form `{"detail": "…"}`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any, BinaryIO
 
 JSON = "application/json"
-# Said with every answer: nobody guesses another type, keeps a copy, or runs what he was sent.
+# The headers of every answer: no cache keeps it, no browser guesses another type or runs it.
 ALWAYS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -23,10 +23,10 @@ RETRY_AFTER_S = 30
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer: its status, what is in it, its headers beside those of every answer.
+    """An answer: its status, its content, and its headers besides those of every answer.
 
-    `file` is sent instead of `content` where it is set, `size_bytes` of it; whoever sends it
-    closes it. `job_id` is the job that it is about, for the log.
+    Where `file` is set, it is sent instead of `content`, with `size_bytes` as its length; the
+    sender closes it. `job_id` is the job in question, for the log.
     """
 
     status: HTTPStatus
@@ -43,18 +43,18 @@ class Answer:
 
     @property
     def line(self) -> str:
-        """The status line's part: `200 OK`."""
+        """The status as it is in the status line, such as `200 OK`."""
         return f"{self.status.value} {self.status.phrase}"
 
     def header_list(self) -> list[tuple[str, str]]:
-        """All headers, in the order in which they are sent."""
-        told = {
+        """Return all headers, in the order in which they are sent."""
+        headers = {
             "Content-Type": self.content_type,
             "Content-Length": str(self.length_bytes),
             **ALWAYS,
             **self.headers,
         }
-        return list(told.items())
+        return list(headers.items())
 
 
 class Refusal(Exception):
@@ -66,23 +66,23 @@ class Refusal(Exception):
 
 
 def document(content: Any, *, job_id: str | None = None) -> Answer:
-    """A JSON document as the answer."""
-    return Answer(HTTPStatus.OK, encoded(content), job_id=job_id)
+    """Return the answer 200 with a JSON document."""
+    return Answer(HTTPStatus.OK, encode_json(content), job_id=job_id)
 
 
 def problem(
     status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None, **known: Any
 ) -> Answer:
-    """An error."""
-    return Answer(status, encoded({"detail": detail}), headers=headers or {}, **known)
+    """Return the answer of an error."""
+    return Answer(status, encode_json({"detail": detail}), headers=headers or {}, **known)
 
 
 def try_again(detail: str, after_s: int = RETRY_AFTER_S) -> Answer:
-    """What can't be done now: 503."""
+    """Return the answer 503: the request can be tried again after a time."""
     headers = {"Retry-After": str(after_s)}
     return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers)
 
 
-def encoded(content: Any) -> bytes:
-    """A document as the bytes of a body."""
+def encode_json(content: Any) -> bytes:
+    """Return a document as the bytes of a body."""
     return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace") + b"\n"

@@ -1,6 +1,6 @@
-"""Which endpoint a request is for: a table. Pure.
+"""The table of routes: which method and path belong to which endpoint. Pure.
 
-A path is literal parts and `{names}`; the last name may be `{path...}`, which takes the rest.
+A path has literal parts and `{names}`; the last name may be `{path...}`, which takes the rest.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class Endpoint(StrEnum):
-    """What can be asked for."""
+    """The endpoints of the server."""
 
     SUBMIT = "submit"
     LIST = "list"
@@ -30,7 +30,7 @@ class Endpoint(StrEnum):
 
 @dataclass(frozen=True)
 class Route:
-    """A path with a method, and the endpoint there. `open` ones want no token."""
+    """A method and a path with their endpoint; an `open` one needs no token."""
 
     method: str
     path: str
@@ -57,21 +57,23 @@ ROUTES = (
 
 @dataclass(frozen=True)
 class Found:
-    """A route that a request is for, with what its names stand for."""
+    """The route of a request, with the values of the names in its path."""
 
     route: Route
     names: Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class NoMethod:
-    """The path is there, for these methods only."""
+class WrongMethod:
+    """A path that exists, but only for these methods."""
 
     allowed: tuple[str, ...]
 
 
-def find(method: str, path: str, routes: Iterable[Route] = ROUTES) -> Found | NoMethod | None:
-    """The route of a request; None where nothing is at its path. HEAD goes where GET does."""
+def find_route(
+    method: str, path: str, routes: Iterable[Route] = ROUTES
+) -> Found | WrongMethod | None:
+    """Return the route of a request; None where no route has its path. HEAD is routed as GET."""
     there = [(route, names) for route in routes if (names := _names(route.path, path)) is not None]
     wanted = "GET" if method == "HEAD" else method
     for route, names in there:
@@ -79,7 +81,7 @@ def find(method: str, path: str, routes: Iterable[Route] = ROUTES) -> Found | No
             return Found(route, names)
     methods = {route.method for route, _ in there}
     allowed = methods | ({"HEAD"} if "GET" in methods else set())
-    return NoMethod(tuple(sorted(allowed))) if there else None
+    return WrongMethod(tuple(sorted(allowed))) if there else None
 
 
 def _names(pattern: str, path: str) -> dict[str, str] | None:

@@ -1,9 +1,9 @@
-"""The sockets' loop: waitress's, turn by turn, so that we can say when it ends.
+"""The server: the loop of waitress, run turn by turn, so that it can end when it is idle.
 
-One thread accepts, reads and writes; a few answer. It leaves by itself when it is idle, which only
-sockets that systemd keeps allow: in the thread that accepts, between two turns, no connection is
-open, and none is accepted any more. Who connects from then on waits in the backlog, and systemd
-starts us again for him.
+One thread accepts, reads and writes; a few others answer. With sockets that systemd keeps open the
+server exits by itself when it is idle: between two turns of the accepting thread, while no
+connection is open, so that none is lost. A client that connects later waits in the backlog until
+systemd has started the server again.
 """
 
 from __future__ import annotations
@@ -27,26 +27,29 @@ from agentorch.systemd.journal import Journal
 from agentorch.systemd.message_ids import Message
 from agentorch.webhook.application import Application
 from agentorch.webhook.connection import Channel
-from agentorch.webhook.sockets import shown
+from agentorch.webhook.sockets import socket_name
 
-# Most of a request is waiting for the disk, and commits of a filesystem are shared.
+# A request mostly waits for the disk, and one commit of the filesystem serves several requests.
 THREADS = 8
-# Slow clients that hold one each are cut by REQUEST_S before they are so many.
+# Slow clients cannot use up so many, because REQUEST_S closes their connections first.
 CONNECTIONS = 2000
 FILES = CONNECTIONS + 200
-MOST_HEADER_BYTES = 32 * 1024
-# A request is here so soon after its first byte, or never; a connection without one is kept longer.
+MAX_HEADER_BYTES = 32 * 1024
+# A request must be complete so long after its first byte. A connection without one is kept longer.
 REQUEST_S = 10.0
 SILENT_S = 30
-# Both are looked at that often.
+# Both limits are checked this often.
 TURN_S = 1.0
-# A request that was begun before the end was asked for is answered: longer than REQUEST_S.
+# A request that began before SIGTERM is still answered, so this is longer than REQUEST_S.
 DRAIN_S = 15.0
-LEAVE = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Server:
-    """Serves an application on listening sockets. `idle_s` None: until it is told to end."""
+    """A server of an application on listening sockets; it exits after `idle_s` without work.
+
+    Where `idle_s` is None, it serves until SIGTERM or SIGINT.
+    """
 
     def __init__(
         self,
@@ -62,12 +65,12 @@ class Server:
         self._map: dict[int, Any] = {}
         self._dispatcher = ThreadedTaskDispatcher()
         self._dispatcher.set_thread_count(THREADS)
-        adjustments = _adjustments(most_body_bytes, connections())
-        self._servers = [self._served(one, adjustments) for one in sockets]
-        self._places = ", ".join(shown(one) for one in sockets)
+        adjustments = _adjustments(most_body_bytes, raise_connection_limit())
+        self._servers = [self._listen(one, adjustments) for one in sockets]
+        self._places = ", ".join(socket_name(one) for one in sockets)
         self._busy_s = time.monotonic()
 
-    def _served(self, listening: socket.socket, adjustments: Adjustments) -> BaseWSGIServer:
+    def _listen(self, listening: socket.socket, adjustments: Adjustments) -> BaseWSGIServer:
         kind = UnixWSGIServer if listening.family == socket.AF_UNIX else TcpWSGIServer
         about = (listening.family, listening.type, listening.proto, listening.getsockname())
         server: BaseWSGIServer = kind(
@@ -83,12 +86,12 @@ class Server:
         return server
 
     def run(self) -> None:
-        """Serves until SIGTERM or SIGINT, or until it is idle."""
-        with Signals(LEAVE) as told:
-            self._map[told.fileno()] = _Told(told)
+        """Serve until SIGTERM or SIGINT, or until the server is idle."""
+        with Signals(STOP_SIGNALS) as signals:
+            self._map[signals.fileno()] = _SignalChannel(signals)
             notify.notify("READY=1", f"STATUS=listening on {self._places}")
             self._journal.info(f"listening on {self._places}", Message.READY)
-            while not told.came(*LEAVE) and not self._is_idle():
+            while not signals.came(*STOP_SIGNALS) and not self._is_idle():
                 self._turn(self._patience_s())
             notify.notify("STOPPING=1", "STATUS=ending")
             self._drain()
@@ -101,7 +104,7 @@ class Server:
         for channel in self._channels():
             self._busy_s = now_s
             if channel.is_late(now_s, REQUEST_S):
-                channel.cut()
+                channel.close_now()
 
     def _channels(self) -> Iterator[Channel]:
         for server in self._servers:
@@ -109,7 +112,7 @@ class Server:
             yield from list(channels.values())
 
     def _patience_s(self) -> float | None:
-        """How long nothing needs to be looked at; None: until somebody comes."""
+        """Return the seconds that poll(2) may wait; None means until a client connects."""
         if any(self._channels()):
             return TURN_S
         due = [notify.watchdog_s(), self._idle_in_s()]
@@ -120,14 +123,14 @@ class Server:
             return None
         now_s = time.monotonic()
         silent_s = self._busy_s + self._idle_s - now_s
-        # who starts anew has forgotten who asked how often
-        return max(0.0, silent_s, self._application.limiter.over_in_s(now_s))
+        # A restart would forget the counts of the rate limit.
+        return max(0.0, silent_s, self._application.limiter.remaining_s(now_s))
 
     def _is_idle(self) -> bool:
         return self._idle_in_s() == 0 and not any(self._channels())
 
     def _drain(self) -> None:
-        """Accepts nobody any more, answers what was begun, closes what is silent."""
+        """Stop accepting, answer the requests that have begun, close idle connections."""
         for server in self._servers:
             server.del_channel()
         until_s = time.monotonic() + DRAIN_S
@@ -135,17 +138,17 @@ class Server:
         while any(self._channels()) and time.monotonic() < until_s:
             for channel in self._channels():
                 if channel.is_idle() or channel.lingers_until_s is not None:
-                    channel.cut()
+                    channel.close_now()
             self._turn(TURN_S / 10 if any(self._channels()) else 0)
 
 
-class _Told:
-    """A signal's descriptor among waitress's: it ends the wait of a turn."""
+class _SignalChannel:
+    """The descriptor of the signals among those of waitress: a signal ends the wait of a turn."""
 
     accepting = False
 
-    def __init__(self, told: Signals) -> None:
-        self._told = told
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
 
     def readable(self) -> bool:
         return True
@@ -154,7 +157,7 @@ class _Told:
         return False
 
     def handle_read_event(self) -> None:
-        self._told.clear()
+        self._signals.clear()
 
 
 def _adjustments(most_body_bytes: int, most_connections: int) -> Adjustments:
@@ -164,17 +167,17 @@ def _adjustments(most_body_bytes: int, most_connections: int) -> Adjustments:
         cleanup_interval=TURN_S,
         channel_timeout=SILENT_S,
         recv_bytes=65536,
-        max_request_header_size=MOST_HEADER_BYTES,
-        # it refuses what is as long as this, and keeps no more than that of it
+        max_request_header_size=MAX_HEADER_BYTES,
+        # waitress refuses a body of exactly this length as well
         max_request_body_size=most_body_bytes + 1,
-        # ours to judge: see clients
+        # `clients` decides which proxies are trusted
         clear_untrusted_proxy_headers=False,
         ident=None,
     )
 
 
-def connections() -> int:
-    """How many connections we may hold, after as many files as we may open were asked for."""
+def raise_connection_limit() -> int:
+    """Raise the limit of open files as far as possible; return the number of connections."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -185,18 +188,18 @@ def connections() -> int:
 
 
 class _Log(logging.Handler):
-    """Says what waitress complains about: a bug of ours with its trace, nothing of a request."""
+    """A log handler for the errors of waitress: a bug with its traceback, nothing of a request."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__(logging.ERROR)
         self._journal = journal
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One entry."""
+        """Write one entry to the journal."""
         trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
         self._journal.error(f"{str(record.msg)[:200]}\n{trace}".strip())
 
 
 def log_through(journal: Journal) -> None:
-    """Whatever a library logs in this process goes through the journal."""
+    """Send whatever a library logs in this process to the journal."""
     logging.basicConfig(handlers=[_Log(journal)], level=logging.ERROR, force=True)

@@ -1,4 +1,4 @@
-"""The sockets that are listened on: those that we were passed, or bound here."""
+"""The listening sockets: passed by systemd, or opened here."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ BACKLOG = 1024
 
 @dataclass(frozen=True)
 class Bind:
-    """Where to listen: `path` of a Unix socket, else a host and a port."""
+    """An address to listen on: the `path` of a Unix socket, else a host and a port."""
 
     host: str = ""
     port: int = 0
     path: Path | None = None
 
 
-def bind_of(text: str) -> Bind:
-    """What `--bind` means. Raises Invalid. Pure."""
+def parse_bind(text: str) -> Bind:
+    """Return the address of a `--bind`. Raises Invalid. Pure."""
     if text.startswith("unix:") and text != "unix:" and "\0" not in text:
         return Bind(path=Path(text.removeprefix("unix:")))
     host, _, port = text.rpartition(":")
@@ -35,10 +35,10 @@ def bind_of(text: str) -> Bind:
 
 
 @contextlib.contextmanager
-def bound(binds: Sequence[Bind]) -> Iterator[list[socket.socket]]:
-    """Listening sockets; a Unix socket's name is gone afterwards.
+def open_sockets(binds: Sequence[Bind]) -> Iterator[list[socket.socket]]:
+    """Yield listening sockets; the names of Unix sockets are removed afterwards.
 
-    Raises TryAgain where somebody else listens there, Invalid where nobody can.
+    Raises TryAgain where another process listens there, Invalid for an unknown host.
     """
     with contextlib.ExitStack() as opened:
         yield [opened.enter_context(_listening(bind)) for bind in binds]
@@ -73,7 +73,7 @@ def _unix(path: Path) -> socket.socket:
     if _is_dead(path):
         path.unlink()
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # nobody but owner and group may connect, from the first moment on
+    # only owner and group may connect, from the first moment on
     before = os.umask(0o117)
     try:
         listening.bind(os.fspath(path))
@@ -88,12 +88,12 @@ def _unix(path: Path) -> socket.socket:
 
 
 def _is_dead(path: Path) -> bool:
-    """Whether a socket lies there that nobody listens on any more."""
+    """Return whether the path is a socket on which no process listens any more."""
     if not path.is_socket():
         return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
-            asking.connect(os.fspath(path))
+            probe.connect(os.fspath(path))
         except ConnectionRefusedError:
             return True
         except OSError as problem:
@@ -102,14 +102,14 @@ def _is_dead(path: Path) -> bool:
 
 
 def is_local(listening: socket.socket) -> bool:
-    """Whether only this host can reach a socket."""
+    """Return whether only this host can reach a socket."""
     if listening.family == socket.AF_UNIX:
         return True
     return ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
 
 
-def shown(listening: socket.socket) -> str:
-    """Where a socket listens, for people."""
+def socket_name(listening: socket.socket) -> str:
+    """Return the address of a listening socket as people write it."""
     name = listening.getsockname()
     if listening.family == socket.AF_UNIX:
         return f"unix:{name}"

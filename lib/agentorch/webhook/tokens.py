@@ -1,10 +1,10 @@
-"""Who may ask for what: bearer tokens, each with its projects.
+"""Bearer tokens and their rights: the projects in which each may submit and decide.
 
-A token that submits decides on nothing, or whoever may ask for a job could approve it: those that
-decide are tokens of their own. One may be listed as both.
+The tokens that submit and those that decide are separate lists, because a caller that submits a job
+must not be able to approve it. A token may be in both lists.
 
-A token is only ever compared as its digest, with every digest that is known, in constant time; the
-digest is also all that is kept and said of it.
+A token is only compared by its digest, with every known digest, in constant time. Nothing but the
+digest is kept in memory, recorded or logged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CREDENTIAL = "webhook-tokens"
 DECISION_CREDENTIAL = "webhook-decision-tokens"
 DECISION_VARIABLE = "WEBHOOK_DECISION_TOKENS"
 SHOWN_DIGITS = 8
-# The projects of a token; None: all of them.
+# The projects of a token; None means all projects.
 Projects = frozenset[str] | None
 NOWHERE: Projects = frozenset()
 Table = TypeVar("Table")
@@ -35,7 +35,7 @@ Table = TypeVar("Table")
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens that submit, and those that decide."""
+    """The tokens that may submit, and those that may decide, each with its projects."""
 
     submit: Mapping[str, Projects]
     decide: Mapping[str, Decider] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Caller:
-    """Whose token it is: the token's digest, where it submits, where it decides, its name."""
+    """The holder of a token: the token's digest, its projects, and its name if it has one."""
 
     digest: bytes
     submits: Projects = NOWHERE
@@ -51,15 +51,18 @@ class Caller:
     name: str = ""
 
     def may_submit(self, project: object) -> bool:
-        """Whether the token submits jobs of this project; a scoped one never of none."""
-        return _holds(self.submits, project)
+        """Return whether the token may submit jobs of this project.
+
+        A token with a list of projects may not submit a job without a project.
+        """
+        return _includes(self.submits, project)
 
     def may_decide(self, project: object) -> bool:
-        """Whether the token decides on jobs of this project."""
-        return _holds(self.decides, project)
+        """Return whether the token may decide on jobs of this project."""
+        return _includes(self.decides, project)
 
     def may_read(self, project: object) -> bool:
-        """Whether the token sees jobs of this project."""
+        """Return whether the token may read jobs of this project."""
         return self.may_submit(project) or self.may_decide(project)
 
     @property
@@ -68,49 +71,49 @@ class Caller:
 
     @property
     def fingerprint(self) -> str:
-        """What is said of the token."""
+        """The beginning of the token's digest, which the logs and records show."""
         return f"sha256:{self.digest.hex()[:SHOWN_DIGITS]}"
 
     @property
-    def called(self) -> str:
-        """What people call who has it."""
+    def display_name(self) -> str:
+        """The name of the holder, or the fingerprint where it has none."""
         return self.name or self.fingerprint
 
     @property
-    def who(self) -> dict[str, Any]:
-        """Who decides, as it is recorded with a decision."""
+    def identity(self) -> dict[str, Any]:
+        """The holder as it is recorded with a decision."""
         return {"token": self.fingerprint} | ({"name": self.name} if self.name else {})
 
 
-def _holds(projects: Projects, project: object) -> bool:
+def _includes(projects: Projects, project: object) -> bool:
     return projects is None or (isinstance(project, str) and project in projects)
 
 
-def callers(tokens: Tokens) -> tuple[Caller, ...]:
-    """The callers that these tokens make. Pure."""
+def list_callers(tokens: Tokens) -> tuple[Caller, ...]:
+    """Return the callers of these tokens. Pure."""
     nobody = Decider(NOWHERE)
     found = []
     for token in dict.fromkeys([*tokens.submit, *tokens.decide]):
         decider = tokens.decide.get(token, nobody)
         submits = tokens.submit.get(token, NOWHERE)
-        found.append(Caller(digest_of(token), submits, decider.projects, decider.name))
+        found.append(Caller(token_digest(token), submits, decider.projects, decider.name))
     return tuple(found)
 
 
-def digest_of(token: str) -> bytes:
-    """What a token is known by."""
+def token_digest(token: str) -> bytes:
+    """Return the digest that a token is known by. Pure."""
     return sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
-def bearer(header: str | None) -> str | None:
-    """The token in an Authorization header (RFC 6750); None: there is none. Pure."""
+def bearer_token(header: str | None) -> str | None:
+    """Return the token of an Authorization header (RFC 6750); None without one. Pure."""
     scheme, _, token = (header or "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None
 
 
 def identify(token: str, known: Iterable[Caller]) -> Caller | None:
-    """The caller of this token. It takes as long for each, and for none of them. Pure."""
-    digest = digest_of(token)
+    """Return the caller of a token, None for an unknown one; takes equally long for all. Pure."""
+    digest = token_digest(token)
     found = None
     for caller in known:
         if hmac.compare_digest(caller.digest, digest):
@@ -118,12 +121,12 @@ def identify(token: str, known: Iterable[Caller]) -> Caller | None:
     return found
 
 
-def required(header: str | None, known: Iterable[Caller]) -> Caller:
-    """The caller of a request. Raises Refusal: 401 without a bearer token, 403 for another's."""
-    token = bearer(header)
+def require_caller(header: str | None, known: Iterable[Caller]) -> Caller:
+    """Return the caller of a request. Raises Refusal: 401 without a token, 403 for an unknown."""
+    token = bearer_token(header)
     if token is None:
         challenge = {"WWW-Authenticate": 'Bearer realm="agentorch"'}
-        detail = "a token is needed: Authorization: Bearer TOKEN"
+        detail = "a token is required: Authorization: Bearer TOKEN"
         raise Refusal(problem(HTTPStatus.UNAUTHORIZED, detail, challenge))
     caller = identify(token, known)
     if caller is None:
@@ -132,44 +135,44 @@ def required(header: str | None, known: Iterable[Caller]) -> Caller:
 
 
 def refuse_submitting(caller: Caller) -> None:
-    """Raises Refusal where a token submits nothing at all."""
+    """Raise Refusal (403) where a token may not submit at all."""
     if caller.submits == NOWHERE:
-        detail = "the token submits no jobs (WEBHOOK_TOKENS)"
+        detail = "the token may not submit jobs (WEBHOOK_TOKENS)"
         raise Refusal(problem(HTTPStatus.FORBIDDEN, detail))
 
 
 def refuse_deciding(caller: Caller) -> None:
-    """Raises Refusal where a token decides on nothing at all."""
+    """Raise Refusal (403) where a token may not decide at all."""
     if caller.decides == NOWHERE:
-        detail = f"the token decides on no jobs ({DECISION_VARIABLE})"
+        detail = f"the token may not decide on jobs ({DECISION_VARIABLE})"
         raise Refusal(problem(HTTPStatus.FORBIDDEN, detail))
 
 
 def refuse_outside(project: object, *, allowed: bool) -> None:
-    """Raises Refusal where a token is not good for a project."""
+    """Raise Refusal (403) where a token is not valid for a project."""
     if not allowed:
-        named = "a job without a project" if project is None else "this project"
-        raise Refusal(problem(HTTPStatus.FORBIDDEN, f"the token is not for {named}"))
+        scope = "a job without a project" if project is None else "this project"
+        raise Refusal(problem(HTTPStatus.FORBIDDEN, f"the token is not valid for {scope}"))
 
 
-# ---- where they come from ---------------------------------------------------------------------
+# ---- the configuration --------------------------------------------------------------------
 
 
-def load(settings: Settings) -> Tokens:
-    """The tokens: those of the unit's credentials, where it has them, else of the variables.
+def load_tokens(settings: Settings) -> Tokens:
+    """Return the tokens: those of the unit's credentials where it has them, else of the variables.
 
-    Raises Misconfigured; what is in a file stays unsaid.
+    Raises Misconfigured; its message never quotes the content of a file.
     """
-    submit = _of_credential(settings, CREDENTIAL, variables.tokens)
-    decide = _of_credential(settings, DECISION_CREDENTIAL, variables.deciders)
-    # an empty credential is no tokens, and not those of the variable
+    submit = _read_credential(settings, CREDENTIAL, variables.tokens)
+    decide = _read_credential(settings, DECISION_CREDENTIAL, variables.deciders)
+    # an empty credential means no tokens: the variable does not count then
     return Tokens(
         settings.webhook_tokens if submit is None else submit,
         settings.webhook_decision_tokens if decide is None else decide,
     )
 
 
-def _of_credential(settings: Settings, name: str, read: Callable[[str], Table]) -> Table | None:
+def _read_credential(settings: Settings, name: str, read: Callable[[str], Table]) -> Table | None:
     directory = settings.environment.get("CREDENTIALS_DIRECTORY")
     if not directory:
         return None
@@ -185,14 +188,14 @@ def _of_credential(settings: Settings, name: str, read: Callable[[str], Table]) 
 
 
 def refuse_dev_token(found: Tokens, *, local: bool) -> None:
-    """Raises Misconfigured where the token that everybody knows would be good from elsewhere.
+    """Raise Misconfigured where the well-known token would be valid beyond this host, or decide.
 
-    It decides nowhere: an agent with the host's network reaches the loopback, too.
+    It may never decide, because an agent with the host's network reaches the loopback, too.
     """
     if DEV_TOKEN in found.submit and not local:
         raise Misconfigured(
-            f"WEBHOOK_TOKEN: {DEV_TOKEN!r} is taken on loopback and Unix sockets only:"
+            f"WEBHOOK_TOKEN: {DEV_TOKEN!r} is accepted on loopback and Unix sockets only:"
             " set a token of your own"
         )
     if DEV_TOKEN in found.decide:
-        raise Misconfigured(f"{DECISION_VARIABLE}: {DEV_TOKEN!r} decides on nothing")
+        raise Misconfigured(f"{DECISION_VARIABLE}: {DEV_TOKEN!r} must not decide on jobs")

@@ -18,7 +18,7 @@ from agentorch.artifacts import decision_log
 from agentorch.artifacts.decision_log import decisions
 from agentorch.decisions import decide, hold
 from agentorch.jobqueue.reclaim import reclaim
-from agentorch.webhook.decide import TAKES
+from agentorch.webhook.decide import ALLOWED_KEYS
 from tests.support.webhook import (
     ALICE,
     DECIDER,
@@ -138,7 +138,7 @@ def test_a_question_is_answered(tmp_path: Path) -> None:
 # ---- who may ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("decision", sorted(TAKES))
+@pytest.mark.parametrize("decision", sorted(ALLOWED_KEYS))
 def test_who_submits_may_not_decide(door: Door, decision: str) -> None:
     job_id = door.queued(project_id="one", **ASKS)
     for token in (TOKEN, SCOPED):
@@ -151,7 +151,7 @@ def test_who_submits_may_not_decide(door: Door, decision: str) -> None:
 def test_a_token_decides_in_its_projects_and_reads_there(door: Door) -> None:
     own, other, none = door.queued(project_id="two"), door.queued(project_id="three"), door.queued()
     for job_id in (other, none):
-        for decision in TAKES:
+        for decision in ALLOWED_KEYS:
             assert decides(door, job_id, decision, ALICE, text="x").status == 403
         assert door.ask("GET", f"/jobs/{job_id}", token=ALICE).status == 403
         assert recorded(door, job_id) == []

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from agentorch.webhook.decide import NEEDS, TAKES
+from agentorch.webhook.decide import ALLOWED_KEYS, REQUIRED_KEYS
 from agentorch.webhook.idempotency import HEADERS
-from agentorch.webhook.query import MOST_LIMIT, USUAL_LIMIT
+from agentorch.webhook.query import DEFAULT_LIMIT, MAX_LIMIT
 from agentorch.webhook.routes import ROUTES
 from tests.support.webhook import DECIDER, Door
 
@@ -47,7 +47,7 @@ def test_its_keys_and_bounds() -> None:
     limit = next(
         it for it in OPENAPI["paths"]["/jobs"]["get"]["parameters"] if it["name"] == "limit"
     )
-    assert (limit["schema"]["maximum"], limit["schema"]["default"]) == (MOST_LIMIT, USUAL_LIMIT)
+    assert (limit["schema"]["maximum"], limit["schema"]["default"]) == (MAX_LIMIT, DEFAULT_LIMIT)
 
 
 def test_a_submission_is_a_job_with_defaults() -> None:
@@ -60,15 +60,15 @@ def test_a_submission_is_a_job_with_defaults() -> None:
 
 def test_a_decision_has_the_keys_of_its_schema() -> None:
     known = json.loads((CONTRACTS / "decision.schema.json").read_text("utf-8"))["properties"]
-    assert set(known) == set().union(*TAKES.values())
-    for decision, keys in TAKES.items():
+    assert set(known) == set().union(*ALLOWED_KEYS.values())
+    for decision, keys in ALLOWED_KEYS.items():
         told = SCHEMAS[decision.capitalize()]
         assert {name: it["$ref"] for name, it in told["properties"].items()} == {
             name: f"decision.schema.json#/properties/{name}" for name in keys
         }
-        assert set(told.get("required", ())) == NEEDS.get(decision, frozenset())
+        assert set(told.get("required", ())) == REQUIRED_KEYS.get(decision, frozenset())
         body = OPENAPI["paths"][f"/jobs/{{job_id}}/{decision}"]["post"]["requestBody"]
-        assert body["required"] == (decision in NEEDS)
+        assert body["required"] == (decision in REQUIRED_KEYS)
 
 
 def problems(name: str, document: Any) -> list[str]:

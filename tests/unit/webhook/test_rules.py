@@ -13,12 +13,12 @@ from agentorch.config.settings import DEV_TOKEN, load
 from agentorch.config.variables import Decider
 from agentorch.core.errors import Invalid, Misconfigured
 from agentorch.webhook import idempotency, tokens
-from agentorch.webhook.clients import client, counted, networks
-from agentorch.webhook.decide import ACTS, TAKES, asked
+from agentorch.webhook.clients import client_address, parse_networks, rate_key
+from agentorch.webhook.decide import ALLOWED_KEYS, FUNCTIONS, parse_decision
 from agentorch.webhook.rate_limit import Limit, Limiter, Window, admit
 from agentorch.webhook.responses import Refusal
-from agentorch.webhook.routes import ROUTES, Endpoint, Found, NoMethod, find
-from agentorch.webhook.sockets import Bind, bind_of
+from agentorch.webhook.routes import ROUTES, Endpoint, Found, WrongMethod, find_route
+from agentorch.webhook.sockets import Bind, parse_bind
 from agentorch.webhook.submit import from_outside
 from agentorch.webhook.tokens import Tokens
 
@@ -29,21 +29,21 @@ LIMIT = Limit(requests=3, window_s=60)
 
 
 def test_a_path_leads_to_its_endpoint() -> None:
-    found = find("GET", "/jobs/some-id/artifacts/steps/01/report.md")
+    found = find_route("GET", "/jobs/some-id/artifacts/steps/01/report.md")
     assert isinstance(found, Found)
     assert found.route.endpoint is Endpoint.ARTIFACT
     assert found.names == {"job_id": "some-id", "path": "steps/01/report.md"}
-    assert find("GET", "/jobs/a/b") is None
-    assert find("GET", "/jobs/") is None
-    assert find("GET", "") is None
-    assert find("PUT", "/jobs") == NoMethod(("GET", "HEAD"))
+    assert find_route("GET", "/jobs/a/b") is None
+    assert find_route("GET", "/jobs/") is None
+    assert find_route("GET", "") is None
+    assert find_route("PUT", "/jobs") == WrongMethod(("GET", "HEAD"))
 
 
 # ---- tokens -----------------------------------------------------------------------------------
 
 
 def test_a_token_is_its_own_and_no_beginning_of_it() -> None:
-    known = tokens.callers(Tokens({"alpha": None, "beta": frozenset({"p"})}))
+    known = tokens.list_callers(Tokens({"alpha": None, "beta": frozenset({"p"})}))
     found = tokens.identify("beta", known)
     assert found is not None
     assert found.submits == frozenset({"p"})
@@ -58,7 +58,7 @@ def test_a_token_is_its_own_and_no_beginning_of_it() -> None:
     [("Bearer x", "x"), ("bearer  x ", "x"), ("Bearer", None), ("Basic x", None), (None, None)],
 )
 def test_a_bearer_header(header: str | None, token: str | None) -> None:
-    assert tokens.bearer(header) == token
+    assert tokens.bearer_token(header) == token
 
 
 def test_the_token_that_everybody_knows_is_for_this_host() -> None:
@@ -74,7 +74,7 @@ def test_the_token_that_everybody_knows_decides_nowhere() -> None:
 
 
 def test_who_submits_decides_on_nothing() -> None:
-    submits, both, decides = tokens.callers(
+    submits, both, decides = tokens.list_callers(
         Tokens(
             {"alpha": None, "beta": frozenset({"p"})},
             {"beta": Decider(frozenset({"q"}), "bob"), "gamma": Decider(None)},
@@ -90,8 +90,8 @@ def test_who_submits_decides_on_nothing() -> None:
         (False, True, True, True),
     ]
     assert [it.sees_all for it in (submits, both, decides)] == [True, False, True]
-    assert both.who == {"token": "sha256:f44e64e7", "name": "bob"}
-    assert submits.who == {"token": "sha256:8ed3f6ad"}
+    assert both.identity == {"token": "sha256:f44e64e7", "name": "bob"}
+    assert submits.identity == {"token": "sha256:8ed3f6ad"}
 
 
 def test_the_tokens_of_credentials_come_first(tmp_path: Path) -> None:
@@ -101,19 +101,19 @@ def test_the_tokens_of_credentials_come_first(tmp_path: Path) -> None:
         "WEBHOOK_TOKENS": "a=*",
         "WEBHOOK_DECISION_TOKENS": "b=*",
     }
-    assert tokens.load(load(environment)) == Tokens({"a": None}, {"b": Decider(None)})
+    assert tokens.load_tokens(load(environment)) == Tokens({"a": None}, {"b": Decider(None)})
     (tmp_path / "webhook-tokens").write_text("c=one\nd=*\n")
     (tmp_path / "webhook-decision-tokens").write_text("e=one|two # Eve\n\nf=*\n")
-    assert tokens.load(load(environment)) == Tokens(
+    assert tokens.load_tokens(load(environment)) == Tokens(
         {"c": frozenset({"one"}), "d": None},
         {"e": Decider(frozenset({"one", "two"}), "Eve"), "f": Decider(None)},
     )
     for name in ("webhook-tokens", "webhook-decision-tokens"):
         (tmp_path / name).write_text("")
-    assert tokens.load(load(environment)) == Tokens({}, {})
+    assert tokens.load_tokens(load(environment)) == Tokens({}, {})
     (tmp_path / "webhook-decision-tokens").write_text("the-secret")
     with pytest.raises(Misconfigured) as refused:
-        tokens.load(load(environment))
+        tokens.load_tokens(load(environment))
     assert "the-secret" not in str(refused.value)
 
 
@@ -121,10 +121,10 @@ def test_the_tokens_of_credentials_come_first(tmp_path: Path) -> None:
 
 
 def test_a_body_is_what_its_decision_takes() -> None:
-    assert asked(Endpoint.CANCEL, b" ") == asked(Endpoint.CANCEL, b"{}") == {}
+    assert parse_decision(Endpoint.CANCEL, b" ") == parse_decision(Endpoint.CANCEL, b"{}") == {}
     told = {"comment": "x", "accept": True, "shown": None}
-    assert asked(Endpoint.APPROVE, json.dumps(told).encode()) == told
-    assert asked(Endpoint.RETRY, b'{"step": "01_plan"}') == {"step": "01_plan"}
+    assert parse_decision(Endpoint.APPROVE, json.dumps(told).encode()) == told
+    assert parse_decision(Endpoint.RETRY, b'{"step": "01_plan"}') == {"step": "01_plan"}
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ def test_a_body_is_what_its_decision_takes() -> None:
                 ".: 'coment' is unknown (did you mean 'comment'?)",
                 ".accept: expected boolean, found a number",
                 ".step: '/' does not match",
-                ".: 'accept' says nothing to reject",
-                ".: 'step' says nothing to reject",
+                ".: 'accept' does not belong to reject",
+                ".: 'step' does not belong to reject",
             ],
         ),
         (Endpoint.ANSWER, b"", [".: 'text' is missing"]),
@@ -150,7 +150,7 @@ def test_a_body_is_what_its_decision_takes() -> None:
 )
 def test_what_is_no_body_of_a_decision(decision: Endpoint, body: bytes, said: list[str]) -> None:
     with pytest.raises(Invalid) as refused:
-        asked(decision, body)
+        parse_decision(decision, body)
     problems = refused.value.problems
     assert [problem.startswith(want) for problem, want in zip(problems, said, strict=True)] == [
         True for _ in said
@@ -159,8 +159,8 @@ def test_what_is_no_body_of_a_decision(decision: Endpoint, body: bytes, said: li
 
 def test_every_decision_has_its_route_its_keys_and_its_act() -> None:
     routed = {route.endpoint for route in ROUTES if route.path.startswith("/jobs/{job_id}/")}
-    assert set(TAKES) == set(ACTS) == routed - {Endpoint.ARTIFACT}
-    assert all(it.path.endswith(f"/{it.endpoint}") for it in ROUTES if it.endpoint in TAKES)
+    assert set(ALLOWED_KEYS) == set(FUNCTIONS) == routed - {Endpoint.ARTIFACT}
+    assert all(it.path.endswith(f"/{it.endpoint}") for it in ROUTES if it.endpoint in ALLOWED_KEYS)
 
 
 # ---- windows ----------------------------------------------------------------------------------
@@ -188,32 +188,32 @@ def test_no_window_holds_more_than_its_limit_and_waiting_helps(gaps: list[float]
 
 
 def test_a_flood_of_addresses_costs_no_memory_and_gains_nothing() -> None:
-    limiter = Limiter(LIMIT, most_clients=10)
-    first = [limiter.asks(f"a{n}", 0) for n in range(10)]
-    flood = [limiter.asks(f"b{n}", 1) for n in range(100)]
+    limiter = Limiter(LIMIT, max_clients=10)
+    first = [limiter.count_request(f"a{n}", 0) for n in range(10)]
+    flood = [limiter.count_request(f"b{n}", 1) for n in range(100)]
     assert first == [None] * 10
     assert flood == [None] * 3 + [60] * 97
     assert limiter.clients == 11
-    assert limiter.asks("a3", 2) is None
-    assert limiter.over_in_s(2) == 59
-    assert limiter.asks("new", 61) is None
+    assert limiter.count_request("a3", 2) is None
+    assert limiter.remaining_s(2) == 59
+    assert limiter.count_request("new", 61) is None
     assert limiter.clients <= 11
 
 
 def test_one_client_that_never_stops_does_not_keep_the_others_windows() -> None:
-    limiter = Limiter(LIMIT, most_clients=10)
+    limiter = Limiter(LIMIT, max_clients=10)
     for now_s in range(0, 600, 5):
-        limiter.asks("constant", now_s)
-        limiter.asks(f"once-{now_s}", now_s)
+        limiter.count_request("constant", now_s)
+        limiter.count_request(f"once-{now_s}", now_s)
     # twelve seconds of windows are kept at a time, and one for all the others
     assert limiter.clients <= 11
-    assert limiter.asks("fresh", 700) is None
+    assert limiter.count_request("fresh", 700) is None
 
 
 def test_no_limit() -> None:
     limiter = Limiter(Limit(0, 60))
-    assert [limiter.asks("a", 0) for _ in range(100)] == [None] * 100
-    assert (limiter.clients, limiter.over_in_s(0)) == (0, 0)
+    assert [limiter.count_request("a", 0) for _ in range(100)] == [None] * 100
+    assert (limiter.clients, limiter.remaining_s(0)) == (0, 0)
 
 
 # ---- clients ----------------------------------------------------------------------------------
@@ -236,12 +236,12 @@ def test_no_limit() -> None:
     ],
 )
 def test_the_nearest_hop_that_is_no_proxy(peer: str, forwarded: str | None, is_client: str) -> None:
-    assert client(peer, forwarded, networks(["10.0.0.0/8"])) == is_client
+    assert client_address(peer, forwarded, parse_networks(["10.0.0.0/8"])) == is_client
 
 
 def test_an_ipv6_customer_is_counted_once() -> None:
-    assert counted("2001:db8::1") == counted("2001:db8::ffff:1") == "2001:db8::/64"
-    assert counted("192.0.2.1") == "192.0.2.1"
+    assert rate_key("2001:db8::1") == rate_key("2001:db8::ffff:1") == "2001:db8::/64"
+    assert rate_key("192.0.2.1") == "192.0.2.1"
 
 
 # ---- keys -------------------------------------------------------------------------------------
@@ -249,26 +249,26 @@ def test_an_ipv6_customer_is_counted_once() -> None:
 
 @pytest.mark.parametrize("name", idempotency.HEADERS)
 def test_a_delivery_has_its_key(name: str) -> None:
-    assert idempotency.key({name.lower(): "72d3162e-cc78"}) == "72d3162e-cc78"
+    assert idempotency.idempotency_key({name.lower(): "72d3162e-cc78"}) == "72d3162e-cc78"
 
 
 def test_what_its_sender_says_outright_counts_first() -> None:
     headers = {"x-github-delivery": "b", "idempotency-key": "a"}
-    assert idempotency.key(headers) == "a"
-    assert idempotency.key({"x-gitlab-event-uuid": "a", "x-request-id": "b"}) is None
+    assert idempotency.idempotency_key(headers) == "a"
+    assert idempotency.idempotency_key({"x-gitlab-event-uuid": "a", "x-request-id": "b"}) is None
 
 
 @pytest.mark.parametrize("given", ["", "x" * 256, "a\tb", "a\x01", "\xe9", "a\x7f"])
 def test_what_is_no_key_is_refused(given: str) -> None:
     with pytest.raises(Refusal) as refused:
-        idempotency.key({"idempotency-key": given})
+        idempotency.idempotency_key({"idempotency-key": given})
     assert refused.value.answer.status == 400
 
 
 def test_a_key_belongs_to_its_token_and_project() -> None:
-    mine = idempotency.digest(b"t", "p", "k")
+    mine = idempotency.key_digest(b"t", "p", "k")
     others = [(b"u", "p", "k"), (b"t", "q", "k"), (b"t", None, "k"), (b"t", "p", "l")]
-    assert mine not in [idempotency.digest(*one) for one in others]
+    assert mine not in [idempotency.key_digest(*one) for one in others]
     assert len(mine) == 64
 
 
@@ -281,9 +281,9 @@ def test_nobody_says_for_himself_which_key_he_came_with() -> None:
 
 
 def test_what_a_bind_means() -> None:
-    assert bind_of("127.0.0.1:80") == Bind("127.0.0.1", 80)
-    assert bind_of("[::1]:0") == Bind("::1", 0)
-    assert str(bind_of("unix:/run/x.sock").path) == "/run/x.sock"
+    assert parse_bind("127.0.0.1:80") == Bind("127.0.0.1", 80)
+    assert parse_bind("[::1]:0") == Bind("::1", 0)
+    assert str(parse_bind("unix:/run/x.sock").path) == "/run/x.sock"
     for text in ("", "80", ":80", "host:", "host:x", "host:65536", "unix:", "host:²"):
         with pytest.raises(Invalid, match="--bind"):
-            bind_of(text)
+            parse_bind(text)
