@@ -18,6 +18,8 @@ PYTEST_ARGS ?=
 PARALLEL := -n 3 --dist worksteal
 VENV := .venv
 PYTEST := $(VENV)/bin/python -m pytest -q
+# systemd-python is built from source
+SYSTEMD = $(shell pkg-config --exists libsystemd 2>/dev/null && echo systemd)
 BIND ?= 127.0.0.1:8080
 PACKAGES := bash-completion:/usr/share/bash-completion/bash_completion bubblewrap:bwrap curl:curl gcc:gcc \
 	lintian:lintian openssh-client:ssh-keygen zsh:zsh \
@@ -32,6 +34,8 @@ PACKAGES := bash-completion:/usr/share/bash-completion/bash_completion bubblewra
 	python3-jsonschema:/usr/lib/python3/dist-packages/jsonschema \
 	python3-prometheus-client:/usr/lib/python3/dist-packages/prometheus_client \
 	python3-rich:/usr/lib/python3/dist-packages/rich \
+	python3-sdnotify:/usr/lib/python3/dist-packages/sdnotify \
+	libsystemd-dev:/usr/include/systemd/sd-journal.h pkg-config:pkg-config \
 	python3-waitress:/usr/lib/python3/dist-packages/waitress
 DEB_PACKAGES := debhelper:dh dh-python:dh_python3 dpkg-dev:dpkg-buildpackage scdoc:scdoc
 # Debian's alone: asked for by itself, or apt would install none of the others on Ubuntu
@@ -55,11 +59,13 @@ $(VENV)/.installed: pyproject.toml
 		{ echo 'make: $(PYTHON) is older than 3.11; try: make PYTHON=python3.11' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || packaging/need python3-venv:module=ensurepip
 	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install -qq --editable .
+	@$(VENV)/bin/python -m pip install -qq --editable '.[$(SYSTEMD)]'
+	@[ -n '$(SYSTEMD)' ] || echo 'make: without libsystemd-dev and pkg-config: no socket activation,' \
+		'no agentorch-logs --journal --follow' >&2
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	@$(VENV)/bin/python -m pip install -qq --editable '.[dev]'
+	@$(VENV)/bin/python -m pip install -qq --editable '.[dev,$(SYSTEMD)]'
 	@touch $@
 
 demo: venv

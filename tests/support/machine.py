@@ -31,6 +31,7 @@ PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "udev"),
     *("python3", "python3-aiohttp", "python3-click", "python3-httpx", "python3-jsonschema"),
     *("python3-jinja2", "python3-prometheus-client", "python3-rich", "python3-waitress"),
+    *("python3-sdnotify", "python3-systemd"),
     *("acl", "bubblewrap", "curl", "git", "libseccomp2", "procps", "prometheus-node-exporter"),
     *("linux-image-cloud-amd64", "initramfs-tools"),
 )

@@ -162,15 +162,14 @@ def environment_of(settings: Settings) -> dict[str, str]:
     }
 
 
-def broker_argv(grants: Path, parent: int) -> tuple[str, ...]:
-    """Return the command line of a broker whose listening socket is its standard input. Pure."""
+def broker_argv(grants: Path, parent: int, descriptor: int) -> tuple[str, ...]:
+    """Return the command line of a broker that listens on an inherited descriptor. Pure."""
     start = "from agentorch.commands.broker import main; main(prog_name='agentorch-broker')"
     return (
-        # the shell becomes the broker, so its own number is the one that LISTEN_PID has to have
-        *("/bin/sh", "-c", 'LISTEN_PID=$$; export LISTEN_PID; exec "$0" "$@" 3<&0 0</dev/null'),
         *(sys.executable, "-P", "-c", start),
         *("--grants", str(grants)),
         *("--parent", str(parent)),
+        *("--fd", str(descriptor)),
     )
 
 
@@ -187,10 +186,11 @@ def running(directory: Path, environment: Mapping[str, str]) -> Iterator[Path]:
     package = str(Path(agentorch.__file__).parents[1])
     with listen(path) as listening:
         child = subprocess.Popen(
-            broker_argv(grants, os.getpid()),
-            stdin=listening.fileno(),
+            broker_argv(grants, os.getpid(), listening.fileno()),
+            pass_fds=(listening.fileno(),),
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            env={**environment, "PYTHONPATH": package, "LISTEN_FDS": "1"},
+            env={**environment, "PYTHONPATH": package},
             cwd="/",
             start_new_session=True,
         )

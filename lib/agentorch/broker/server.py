@@ -173,16 +173,23 @@ def _credential(provider: Provider, grant: Grant, found: Tables) -> str | None:
 # ---- the process ------------------------------------------------------------------------------
 
 
-def passed_socket() -> socket.socket:
-    """Return the listening socket that we were started with. Raises Misconfigured."""
+def listening_socket(descriptor: int | None) -> socket.socket:
+    """Return the socket that we were started with: of a descriptor, else systemd's one.
+
+    Raises Misconfigured.
+    """
     try:
+        if descriptor is not None:
+            return sockets.taken_socket(descriptor)
         (listening,) = sockets.passed_sockets()
     except ValueError as problem:
         raise Misconfigured(
             "not one socket was passed (LISTEN_PID, LISTEN_FDS): start agentorch-broker.socket"
         ) from problem
     except OSError as problem:
-        raise Misconfigured(f"what was passed is no socket: {problem.strerror}") from problem
+        raise Misconfigured(
+            f"what was passed is no listening socket: {problem.strerror}"
+        ) from problem
     return listening
 
 

@@ -103,7 +103,7 @@ def _ready(unit: UnitPaths) -> None:
     """
     unit.environment.unlink(missing_ok=True)
     notify.notify("READY=1")
-    os.environ.pop("NOTIFY_SOCKET", None)
+    notify.leave()
 
 
 def _run_queued(

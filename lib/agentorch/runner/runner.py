@@ -354,7 +354,7 @@ def _leave(slot: Slot, events: Events) -> None:
     """Close what a forked step must not keep: the proof that its runner lives, its events, its
     socket.
     """
-    os.environ.pop("NOTIFY_SOCKET", None)
+    notify.leave()
     os.close(slot.descriptor)
     events.close()
     events.signals.close()

@@ -1,28 +1,43 @@
 """Messages of a service to its manager, and the watchdog's interval: sd_notify(3).
 
-Where no manager is, nothing is said, and nothing was passed.
+Where no manager is, nothing is sent. A manager that does not read (it is stopped, or its queue is
+full) never holds a service up: the socket does not wait, and what it doesn't take is lost, as the
+next status replaces it anyway.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 from collections.abc import Mapping
 
+from sdnotify import SystemdNotifier
 
-def notify(*states: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Tells the service manager: READY=1, STATUS=…, WATCHDOG=1, STOPPING=1. Never waits."""
-    path = environment.get("NOTIFY_SOCKET", "")
-    if not path:
+_notifiers: list[SystemdNotifier] = []
+
+
+def notify(*states: str) -> None:
+    """Send states to the service manager: READY=1, STATUS=…, WATCHDOG=1, STOPPING=1. Never waits.
+
+    The socket is connected at the first call and kept; see `leave`.
+    """
+    if "NOTIFY_SOCKET" not in os.environ:
         return
-    name = "\0" + path[1:] if path.startswith("@") else path
-    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-    with (
-        socket.socket(socket.AF_UNIX, kind) as teller,
-        contextlib.suppress(OSError),  # it is gone or busy: the next one will be heard
-    ):
-        teller.sendto("\n".join(states).encode("utf-8", "replace"), name)
+    if not _notifiers:
+        notifier = SystemdNotifier()
+        if notifier.socket is None:  # it can't be reached now: the next call tries again
+            return
+        notifier.socket.setblocking(False)  # noqa: FBT003  (socket's own)
+        _notifiers.append(notifier)
+    # sdnotify encodes latin-1 and drops a text that has none: so it is given UTF-8's bytes as that
+    text = "\n".join(states).encode("utf-8", "replace").decode("latin-1")
+    _notifiers[0].notify(text)
+
+
+def leave() -> None:
+    """Close the socket and forget the manager: what follows in this process is not its service."""
+    os.environ.pop("NOTIFY_SOCKET", None)
+    while _notifiers:
+        _notifiers.pop().socket.close()
 
 
 def watchdog_s(environment: Mapping[str, str] = os.environ) -> float | None:

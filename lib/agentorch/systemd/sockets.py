@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
-from collections.abc import MutableMapping
 
-_FIRST_FD = 3
+from agentorch.core.errors import Misconfigured
 
 
-def passed_sockets(environment: MutableMapping[str, str] = os.environ) -> list[socket.socket]:
+def passed_sockets() -> list[socket.socket]:
     """Return the listening sockets of our .socket units, closed in children; none where none were
     passed.
 
-    Their variables are taken out of the environment. Raises OSError where a descriptor is none.
+    Their variables are taken out of the environment. Raises OSError where a descriptor is no
+    listening socket, and Misconfigured where they can't be taken without python3-systemd.
     """
-    pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
-    environment.pop("LISTEN_FDNAMES", None)
-    if pid != str(os.getpid()) or not count.isdecimal():
+    if "LISTEN_FDS" not in os.environ:
         return []
-    return [_socket(_FIRST_FD + place) for place in range(int(count))]
+    try:
+        from systemd import daemon  # noqa: PLC0415  (needed where sockets are passed, nowhere else)
+    except ImportError as problem:
+        raise Misconfigured(
+            "sockets were passed (LISTEN_FDS), and Python's module systemd, which takes them, is "
+            "missing: install python3-systemd, or pip install 'agentorch[systemd]'"
+        ) from problem
+    names = daemon.listen_fds_with_names(unset_environment=True)
+    return [taken_socket(descriptor, names[descriptor]) for descriptor in sorted(names)]
 
 
-def _socket(descriptor: int) -> socket.socket:
+def taken_socket(descriptor: int, name: str = "") -> socket.socket:
+    """Return the listening socket of a descriptor that was passed, closed in children.
+
+    Raises OSError where it is none; `name` is the unit's FileDescriptorName=.
+    """
     os.set_inheritable(descriptor, False)  # noqa: FBT003  (os's own)
-    passed = socket.socket(fileno=descriptor)
-    passed.setblocking(False)  # noqa: FBT003  (socket's own)
-    return passed
+    taken = socket.socket(fileno=descriptor)
+    if not taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        taken.detach()
+        raise OSError(errno.ENOTSOCK, "it does not listen", name or str(descriptor))
+    taken.setblocking(False)  # noqa: FBT003  (socket's own)
+    return taken

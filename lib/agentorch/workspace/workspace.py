@@ -41,6 +41,7 @@ from agentorch.storage.untrusted_tree import (
     reading_work,
     refuse_symlinks,
 )
+from agentorch.systemd.ids import boot_id
 from agentorch.workspace.git import EPOCH, INDEX, lost_workspace
 from agentorch.workspace.history import VISIBLE_INDEX, History, Snapshot
 from agentorch.workspace.record import Begun, Record, decode, encode
@@ -55,8 +56,6 @@ __all__ = [
     "WorkspaceTrouble",
     "source_of",
 ]
-
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ class Workspace:
     def __init__(self, paths: WorkspacePaths) -> None:
         self.paths = paths
         self.history = History(paths.history)
-        self._boot = BOOT_ID.read_text("ascii").strip()
+        self._boot = boot_id()
 
     def exists(self) -> bool:
         """Return whether the workspace was made, whole."""
