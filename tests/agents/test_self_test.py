@@ -64,8 +64,8 @@ def test_a_probe_tries_the_sandbox_and_the_key(site: Site, double: ModelDouble) 
     double.play([Turn("nobody asks")])
     said = site.run("doctor", "--probe", "claude").stdout.splitlines()
     assert said == [
-        "ok       agent claude in the sandbox: edits a file by its shell",
-        "ok       agent claude and its provider: anthropic takes the key",
+        "ok       agent claude in the sandbox: edits a file with its shell",
+        "ok       agent claude and its provider: anthropic accepts the key",
     ]
     assert double.asked == [], "no answer of a model was asked for"
 

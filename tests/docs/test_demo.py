@@ -148,7 +148,7 @@ def test_the_agents_demo_works_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 AGENTS_SAY = (
-    "agent claude in the sandbox: edits a file by its shell",
+    "agent claude in the sandbox: edits a file with its shell",
     "01_plan: ended: success: ",
     "02_implement: ended: success: ",
     "03_review: ended: success: ",

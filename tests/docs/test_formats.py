@@ -27,7 +27,7 @@ from agentorch.core.pipeline import begin
 from agentorch.core.resources import Resources
 from agentorch.core.states import REACTIONS, STATUSES, Reaction
 from agentorch.core.verdict import apply_verdict, verdict_request
-from agentorch.doctor.agents import spell
+from agentorch.doctor.agents import option_text
 from agentorch.launch import unit_end, unit_recorder
 from tests.support.manual import ROOT, Item, bold, pages
 
@@ -171,7 +171,7 @@ def test_the_agents() -> None:
 
 
 def offered(name: str, option: Option) -> str:
-    return f"{name} {spell(option)}".strip()
+    return f"{name} {option_text(option)}".strip()
 
 
 @pytest.mark.parametrize("name", sorted(set(BUILT_IN) - {"exec"}))

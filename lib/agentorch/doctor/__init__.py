@@ -1,6 +1,6 @@
-"""The checks of agentorch-doctor: each tries something for real and ends in one line.
+"""The checks of agentorch-doctor: each tries something for real and yields one line.
 
-A line about a problem says what to do about it. Nothing is changed.
+Invariant: nothing is changed or left behind, and the line of a problem says what to do about it.
 
 Start reading with `host`.
 """

@@ -1,7 +1,7 @@
-"""An agent tried for real, on request: in the sandbox, and its provider with its key.
+"""The trial of an agent, made on request: in the sandbox, and at its provider with its key.
 
-The sandbox is tried with a model that plays a script, the provider is asked for its list of models
-through the broker: neither costs anything, and the key is seen by the broker alone.
+The trial in the sandbox uses a scripted model; the provider is asked for its list of models through
+the broker. Neither costs anything, and only the broker sees the key.
 """
 
 from __future__ import annotations
@@ -29,30 +29,31 @@ ANSWER_S = 60
 
 
 def probe_agents(settings: Settings, names: tuple[str, ...] = ()) -> Iterator[Check]:
-    """Two lines for each of these agents that asks a model. Raises Invalid for an unknown one.
+    """Yield two checks for each of these agents that calls a model.
 
-    Without names, for each that is there and has a key or a login.
+    Without names, check each agent that is installed and has a key or a login. Raises Invalid for
+    an unknown agent, and for one that calls no model.
     """
     agents = load(settings)
     for name in names or agents.names():
         agent = agents.get(name)
         provider = agent.provider(settings.agent_models.get(name))
         if provider is not None and (names or _is_set_up(settings, agent, provider)):
-            yield from _probed(settings, agent, provider)
+            yield from _probe(settings, agent, provider)
         elif names:
-            raise Invalid([f"agent {name!r} asks no model: there is nothing to probe"])
+            raise Invalid([f"agent {name!r} calls no model: there is nothing to probe"])
 
 
 def _is_set_up(settings: Settings, agent: Agent, provider: str) -> bool:
     capabilities = agent.capabilities
     if capabilities is None:
         return False
-    there = find_program(capabilities, settings.environment.get("PATH", DEFAULT_PATH))
+    program = find_program(capabilities, settings.environment.get("PATH", DEFAULT_PATH))
     has = credential(settings, agent.name, capabilities, provider)
-    return there is not None and not has.is_missing
+    return program is not None and not has.is_missing
 
 
-def _probed(settings: Settings, agent: Agent, provider: str) -> Iterator[Check]:
+def _probe(settings: Settings, agent: Agent, provider: str) -> Iterator[Check]:
     if agent.capabilities is not None and agent.capabilities.abilities.tools:
         yield _sandbox(settings, agent)
     yield _provider(settings, agent.name, provider)
@@ -65,22 +66,22 @@ def _sandbox(settings: Settings, agent: Agent) -> Check:
         problems = (str(end),)
     if problems:
         return Check(f"agent {agent.name} in the sandbox", "problem", "; ".join(problems))
-    return Check(f"agent {agent.name} in the sandbox", "ok", "edits a file by its shell")
+    return Check(f"agent {agent.name} in the sandbox", "ok", "edits a file with its shell")
 
 
 def _provider(settings: Settings, name: str, provider: str) -> Check:
     what = f"agent {name} and its provider"
     try:
-        status, body = _asked(settings, name, provider)
+        status, body = _list_models(settings, name, provider)
     except (AgentorchError, OSError) as problem:
         return Check(what, "problem", f"the broker does not answer: {problem}")
     if status == 200:
-        return Check(what, "ok", f"{provider} takes the key")
+        return Check(what, "ok", f"{provider} accepts the key")
     return Check(what, "problem", f"{provider}: HTTP {status}: {one_line(body)}")
 
 
-def _asked(settings: Settings, name: str, provider: str) -> tuple[int, str]:
-    """What the provider answers to the broker when asked for its models: status and body."""
+def _list_models(settings: Settings, name: str, provider: str) -> tuple[int, str]:
+    """Return the status and the body of the provider's list of models, read through the broker."""
     token = client.new_token()
     grant = Grant("probe", "probe", 1, name, time.time() + ANSWER_S, providers=(provider,))
     with tempfile.TemporaryDirectory(prefix="agentorch-probe-") as scratch:

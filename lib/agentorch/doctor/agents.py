@@ -1,6 +1,6 @@
-"""What each agent would need for real, looked at and tried: a line an agent.
+"""The check of each agent: its program, its version, its key or login, its start in the sandbox.
 
-Its program runs twice with nothing but "what version are you": as it is, and in the sandbox.
+The program is run twice, only to print its version: directly, and in the sandbox.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ SANDBOX_S = 30
 
 
 def examine_agents(settings: Settings) -> Iterator[Check]:
-    """A line for each agent, and what is wrong with those that were not taken."""
+    """Yield one check for each agent, and one for each manifest that was not accepted."""
     agents = load(settings)
     for problem in agents.problems():
         yield Check("agents", "problem", problem)
     if not settings.real_cli:
-        words = "ENABLE_REAL_CLI=0: every agent is simulated; real ones would find this"
+        words = "ENABLE_REAL_CLI=0: every agent is simulated; for real runs this would hold:"
         yield Check("agents", "warning", words)
     with tempfile.TemporaryDirectory(prefix="agentorch-doctor-") as scratch:
         ground = _ground(settings, Path(scratch) / "versions.json")
@@ -59,56 +59,58 @@ def _agent_check(settings: Settings, agents: Registry, name: str, ground: Ground
     if agent.capabilities is None:
         return Check(f"agent {name}", "warning", "can only be simulated here")
     model = settings.agent_models.get(name)
-    lacks = [problem.words for problem in check(agent.capabilities, ground)]
-    has = credential(settings, name, agent.capabilities, agent.provider(model))
+    problems = [problem.words for problem in check(agent.capabilities, ground)]
+    access = credential(settings, name, agent.capabilities, agent.provider(model))
     trouble = _trouble_inside(settings, agent.capabilities, ground)
     words = (
-        *lacks,
-        program(agent.capabilities, ground),
-        has.words,
-        inside(trouble),
-        taken(agents.abilities()[name], model),
+        *problems,
+        program_text(agent.capabilities, ground),
+        access.words,
+        sandbox_text(trouble),
+        abilities_text(agents.abilities()[name], model),
     )
-    return Check(f"agent {name}", state(lacks, has, trouble), "; ".join(filter(None, words)))
+    return Check(
+        f"agent {name}", check_state(problems, access, trouble), "; ".join(filter(None, words))
+    )
 
 
 # ---- words ------------------------------------------------------------------------------------
 
 
-def state(lacks: Sequence[str], has: Credential, trouble: str | None) -> State:
-    """An agent that is not set up is no problem; one that is, and does not start, is one. Pure."""
-    if lacks or has.is_missing:
+def check_state(problems: Sequence[str], access: Credential, trouble: str | None) -> State:
+    """Return `warning` for an agent that is not set up, `problem` for one that does not start."""
+    if problems or access.is_missing:
         return "warning"
     return "problem" if trouble else "ok"
 
 
-def inside(trouble: str | None) -> str:
-    """How the start in the sandbox went: None, it was not tried; empty, well. Pure."""
+def sandbox_text(trouble: str | None) -> str:
+    """Return a sentence about the start in the sandbox; `trouble` None: not tried. Pure."""
     if trouble is None:
         return ""
     return f"does not start in the sandbox: {trouble}" if trouble else "starts in the sandbox"
 
 
-def program(capabilities: Capabilities, ground: Ground) -> str:
-    """Where an agent's program is, its version, and the least that will do; empty: nowhere."""
+def program_text(capabilities: Capabilities, ground: Ground) -> str:
+    """Return an agent's program, its version and the required one; empty without a program."""
     place = find_program(capabilities, ground.environment["PATH"])
     if place is None or not capabilities.version_argv:
         return place or ""
-    told = kept_version(capabilities.version_argv, ground.environment, ground.versions)
-    version = first_version(told) if told is not None else None
+    output = kept_version(capabilities.version_argv, ground.environment, ground.versions)
+    version = first_version(output) if output is not None else None
     if version is None:
         return f"{place}, version unknown"
-    least = required_version(capabilities, ground.minimum)
-    at_least = f" ({version_text(least[0])} at least)" if least is not None else ""
+    minimum = required_version(capabilities, ground.minimum)
+    at_least = f" ({version_text(minimum[0])} at least)" if minimum is not None else ""
     return f"{place} {version_text(version)}{at_least}"
 
 
-def taken(abilities: Abilities, model: str | None) -> str:
-    """What a step may ask for: models, `model` where it names none, options, tools. Pure."""
+def abilities_text(abilities: Abilities, model: str | None) -> str:
+    """Return the models, options and tools that a step may name; `model` is the default. Pure."""
     default = f" ({model} by default)" if model else ""
     parts = (
         ("models", abilities.models, default),
-        ("options", tuple(f"{name} {spell(o)}" for name, o in abilities.options.items()), ""),
+        ("options", tuple(f"{name} {option_text(o)}" for name, o in abilities.options.items()), ""),
         ("tools", abilities.tools, ""),
     )
     return "; ".join(f"{what} {_list(words)}{more}" for what, words, more in parts)
@@ -120,8 +122,8 @@ def _list(words: Sequence[str] | None) -> str:
     return ", ".join(word.strip() for word in words) or "none"
 
 
-def spell(option: Option) -> str:
-    """What an option may be: `low|high`, `1..100`; nothing for one that is there or not. Pure."""
+def option_text(option: Option) -> str:
+    """Return the values of an option, as `low|high` or `1..100`; empty for a flag. Pure."""
     match option:
         case Choice(words):
             return "|".join(words)
@@ -139,9 +141,9 @@ def _digits(number: float) -> str:
 
 
 def _trouble_inside(settings: Settings, capabilities: Capabilities, ground: Ground) -> str | None:
-    """What keeps the program from starting in the sandbox: empty, nothing; None: not tried."""
-    there = find_program(capabilities, ground.environment["PATH"]) is not None
-    if not there or not capabilities.version_argv or not ground.policy.sandbox:
+    """Return why the program does not start in the sandbox; empty if it does, None if not tried."""
+    is_installed = find_program(capabilities, ground.environment["PATH"]) is not None
+    if not is_installed or not capabilities.version_argv or not ground.policy.sandbox:
         return None
     wrapper = Wrapper(settings.sandbox_wrapper, settings.sandbox_wrapper_args)
     with tempfile.TemporaryDirectory(prefix="agentorch-doctor-") as scratch:

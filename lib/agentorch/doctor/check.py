@@ -1,4 +1,4 @@
-"""What a check of the installation found, in one line. Pure words."""
+"""The result of one check of the installation. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ State = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class Check:
-    """What a check found: `words` of anything but ok say what to do about it."""
+    """The result of a check; for a warning or a problem `words` say what to do about it."""
 
     name: str
     state: State

@@ -1,4 +1,4 @@
-"""Checks that try things: each ends in one line, and a problem's line says what to do about it."""
+"""The checks of the host: its directories, its programs, and the administrator's files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agentorch.storage.filesystem_check import mount_of, power_cut_doubt, refusa
 
 
 def examine(settings: Settings) -> Iterator[Check]:
-    """Every check. Leaves nothing behind, and makes no directory."""
+    """Yield every check. Leaves nothing behind, and creates no directory."""
     yield Check("configuration", "ok", f"state in {settings.state_directory}")
     yield from state_checks(settings)
     yield git_check()
@@ -36,33 +36,35 @@ def examine(settings: Settings) -> Iterator[Check]:
 
 
 def state_checks(settings: Settings) -> Iterator[Check]:
-    """Whether the roots can hold the queue's promises."""
+    """Check that the filesystems of the roots can keep what the queue promises."""
     roots = settings.roots
     places = (roots.queue_root, roots.artifacts_root, roots.workspaces_root)
     missing = [place for place in places if not place.is_dir()]
     if missing:
-        words = f"{missing[0]} is not there yet: the first agentorch-submit makes it"
+        words = f"{missing[0]} does not exist yet: the first agentorch-submit creates it"
         yield Check("state", "warning", words)
         return
     try:
         problem = refusal(roots)
     except TryAgain as trouble:
-        problem = f"{trouble}: make room, or make it writable"
+        problem = f"{trouble}: free some space, or make it writable"
     works = f"write, fsync, link and rename work in {roots.queue_root}"
     yield Check("state", "problem" if problem else "ok", problem or works)
     doubt = power_cut_doubt(roots.queue_root)
-    safe = f"{mount_of(roots.queue_root)[0]} keeps what is acknowledged over a power cut"
+    safe = f"{mount_of(roots.queue_root)[0]} keeps acknowledged jobs over a power cut"
     yield Check("filesystem", "warning" if doubt else "ok", doubt or safe)
     yield space_check(settings)
 
 
 def space_check(settings: Settings) -> Check:
-    """Whether more is free than the floor below which nothing is accepted."""
+    """Check that there is more free space than the limit below which no job is accepted."""
     free = os.statvfs(settings.roots.queue_root)
     free_bytes = free.f_bavail * free.f_frsize
     floor = settings.min_free_disk_bytes
     if free_bytes < floor:
-        words = f"{free_bytes} bytes are free, AGENTORCH_MIN_FREE_BYTES asks for {floor}: make room"
+        words = (
+            f"{free_bytes} bytes are free, AGENTORCH_MIN_FREE_BYTES needs {floor}: free some space"
+        )
         return Check("space", "problem", words)
     return Check("space", "ok", f"{free_bytes // 1_000_000} MB are free")
 
@@ -71,7 +73,7 @@ def space_check(settings: Settings) -> Check:
 
 
 def git_check() -> Check:
-    """Whether git runs."""
+    """Check that git runs."""
     program = shutil.which("git")
     if program is None:
         return Check("git", "problem", "not found on PATH: apt install git")
@@ -81,9 +83,9 @@ def git_check() -> Check:
 
 
 def sandbox_check(settings: Settings) -> Check:
-    """Whether the sandbox starts, and keeps what it should keep."""
+    """Check that the sandbox starts, and that it isolates what it should."""
     if not settings.sandbox:
-        return Check("sandbox", "warning", "SANDBOX=0: jobs that don't ask for it run without one")
+        return Check("sandbox", "warning", "SANDBOX=0: only jobs that request a sandbox run in one")
     wrapper = Wrapper(settings.sandbox_wrapper, settings.sandbox_wrapper_args)
     problems = probe(wrapper, settings.network)
     if problems:
@@ -92,7 +94,7 @@ def sandbox_check(settings: Settings) -> Check:
 
 
 def agent_checks(settings: Settings) -> Iterator[Check]:
-    """Whether each agent could run, and what is wrong with those that were not taken."""
+    """Check that each agent could run, and report manifests that were not accepted."""
     agents = load(settings)
     for problem in agents.problems():
         yield Check("agents", "problem", problem)
@@ -105,7 +107,7 @@ def agent_checks(settings: Settings) -> Iterator[Check]:
 
 
 def agent_check(settings: Settings, agents: Registry, name: str) -> Check:
-    """Whether one agent's program is allowed, there, and new enough."""
+    """Check that an agent's program is allowed, installed, and new enough."""
     capabilities = agents.get(name).capabilities
     if capabilities is None:
         return Check(f"agent {name}", "warning", "can only be simulated here")
@@ -116,12 +118,13 @@ def agent_check(settings: Settings, agents: Registry, name: str) -> Check:
     if problems:
         words = "; ".join(problem.words for problem in problems)
         return Check(f"agent {name}", "warning", words)
-    return Check(f"agent {name}", "ok", f"{capabilities.binary} is there and allowed")
+    return Check(f"agent {name}", "ok", f"{capabilities.binary} is installed and allowed")
 
 
 def ends_checks(settings: Settings) -> Iterator[Check]:
-    """What there is of the administrator's patterns of how agents end: where they can't be read,
-    no agent is started.
+    """Check the administrator's patterns of agents' failures, if there are any.
+
+    While they cannot be read, no agent is started.
     """
     directory = settings.ends_directory
     try:
@@ -130,12 +133,13 @@ def ends_checks(settings: Settings) -> Iterator[Check]:
         yield Check("ends", "problem", "; ".join(problem.problems))
         return
     if own:
-        yield Check("ends", "ok", f"{own} patterns of how agents end in {directory}")
+        yield Check("ends", "ok", f"{own} patterns of agents' failures in {directory}")
 
 
 def prices_checks(settings: Settings) -> Iterator[Check]:
-    """What there is of the administrator's prices: where they can't be read, no agent is started
-    that costs any.
+    """Check the administrator's prices of models, if there are any.
+
+    While they cannot be read, no agent is started that calls a paid model.
     """
     try:
         own = len(prices.entries(settings.prices, optional=True))
@@ -150,7 +154,7 @@ def prices_checks(settings: Settings) -> Iterator[Check]:
 
 
 def signing_checks(settings: Settings) -> Iterator[Check]:
-    """Whether records of runs can be signed, where they are to be."""
+    """Check that records of runs can be signed, where a signing key is set."""
     key = settings.roots.signing_key
     if key is None:
         return

@@ -1,4 +1,4 @@
-"""Figures, moments and text as a page shows them. Pure."""
+"""The texts of figures and moments on a page, and text made safe to read. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _THIN = "\u202f"
 _NONCHARACTERS = "".join(
     f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17)
 )
-# Controls but tab and newline; what has no width, or turns the reading direction; tags;
-# surrogates; noncharacters. A page could hold most of them, and would show other than it has.
+# Control characters except tab and newline; characters without width, or that turn the reading
+# direction; tags; surrogates; noncharacters. With them a page would not show what it contains.
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f"
     "\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\ufdd0-\ufdef"
@@ -26,7 +26,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def visible(text: str) -> str:
-    """`text` with a picture in the place of each character that nobody would see."""
+    """Return `text` with a visible symbol in place of each invisible character."""
     return _HIDDEN.sub(_picture, text.replace("\r\n", "\n"))
 
 
@@ -38,44 +38,44 @@ def _picture(match: re.Match[str]) -> str:
 
 
 def cut(text: str, limit_chars: int) -> str:
-    """At most so many characters; an ellipsis says that there were more."""
+    """Return at most so many characters; an ellipsis shows that there were more."""
     return text if len(text) <= limit_chars else f"{text[: limit_chars - 1]}…"
 
 
 def plain(value: object) -> str:
-    """Any JSON value as text."""
+    """Return any JSON value as text."""
     if isinstance(value, str):
         return value
     return NOTHING if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def figure(value: object) -> float | None:
-    """A number that can be reckoned with, None where it is none."""
+    """Return a finite number of sensible size, None for any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if -1e18 < value < 1e18 and math.isfinite(value) else None
 
 
-def who(value: object) -> str:
-    """Who decided: a user's name; or the hash of a token, with the name that it was given."""
+def person(value: object) -> str:
+    """Return the person of a decision: a user's name, or a token's hash with the holder's name."""
     if not isinstance(value, Mapping):
         return plain(value)
     name, token = value.get("name"), value.get("token")
     known = "" if name is None else plain(name)
-    told = "" if token is None else f"token {plain(token)}"
-    return f"{known} ({told})" if known and told else known or told or NOTHING
+    by_token = "" if token is None else f"token {plain(token)}"
+    return f"{known} ({by_token})" if known and by_token else known or by_token or NOTHING
 
 
 # ---- figures ----------------------------------------------------------------------------------
 
 
 def span(seconds: float | None) -> str:
-    """A length of time, as `times.span` has it."""
+    """Return a length of time as `times.span` spells it."""
     return NOTHING if seconds is None else times.span(seconds)
 
 
 def count(value: float | None) -> str:
-    """A count with its thousands apart."""
+    """Return a count with its thousands set apart."""
     if value is None:
         return NOTHING
     text = f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
@@ -83,7 +83,7 @@ def count(value: float | None) -> str:
 
 
 def short(value: object) -> str:
-    """A count in three digits or so: 950, 12.3k, 169k, 2.41M."""
+    """Return a count in about three digits: 950, 12.3k, 169k, 2.41M."""
     rest = figure(value)
     if rest is None:
         return NOTHING
@@ -95,14 +95,14 @@ def short(value: object) -> str:
 
 
 def money(value: float | None) -> str:
-    """US dollars: cents, and more of them where it is less than one."""
+    """Return US dollars with cents; small amounts have two more digits."""
     if value is None:
         return NOTHING
     return f"${value:,.2f}" if value >= 0.095 or value == 0 else f"${value:.4f}"
 
 
 def size(value: float | None) -> str:
-    """Bytes in the unit that fits."""
+    """Return a number of bytes in the unit that fits."""
     if value is None:
         return NOTHING
     rest, unit = float(value), 0
@@ -114,7 +114,7 @@ def size(value: float | None) -> str:
 
 
 def metric(name: str, value: object) -> str:
-    """A figure of `metrics`, by what its name ends in."""
+    """Return a figure of `metrics` in the unit that the end of its name says."""
     known = figure(value)
     if known is None:
         return cut(plain(value), 200)
@@ -131,7 +131,7 @@ def metric(name: str, value: object) -> str:
 
 
 def moment(text: object) -> datetime | None:
-    """The moment that a document tells, None where it tells none."""
+    """Return the moment of a document's field, None where it is not one."""
     if not isinstance(text, str):
         return None
     try:
@@ -141,17 +141,17 @@ def moment(text: object) -> datetime | None:
 
 
 def clock(when: datetime | None) -> str:
-    """A moment for people."""
+    """Return a moment as people read it."""
     return NOTHING if when is None else when.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def machine(when: datetime) -> str:
-    """A moment as HTML's `time` element takes it."""
+    """Return a moment as HTML's `time` element needs it."""
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond // 1000:03d}Z"
 
 
 def between_s(start: datetime | None, end: datetime | None) -> float | None:
-    """Seconds from one to the other; None where one is not known. Never less than 0."""
+    """Return the seconds between two moments, never less than 0; None where one is unknown."""
     if start is None or end is None:
         return None
     return max(0.0, (end - start) / timedelta(seconds=1))
@@ -175,5 +175,5 @@ _TONES = {
 
 
 def tone(status: str) -> str:
-    """Which colour a status has: the class of an element, one of five words of ours."""
+    """Return the CSS class for the colour of a status; it is one of five fixed words."""
     return _TONES.get(status, "still")

@@ -1,6 +1,6 @@
-"""Files of any state, read for a page: what is missing, torn or odd is empty.
+"""The reading of files for a page; a file that is missing, torn or odd counts as empty.
 
-Nothing is read whole that may be large: of logs the end, of reports the beginning.
+No large file is read whole: of logs the end is read, of reports the beginning.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ MAX_LOG_LINES = 200
 
 @dataclass(frozen=True)
 class End:
-    """The end of a log; `left_out_bytes` of it are not here."""
+    """The end of a log; `left_out_bytes` before it are left out."""
 
     text: str = ""
     left_out_bytes: int = 0
 
 
 def read_document(path: Path) -> Document:
-    """A JSON object; {} where there is none, it is torn, or it is beyond all bounds."""
+    """Return a JSON object; {} where it is missing, torn, or too large."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         with path.open("rb") as file:
             found = json.loads(file.read(MAX_JSON_BYTES))
@@ -40,7 +40,7 @@ def read_document(path: Path) -> Document:
 
 
 def beginning(path: Path) -> tuple[str, int]:
-    """The beginning of a text, and how many bytes follow that are left out."""
+    """Return the beginning of a text, and the number of bytes that follow it."""
     with contextlib.suppress(OSError), path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         content = file.read(MAX_REPORT_BYTES)
@@ -49,7 +49,7 @@ def beginning(path: Path) -> tuple[str, int]:
 
 
 def end_of(path: Path) -> End:
-    """The last lines of a log."""
+    """Return the last lines of a log."""
     with contextlib.suppress(OSError), path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         file.seek(max(0, size - MAX_LOG_BYTES))
@@ -63,18 +63,18 @@ def end_of(path: Path) -> End:
 
 
 def mapping_in(document: Mapping[str, Any], name: str) -> Document | None:
-    """A field that is an object, None where it is something else."""
+    """Return a field that is an object, None where it is something else."""
     found = document.get(name)
     return found if isinstance(found, dict) else None
 
 
 def list_in(document: Mapping[str, Any], name: str) -> list[Any]:
-    """A field that is an array, [] where it is something else."""
+    """Return a field that is an array, [] where it is something else."""
     found = document.get(name)
     return found if isinstance(found, list) else []
 
 
 def string_in(document: Mapping[str, Any], name: str) -> str:
-    """A field as text, "" where it is missing."""
+    """Return a field as text, "" where it is missing."""
     found = document.get(name)
     return "" if found is None else plain(found)

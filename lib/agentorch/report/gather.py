@@ -1,4 +1,4 @@
-"""A job's files as the values of its page: what is not known is left out, never guessed."""
+"""The values of a job's page, from its files; what is unknown is left out, never guessed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from agentorch.report.files import (
     read_document,
     string_in,
 )
-from agentorch.report.waits import Course, Ran, Wait, waits
+from agentorch.report.waits import AttemptRun, Course, Wait, waits
 from agentorch.storage.json_files import Document
 from agentorch.storage.paths import ArtifactPaths, AttemptPaths, StepPaths
 
@@ -38,7 +38,7 @@ FACTS = ("duration_ms", "cost_usd", "tokens_in", "tokens_out", "cpu_s", "memory_
 
 @dataclass(frozen=True)
 class AttemptView:
-    """One execution of a step; of one that has no result only what state.json tells."""
+    """One attempt of a step; without a result it has only what state.json says."""
 
     number: int
     status: str
@@ -62,7 +62,7 @@ class AttemptView:
 
     @property
     def seconds(self) -> float | None:
-        """How long it took."""
+        """The duration in seconds, None where it is unknown."""
         return between_s(self.started_at, self.finished_at)
 
 
@@ -95,7 +95,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class JobView:
-    """All of a job's page."""
+    """The values of a job's page."""
 
     found: Found
     status: str
@@ -119,7 +119,7 @@ class JobView:
     has_record: bool
 
     def bars(self, step: StepView) -> Iterator[Bar]:
-        """Where the step's attempts are on the line."""
+        """Yield the step's attempts with their places on the time line."""
         for attempt in step.attempts:
             if attempt.started_at is not None:
                 end = attempt.finished_at or self.now
@@ -127,30 +127,30 @@ class JobView:
 
     @property
     def has_caps(self) -> bool:
-        """Whether any attempt had a limit to what it may cost."""
+        """True where any attempt had a cost limit."""
         return any(one.may_cost_usd is not None for step in self.steps for one in step.attempts)
 
     @property
     def waits_now(self) -> tuple[Wait, ...]:
-        """What it waits for by now."""
+        """The waits that have not ended."""
         return tuple(one for one in self.waits if one.end is None)
 
     def wait_bars(self) -> Iterator[tuple[Wait, float, float]]:
-        """Where the waits are on the line."""
+        """Yield the waits with their places on the time line."""
         for one in self.waits:
             if self.scale.stretches:
                 yield one, *self.scale.bar(one.start, one.end or self.now)
 
-    def decided(self) -> Iterator[tuple[float, Document]]:
-        """Where the decisions are on the line."""
+    def decision_marks(self) -> Iterator[tuple[float, Document]]:
+        """Yield the decisions with their places on the time line."""
         for one in self.decisions:
             when = moment(one.get("when"))
             if when is not None and self.scale.stretches:
-                yield round(self.scale.at(when), 3), one
+                yield round(self.scale.position(when), 3), one
 
 
 def job_view(queue: Queue, found: Found, now: datetime) -> JobView:
-    """Everything about a job, at `now`; of one that has not ended what there is so far."""
+    """Return the values of a job's page at `now`; of a running job those that exist so far."""
     paths = queue.roots.artifacts(found.job.job_id)
     state, result = read_document(paths.state), {}
     if found.state in ENDED or found.state is State.AWAITING_APPROVAL:
@@ -158,18 +158,18 @@ def job_view(queue: Queue, found: Found, now: datetime) -> JobView:
     steps = tuple(_steps(paths, found, state))
     taken = [one for one in decisions(paths) if isinstance(one, dict)]
     waited = waits(_course(paths, found, state, steps, taken))
-    word = status_word(found.state, state) if "status" in state else None
+    status = status_word(found.state, state) if "status" in state else None
     redactor = Redactor()
     clean = redactor.redact
     return JobView(
         found=found,
-        status=plain(word or found.state or "unknown"),
+        status=plain(status or found.state or "unknown"),
         directory=str(paths.directory),
         goal=clean(found.job.goal),
         metadata=clean(json.dumps(dict(found.job.metadata), ensure_ascii=False, indent=2)),
         summary=string_in(result, "summary"),
         error=mapping_in(result, "error"),
-        question=_asked(steps) if found.state is State.AWAITING_APPROVAL else "",
+        question=_open_question(steps) if found.state is State.AWAITING_APPROVAL else "",
         started_at=moment(state.get("started_at")),
         finished_at=moment(state.get("finished_at")),
         now=now,
@@ -185,13 +185,13 @@ def job_view(queue: Queue, found: Found, now: datetime) -> JobView:
     )
 
 
-def _asked(steps: Sequence[StepView]) -> str:
+def _open_question(steps: Sequence[StepView]) -> str:
     questions = [one.latest.question for one in steps if one.latest and one.latest.question]
     return questions[-1] if questions else ""
 
 
 def _metrics(steps: Sequence[StepView]) -> Document:
-    """What all attempts came to, those before the latest too: they were paid for."""
+    """Return the sum over all attempts; the earlier ones were paid for, too."""
     return sum_metrics([{"metrics": a.metrics or {}} for step in steps for a in step.attempts])
 
 
@@ -203,7 +203,7 @@ def _course(
     taken: Sequence[Document],
 ) -> Course:
     ran = [
-        Ran(one.started_at, one.finished_at, one.outcome, one.summary)
+        AttemptRun(one.started_at, one.finished_at, one.outcome, one.summary)
         for one in (attempt for step in steps for attempt in step.attempts)
         if one.started_at is not None
     ]
@@ -244,26 +244,26 @@ def _spans(
 def _steps(paths: ArtifactPaths, found: Found, state: Document) -> Iterator[StepView]:
     known = mapping_in(state, "steps") or {}
     for step in found.job.steps:
-        told = mapping_in(known, step.step_id) or {}
-        yield _step(paths.step(step.step_id), step, told)
+        recorded = mapping_in(known, step.step_id) or {}
+        yield _step(paths.step(step.step_id), step, recorded)
 
 
-def _step(paths: StepPaths, step: Step, told: Mapping[str, Any]) -> StepView:
-    attempts = tuple(_attempts(paths, told))
+def _step(paths: StepPaths, step: Step, recorded: Mapping[str, Any]) -> StepView:
+    attempts = tuple(_attempts(paths, recorded))
     text, left_out = beginning(paths.attempt(attempts[-1].number).report) if attempts else ("", 0)
     return StepView(
         step=step,
-        status=string_in(told, "status") or "pending",
+        status=string_in(recorded, "status") or "pending",
         attempts=attempts,
         prompt=Redactor().redact(step.prompt),
-        is_accepted=told.get("accepted") is True,
-        report=markdown.blocks(_own_words(text, attempts)),
+        is_accepted=recorded.get("accepted") is True,
+        report=markdown.blocks(_report_body(text, attempts)),
         report_left_out_bytes=left_out,
     )
 
 
-def _own_words(text: str, attempts: Sequence[AttemptView]) -> str:
-    """A report without the title and the summary that its page shows already."""
+def _report_body(text: str, attempts: Sequence[AttemptView]) -> str:
+    """Return a report without the title and the summary, which the page shows already."""
     head, _, rest = text.partition("\n\n")
     summary = attempts[-1].summary if attempts else ""
     if not head.startswith("# ") or "\n" in head or not summary:
@@ -271,29 +271,31 @@ def _own_words(text: str, attempts: Sequence[AttemptView]) -> str:
     return rest.removeprefix(summary) if rest.startswith(f"{summary}\n") else text
 
 
-def _attempts(paths: StepPaths, told: Mapping[str, Any]) -> Iterator[AttemptView]:
+def _attempts(paths: StepPaths, recorded: Mapping[str, Any]) -> Iterator[AttemptView]:
     try:
         names = os.listdir(paths.attempts)
     except (FileNotFoundError, NotADirectoryError):
         return
     numbers = sorted(int(name) for name in names if name.isascii() and name.isdigit())
     for number in numbers[-MAX_ATTEMPTS:]:
-        yield _attempt(paths.attempt(number), number, told)
+        yield _attempt(paths.attempt(number), number, recorded)
 
 
-def _attempt(paths: AttemptPaths, number: int, told: Mapping[str, Any]) -> AttemptView:
+def _attempt(paths: AttemptPaths, number: int, recorded: Mapping[str, Any]) -> AttemptView:
     result = read_document(paths.result)
     logs = end_of(paths.logs)
     allowance = read_document(paths.allowance)
     may_cost_usd, cap = figure(allowance.get("max_cost_usd")), string_in(allowance, "cap")
     if not result:
-        is_it = told.get("attempt") == number
+        is_current = recorded.get("attempt") == number
         return AttemptView(
             number=number,
-            status="running" if is_it and told.get("status") == "running" else "interrupted",
-            summary="" if is_it else "it left no result",
-            started_at=moment(told.get("started_at")) if is_it else None,
-            finished_at=moment(told.get("finished_at")) if is_it else None,
+            status="running"
+            if is_current and recorded.get("status") == "running"
+            else "interrupted",
+            summary="" if is_current else "it left no result",
+            started_at=moment(recorded.get("started_at")) if is_current else None,
+            finished_at=moment(recorded.get("finished_at")) if is_current else None,
             may_cost_usd=may_cost_usd,
             cap=cap,
             logs=logs,
@@ -335,6 +337,6 @@ def _program(program: Mapping[str, Any]) -> str:
 
 
 def facts(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The figures that every table shows, as far as they are known."""
+    """Return the figures that every table shows, as far as they are known."""
     known = {name: figure(metrics.get(name)) for name in FACTS}
     return {name: value for name, value in known.items() if value is not None}

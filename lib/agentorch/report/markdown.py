@@ -1,6 +1,6 @@
-"""The little of Markdown that an agent's report is shown with: headings, lists, code, emphasis.
+"""The subset of Markdown in which agents' reports are shown: headings, lists, code, emphasis.
 
-Everything else stays the text that it is: no link, no image, no HTML. Pure.
+Everything else stays plain text: there are no links, images or HTML. Pure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _INLINE = re.compile(r"`([^`\n]+)`|\*\*([^*\n]+)\*\*")
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of text: `text`, `code` or `strong`."""
+    """A piece of text; its kind is `text`, `code` or `strong`."""
 
     kind: str
     text: str
@@ -27,14 +27,14 @@ class Piece:
 
 @dataclass(frozen=True)
 class Block:
-    """A `heading`, a `text`, a `code` or a `list`; of a list each line is an item."""
+    """A block of kind `heading`, `text`, `code` or `list`; each line of a list is an item."""
 
     kind: str
     lines: tuple[tuple[Piece, ...], ...]
 
 
 def blocks(markdown: str) -> tuple[Block, ...]:
-    """A report by its blocks; what comes after the first many is left out."""
+    """Return the blocks of a report, MAX_BLOCKS at most; the others are left out."""
     found = []
     for block in _blocks(markdown.split("\n")):
         found.append(block)
@@ -48,7 +48,7 @@ def _blocks(lines: list[str]) -> Iterator[Block]:
     while at < len(lines):
         line = lines[at]
         if fence := _FENCE.match(line):
-            end = _closed(lines, at + 1, fence[1])
+            end = _fence_end(lines, at + 1, fence[1])
             yield _code(lines[at + 1 : end])
             at = end + 1
         elif heading := _HEADING.fullmatch(line):
@@ -58,13 +58,13 @@ def _blocks(lines: list[str]) -> Iterator[Block]:
             at += 1
         else:
             is_list = _ITEM.match(line) is not None
-            end = _run(lines, at, is_list=is_list)
+            end = _block_end(lines, at, is_list=is_list)
             yield _list(lines[at:end]) if is_list else _text(lines[at:end])
             at = end
 
 
-def _closed(lines: list[str], start: int, fence: str) -> int:
-    """Where a code block ends; at the end of the text where nothing ends it."""
+def _fence_end(lines: list[str], start: int, fence: str) -> int:
+    """Return the line that ends a code block, the number of lines where none does."""
     for at in range(start, len(lines)):
         line = lines[at].strip()
         if line.startswith(fence) and not line.strip(fence[0]):
@@ -72,8 +72,8 @@ def _closed(lines: list[str], start: int, fence: str) -> int:
     return len(lines)
 
 
-def _run(lines: list[str], start: int, *, is_list: bool) -> int:
-    """The first line after `start` that is of another block."""
+def _block_end(lines: list[str], start: int, *, is_list: bool) -> int:
+    """Return the first line after `start` that belongs to another block."""
     for at in range(start + 1, len(lines)):
         line = lines[at]
         starts_item = _ITEM.match(line) is not None
@@ -102,7 +102,7 @@ def _list(lines: list[str]) -> Block:
 
 
 def pieces(text: str) -> tuple[Piece, ...]:
-    """A text by its emphasis."""
+    """Split a text into its plain, code and strong pieces."""
     return tuple(_pieces(text))
 
 

@@ -1,4 +1,4 @@
-"""Many jobs as values: the newest, what was spent a day, how long each took. Bounded."""
+"""The values of the page of many jobs: the newest, the cost by day, the durations. Bounded."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Day:
-    """What the jobs of a day cost: those that ended on it, UTC. `height` is that of its bar."""
+    """The cost of the jobs that ended on a UTC day, with the place and size of its bar."""
 
     day: date
     cost_usd: float
@@ -66,7 +66,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Overview:
-    """All of the page; `total` is how many jobs there are, listed or not."""
+    """The values of the page; `total` is the number of all jobs, listed or not."""
 
     entries: tuple[Entry, ...]
     total: int
@@ -75,31 +75,31 @@ class Overview:
 
     @property
     def cost_usd(self) -> float | None:
-        """What the listed jobs cost, None where nobody knows of any."""
+        """The cost of the listed jobs, None where no cost is known."""
         known = [one.cost_usd for one in self.entries if one.cost_usd is not None]
         return sum(known) if known else None
 
     @property
     def median_s(self) -> float | None:
-        """The duration that half of the listed jobs stay below."""
+        """The median duration of the listed jobs, None without any."""
         known = sorted(one.seconds for one in self.entries if one.seconds is not None)
         return known[len(known) // 2] if known else None
 
     def days(self) -> list[Day]:
-        """The last days, today last."""
+        """Return the last days, today last."""
         return days(self.entries, self.now.date())
 
     def marks(self) -> list[tuple[float, str]]:
-        """The lines of the axis of durations."""
+        """Return the lines of the axis of durations."""
         return [(height_of(seconds), word) for seconds, word in _MARKS]
 
     def points(self) -> list[Point]:
-        """The last jobs that ran, the newest last."""
+        """Return the last jobs that ran, the newest last."""
         return points([one for one in self.entries if one.seconds is not None])
 
 
 def overview(queue: Queue, limit: int, now: datetime) -> Overview:
-    """The newest jobs of all states. A job that vanishes meanwhile is left out."""
+    """Return the newest jobs of all states. A job that is removed meanwhile is left out."""
     total: dict[str, int] = {}
     newest: list[tuple[datetime, str, Key, State]] = []
     for state in State:
@@ -125,7 +125,7 @@ def _entries(queue: Queue, listed: Sequence[tuple[Key, State]], now: datetime) -
     for key, state in listed:
         if key.job_id in seen:
             continue
-        with suppress(Damaged):  # or it vanished
+        with suppress(Damaged):  # its files are torn, or it was removed meanwhile
             job = current_job(queue.roots.artifacts(key.job_id))
             seen.add(key.job_id)
             yield _entry(queue, job, state, redactor, now)
@@ -151,7 +151,7 @@ def _entry(queue: Queue, job: Job, place: State, redactor: Redactor, now: dateti
 
 
 def _results(paths: ArtifactPaths) -> Iterator[Document]:
-    """Of every attempt: those before the latest were paid for, too."""
+    """Yield the metrics of every attempt; the earlier ones were paid for, too."""
     for step in paths.started_steps():
         for directory in step.attempts.glob("*"):
             result = read_document(AttemptPaths(directory).result)
@@ -162,7 +162,7 @@ def _results(paths: ArtifactPaths) -> Iterator[Document]:
 
 
 def days(entries: Sequence[Entry], today: date) -> list[Day]:
-    """What was spent on each of the last days. Pure."""
+    """Return the cost of each of the last days. Pure."""
     first = today - timedelta(days=DAYS - 1)
     spent = [0.0] * DAYS
     ended = [0] * DAYS
@@ -187,7 +187,7 @@ def days(entries: Sequence[Entry], today: date) -> list[Day]:
 
 
 def points(entries: Sequence[Entry]) -> list[Point]:
-    """Jobs by how long they took, on a logarithmic axis; the newest comes first in, last out."""
+    """Return the durations of jobs on a logarithmic axis, from the oldest to the newest."""
     shown = list(reversed(entries[:CHART_JOBS]))
     step = 100 / max(1, len(shown))
     return [
@@ -197,6 +197,6 @@ def points(entries: Sequence[Entry]) -> list[Point]:
 
 
 def height_of(seconds: float) -> float:
-    """Where a duration is on the axis, from the top of the chart. Pure."""
+    """Return the distance of a duration from the top of the chart. Pure."""
     share = math.log10(max(seconds, _LEAST_S) / _LEAST_S) / _DECADES
     return round(HEIGHT - min(1.0, share) * HEIGHT, 2)

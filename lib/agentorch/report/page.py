@@ -1,7 +1,7 @@
-"""The pages: values into templates, everything escaped, under a policy that lets nothing in.
+"""The pages: templates filled with escaped values, under a strict Content-Security-Policy.
 
-The one style sheet is named in the policy by its hash, so not even a style that got into a page
-would hold; scripts, images, frames, forms and requests are refused altogether.
+The policy names the only style sheet by its hash, so a style that got into a page in spite of the
+escaping would have no effect; scripts, images, frames, forms and requests are refused altogether.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ LABELS = {
 
 
 def job_page(view: JobView) -> str:
-    """The page of a job."""
-    return _environment().get_template("job.html.j2").render(view=view, **_look())
+    """Return the HTML page of a job."""
+    return _environment().get_template("job.html.j2").render(view=view, **_style_and_policy())
 
 
 def index_page(view: Overview) -> str:
-    """The page of many jobs."""
-    return _environment().get_template("index.html.j2").render(view=view, **_look())
+    """Return the HTML page of many jobs."""
+    return _environment().get_template("index.html.j2").render(view=view, **_style_and_policy())
 
 
-def _look() -> dict[str, Any]:
+def _style_and_policy() -> dict[str, Any]:
     style = (TEMPLATES / "style.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
@@ -51,7 +51,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_shown,
+        finalize=_visible_value,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -63,7 +63,7 @@ def _environment() -> Environment:
         figures.size,
         figures.clock,
         figures.machine,
-        figures.who,
+        figures.person,
     )
     environment.filters.update({one.__name__: one for one in filters})
     environment.filters.update(
@@ -79,8 +79,11 @@ def _environment() -> Environment:
     return environment
 
 
-def _shown(value: object) -> object:
-    """What every expression of a template goes through before it is escaped."""
+def _visible_value(value: object) -> object:
+    """Return the value of a template's expression with invisible characters made visible.
+
+    jinja2 calls it for every expression, before it escapes the value.
+    """
     if isinstance(value, str) and not isinstance(value, Markup):
         return figures.visible(value)
     return "" if value is None else value

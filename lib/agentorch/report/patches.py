@@ -1,6 +1,6 @@
-"""A patch by its files and lines, as `git diff` writes it; bounded, and it says by how much.
+"""The files and lines of a patch of `git diff`; bounded, with counts of what is left out.
 
-A line is what its hunk's header says that it is, never what it looks like.
+The header of a hunk decides what its lines are, never what a line looks like.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Line:
 
 @dataclass
 class FileChange:
-    """What a patch does to a file. `left_out` counts lines that are not among `lines`."""
+    """The change of one file; `left_out` counts the lines that are not in `lines`."""
 
     path: str
     kind: str = "changed"
@@ -70,7 +70,7 @@ class Patch:
 
     @property
     def is_cut(self) -> bool:
-        """Whether something of it is not shown."""
+        """True where a part of the patch is not shown."""
         return not self.is_whole or any(one.left_out for one in self.files) or self._more_files
 
     @property
@@ -79,7 +79,7 @@ class Patch:
 
 
 def read(path: Path) -> Patch | None:
-    """The patch at `path`, None where there is none."""
+    """Return the patch at `path`, None where there is none."""
     try:
         file = path.open("rb")
     except (FileNotFoundError, NotADirectoryError):
@@ -93,7 +93,7 @@ def read(path: Path) -> Patch | None:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines, each without what is too long of it, as far as so many bytes go."""
+    """Yield the lines of the first MAX_BYTES, each cut to _READ_BYTES."""
     while file.tell() < MAX_BYTES and (line := file.readline(_READ_BYTES)):
         whole = line.endswith(b"\n")
         yield line.rstrip(b"\n")
@@ -102,7 +102,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 class _Reader:
-    """Takes line after line; `old` and `new` are how many are left of the hunk."""
+    """A reader of a patch, line by line; `old` and `new` count the lines left in the hunk."""
 
     def __init__(self) -> None:
         self.patch = Patch()
@@ -113,7 +113,7 @@ class _Reader:
     def take(self, line: bytes) -> None:
         self.patch.line_count += 1
         if self.old > 0 or self.new > 0:
-            self._in_hunk(line)
+            self._hunk_line(line)
         elif line.startswith(b"diff --git "):
             self._file(line)
         elif match := _HUNK.match(line):
@@ -126,7 +126,7 @@ class _Reader:
     def _file(self, line: bytes) -> None:
         self.patch.file_count += 1
         is_open = self.patch.shown < OPEN_LINES
-        self.change = FileChange(_named(line), is_open=is_open)
+        self.change = FileChange(_header_path(line), is_open=is_open)
         if len(self.patch.files) < MAX_FILES:
             self.patch.files.append(self.change)
 
@@ -148,7 +148,7 @@ class _Reader:
         self.at_old, self.at_new = int(match[1]), int(match[3])
         self._show(Line("hunk", _text(line)))
 
-    def _in_hunk(self, line: bytes) -> None:
+    def _hunk_line(self, line: bytes) -> None:
         mark, text = line[:1], _text(line[1:])
         if mark == b"+":
             self._show(Line("added", text, new=self.at_new))
@@ -181,20 +181,20 @@ def _text(line: bytes) -> str:
     return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]}…"
 
 
-def _named(line: bytes) -> str:
-    """The path of a `diff --git` line, as well as it can be told: of two equal halves, the one."""
+def _header_path(line: bytes) -> str:
+    """Return the path of a `diff --git` line, assuming that both its halves are equal."""
     names = line[len(b"diff --git ") :]
     middle = len(names) // 2
     return _path(names[middle + 1 :])[2:]
 
 
 def _path(name: bytes) -> str:
-    """A path as git spells it: quoted where it has characters that are odd to git."""
+    """Return a path without the quotes and escapes that git adds to unusual characters."""
     if name.startswith(b'"'):
-        name = _QUOTED.sub(_unquoted, name.strip(b'"'))
+        name = _QUOTED.sub(_unescape, name.strip(b'"'))
     return _text(name)
 
 
-def _unquoted(match: re.Match[bytes]) -> bytes:
+def _unescape(match: re.Match[bytes]) -> bytes:
     word = match[1]
     return bytes([int(word, 8) & 0xFF if len(word) == 3 else _ESCAPES[word[0]]])

@@ -1,7 +1,7 @@
-"""Where attempts are on a line of time, in per cent of its width. Pure.
+"""The time line of a job: places of attempts, in per cent of its width. Pure.
 
-Long stretches in which nothing ran (a night in the queue, three days until somebody approved) are
-drawn as a gap of one width with their length beside it, or nothing else could be seen.
+Long stretches in which nothing ran (a night in the queue, three days until an approval) are drawn
+as a gap of fixed width with their length beside it; otherwise nothing else could be seen.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 BREAK_PERCENT = 7.0
-LEAST_PERCENT = 0.5
-MOST_BREAKS = 6
+MIN_PERCENT = 0.5
+MAX_BREAKS = 6
 _LONG = 0.35  # of all that would be drawn with it
 _TICKS_S = (
     *(0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800),
@@ -36,12 +36,12 @@ class Stretch:
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """The length in seconds."""
         return (self.end - self.start) / timedelta(seconds=1)
 
     @property
     def middle(self) -> float:
-        """Where a word about it goes."""
+        """The place of its label."""
         return self.left + self.width / 2
 
 
@@ -51,8 +51,8 @@ class Scale:
 
     stretches: tuple[Stretch, ...]
 
-    def at(self, when: datetime) -> float:
-        """The place of a moment."""
+    def position(self, when: datetime) -> float:
+        """Return the place of a moment."""
         for one in self.stretches:
             if when <= one.end:
                 share = (when - one.start) / (one.end - one.start) if one.seconds else 0.0
@@ -60,18 +60,18 @@ class Scale:
         return 100.0
 
     def bar(self, start: datetime, end: datetime) -> tuple[float, float]:
-        """Left and width of a stretch; never too thin to be seen, and never off the line."""
-        left, right = self.at(start), self.at(max(start, end))
-        left = min(left, 100.0 - LEAST_PERCENT)
-        return round(left, 3), round(max(right - left, LEAST_PERCENT), 3)
+        """Return the left edge and the width of a bar, which is always visible and on the line."""
+        left, right = self.position(start), self.position(max(start, end))
+        left = min(left, 100.0 - MIN_PERCENT)
+        return round(left, 3), round(max(right - left, MIN_PERCENT), 3)
 
     @property
     def breaks(self) -> tuple[Stretch, ...]:
-        """The stretches that are drawn short."""
+        """The stretches that are drawn as a gap."""
         return tuple(one for one in self.stretches if one.is_break)
 
     def ticks(self) -> list[tuple[float, float]]:
-        """Places, and seconds since the beginning; none where the line has breaks."""
+        """Return places with their seconds since the beginning; none where the line has breaks."""
         if self.breaks or not self.stretches:
             return []
         first = self.stretches[0].start
@@ -80,12 +80,12 @@ class Scale:
         if step is None:
             return []
         times = [step * number for number in range(1, _MOST_TICKS + 1) if step * number < whole_s]
-        return [(round(self.at(first + timedelta(seconds=one)), 3), one) for one in times]
+        return [(round(self.position(first + timedelta(seconds=one)), 3), one) for one in times]
 
 
 def scale(spans: Iterable[Span]) -> Scale:
-    """A line that all of these fit on; moments are spans without a length."""
-    busy = merged(spans)
+    """Return a line on which all of these fit; a moment is a span without a length."""
+    busy = merge_spans(spans)
     if not busy:
         return Scale(())
     gaps = [(one[1], two[0]) for one, two in pairwise(busy)]
@@ -95,11 +95,11 @@ def scale(spans: Iterable[Span]) -> Scale:
         parts.append((one, False))
         if number < len(gaps):
             parts.append((gaps[number], gaps[number] in long))
-    return Scale(_placed(parts))
+    return Scale(_place_stretches(parts))
 
 
-def merged(spans: Iterable[Span]) -> list[Span]:
-    """The same time without overlaps, in order."""
+def merge_spans(spans: Iterable[Span]) -> list[Span]:
+    """Return spans that cover the same time without overlaps, in order."""
     found: list[Span] = []
     for start, end in sorted((start, max(start, end)) for start, end in spans):
         if found and start <= found[-1][1]:
@@ -110,11 +110,11 @@ def merged(spans: Iterable[Span]) -> list[Span]:
 
 
 def _long(busy: Sequence[Span], gaps: Sequence[Span]) -> set[Span]:
-    """The gaps that would leave too little room for everything else."""
+    """Return the gaps that would leave too little room for everything else."""
     lengths = sorted(gaps, key=_length_s, reverse=True)
     long: set[Span] = set()
     rest_s = sum(map(_length_s, busy)) + sum(map(_length_s, gaps))
-    for gap in lengths[:MOST_BREAKS]:
+    for gap in lengths[:MAX_BREAKS]:
         if _length_s(gap) <= _LONG * rest_s:
             break
         long.add(gap)
@@ -126,7 +126,7 @@ def _length_s(span: Span) -> float:
     return (span[1] - span[0]) / timedelta(seconds=1)
 
 
-def _placed(parts: Sequence[tuple[Span, bool]]) -> tuple[Stretch, ...]:
+def _place_stretches(parts: Sequence[tuple[Span, bool]]) -> tuple[Stretch, ...]:
     breaks = sum(is_break for _, is_break in parts)
     room = 100.0 - breaks * BREAK_PERCENT
     shown_s = sum(_length_s(span) for span, is_break in parts if not is_break)

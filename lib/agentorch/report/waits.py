@@ -1,7 +1,7 @@
-"""The times in which a job waited: for a human, held back, or parked. Pure.
+"""The times in which a job waited: for a human, held, or parked. Pure.
 
-Read off what is kept of a job: its decisions, the ends of its attempts, state.json and the hold
-marker. A wait that ended unrecorded (a parked job was woken) ended when the next attempt began.
+They follow from its decisions, the ends of its attempts, state.json and the hold marker. A wait
+whose end is not recorded (of a parked job) ended when the next attempt began.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from agentorch.report.figures import between_s, moment, plain
 # Decisions that end a wait for a human, or a hold.
 _ANSWERS = frozenset({"approve", "reject", "answer", "retry", "cancel"})
 _LETS_GO = frozenset({"release", "retry", "cancel"})
-# Outcome classes after which a job is parked, where an attempt came to them.
+# The outcome classes of attempts after which a job is parked.
 _PARKS = frozenset({OutcomeClass.QUOTA.value, OutcomeClass.BUDGET.value})
 
 
 @dataclass(frozen=True)
 class Wait:
-    """A time in which the job waited; `end` None: it does so still. `until` is told of a park."""
+    """A time in which the job waited; `end` is None while it lasts.
+
+    `until` is the time to which a job is parked.
+    """
 
     what: str
     start: datetime
@@ -32,13 +35,13 @@ class Wait:
     until: datetime | None = None
 
     def seconds(self, now: datetime) -> float | None:
-        """How long it waited, by `now`."""
+        """Return the length in seconds; at `now` where the wait still lasts."""
         return between_s(self.start, self.end or now)
 
 
 @dataclass(frozen=True)
-class Ran:
-    """An attempt as far as waits show in it."""
+class AttemptRun:
+    """The times and the outcome of an attempt."""
 
     start: datetime
     end: datetime | None
@@ -48,12 +51,15 @@ class Ran:
 
 @dataclass(frozen=True)
 class Course:
-    """What is known of a job's course. `parked` is what state.json says, `hold` the marker."""
+    """The course of a job, as its files record it.
+
+    `parked` is that part of state.json, `hold` is the content of the hold marker.
+    """
 
     state: State | None
     submitted_at: datetime
     must_be_approved: bool
-    ran: tuple[Ran, ...]
+    ran: tuple[AttemptRun, ...]
     decisions: tuple[Mapping[str, Any], ...]
     parked: Mapping[str, Any]
     started_at: datetime | None
@@ -61,47 +67,49 @@ class Course:
 
 
 def waits(course: Course) -> tuple[Wait, ...]:
-    """All of them, the earliest first."""
-    found = (*_asked(course), *_held(course), *_was_parked(course), *_is_parked(course))
+    """Return all waits of a job, the earliest first."""
+    found = (*_human_waits(course), *_holds(course), *_past_parks(course), *_current_park(course))
     return tuple(sorted(found, key=lambda one: one.start))
 
 
 # ---- for a human ------------------------------------------------------------------------------
 
 
-def _asked(course: Course) -> Iterator[Wait]:
+def _human_waits(course: Course) -> Iterator[Wait]:
     if course.must_be_approved:
-        yield _until_decided(course, course.submitted_at, "it was to be approved before its start")
+        yield _wait_for_decision(
+            course, course.submitted_at, "it was to be approved before its start"
+        )
     for number, one in enumerate(course.ran):
         follows = course.ran[number + 1].start if number + 1 < len(course.ran) else None
         if one.end is None:
             continue
-        decided = _first(course.decisions, _ANSWERS, one.end, follows)
-        if decided is not None and _stopped(one, decided):
+        decided = _first_decision(course.decisions, _ANSWERS, one.end, follows)
+        if decided is not None and _is_end_of_wait(one, decided):
             yield Wait("for a human", one.end, decided[0], one.summary)
     last = course.ran[-1] if course.ran else None
     if course.state is State.AWAITING_APPROVAL and last is not None and last.end is not None:
         yield Wait("for a human", last.end, None, last.summary)
 
 
-def _until_decided(course: Course, start: datetime, reason: str) -> Wait:
-    decided = _first(course.decisions, _ANSWERS, start, None)
+def _wait_for_decision(course: Course, start: datetime, reason: str) -> Wait:
+    decided = _first_decision(course.decisions, _ANSWERS, start, None)
     return Wait("for a human", start, None if decided is None else decided[0], reason)
 
 
-def _stopped(one: Ran, decided: tuple[datetime, str]) -> bool:
-    """Whether the job waited for that decision: what was cancelled or retried may not have."""
+def _is_end_of_wait(one: AttemptRun, decided: tuple[datetime, str]) -> bool:
+    """Return whether the job waited for that decision; before a cancel or retry it may not have."""
     return decided[1] in ("approve", "reject", "answer") or one.outcome == OutcomeClass.NEEDS_HUMAN
 
 
 # ---- held -------------------------------------------------------------------------------------
 
 
-def _held(course: Course) -> Iterator[Wait]:
+def _holds(course: Course) -> Iterator[Wait]:
     for line in course.decisions:
         start = moment(line.get("when"))
         if line.get("what") == "hold" and start is not None:
-            end = _first(course.decisions, _LETS_GO, start, None)
+            end = _first_decision(course.decisions, _LETS_GO, start, None)
             comment = plain(line.get("comment") or "")
             yield Wait("held", start, None if end is None else end[0], comment)
     start = moment(course.hold.get("when"))
@@ -112,13 +120,13 @@ def _held(course: Course) -> Iterator[Wait]:
 # ---- parked -----------------------------------------------------------------------------------
 
 
-def _was_parked(course: Course) -> Iterator[Wait]:
+def _past_parks(course: Course) -> Iterator[Wait]:
     for number, one in enumerate(course.ran[:-1]):
         if one.outcome in _PARKS and one.end is not None:
             yield Wait("parked", one.end, course.ran[number + 1].start, one.summary)
 
 
-def _is_parked(course: Course) -> Iterator[Wait]:
+def _current_park(course: Course) -> Iterator[Wait]:
     if course.state is State.PARKED:
         known = [one.end for one in course.ran] + [
             moment(line.get("when"))
@@ -130,13 +138,13 @@ def _is_parked(course: Course) -> Iterator[Wait]:
         yield Wait("parked", start, None, plain(course.parked.get("reason") or ""), until)
 
 
-def _first(
+def _first_decision(
     lines: Sequence[Mapping[str, Any]],
     wanted: frozenset[str],
     start: datetime,
     end: datetime | None,
 ) -> tuple[datetime, str] | None:
-    """The first of these decisions between two moments, with its word."""
+    """Return the first of these decisions between two moments, as its time and name."""
     for line in lines:
         when, what = moment(line.get("when")), line.get("what")
         if when is None or not isinstance(what, str) or what not in wanted or when < start:

@@ -244,7 +244,7 @@ def test_a_login_is_its_first_file(settings: Settings) -> None:
 
 
 def test_what_a_step_may_ask_for() -> None:
-    assert doctoragents.taken(ANYTHING, None) == "models any; options none; tools any"
+    assert doctoragents.abilities_text(ANYTHING, None) == "models any; options none; tools any"
     options: dict[str, Option] = {
         "effort": Choice(("low", "high")),
         "max_turns": Number(1, 1000000),
@@ -252,7 +252,7 @@ def test_what_a_step_may_ask_for() -> None:
         "resume": Flag(),
     }
     some = Abilities(tools=("Read", "Bash"), models=("a-*", "b"), options=options)
-    assert doctoragents.taken(some, "b") == (
+    assert doctoragents.abilities_text(some, "b") == (
         "models a-*, b (b by default); options effort low|high, max_turns 1..1000000,"
         " max_cost_usd 0.01..2.5, resume; tools Read, Bash"
     )
@@ -270,4 +270,4 @@ def test_what_a_step_may_ask_for() -> None:
 )
 def test_the_state_of_a_line(lacks: list[str], key: Key, trouble: str | None, state: str) -> None:
     has = Credential(key, login=False, words="")
-    assert doctoragents.state(lacks, has, trouble) == state
+    assert doctoragents.check_state(lacks, has, trouble) == state

@@ -18,7 +18,7 @@ import pytest
 from agentorch.core.states import State
 from agentorch.decisions.decide import approve
 from agentorch.jobqueue.jobqueue import Queue
-from agentorch.report.waits import Course, Ran
+from agentorch.report.waits import AttemptRun, Course
 from agentorch.report.waits import waits as waits_of
 from agentorch.storage.paths import Roots
 from tests.support.html_pages import (
@@ -494,8 +494,8 @@ def test_a_line_of_waits_is_in_order_and_open_where_it_lasts() -> None:
         started_at=hours[1],
         must_be_approved=True,
         ran=(
-            Ran(hours[2], hours[3], "quota", "wall"),
-            Ran(hours[5], hours[6], "success", "s"),
+            AttemptRun(hours[2], hours[3], "quota", "wall"),
+            AttemptRun(hours[5], hours[6], "success", "s"),
         ),
         decisions=tuple(one for one in lines if isinstance(one, dict)),
         parked={},
