@@ -141,7 +141,7 @@ def test_bounds_of_a_listing_and_of_a_request() -> None:
 def test_metric_families() -> None:
     told = {
         item.names[0]: (item.term.partition("*{")[2].rstrip("}").replace(" ", ""), item.body)
-        for item in pages()["agentorch-metrics(8)"].items("COUNTED", "LOOKED AT")
+        for item in pages()["agentorch-metrics(8)"].items("COUNTED", "MEASURED")
     }
     assert told == {
         one.name: (",".join(one.labels), f"{one.kind.capitalize()}. {one.words}")

@@ -1,4 +1,4 @@
-"""agentorch-budget: what was spent, is reserved and is left."""
+"""agentorch-budget: show what is spent, reserved and left."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ HEADINGS = ("", "NAME", "SPENT", "RESERVED", "LEFT", "CAP", "CALLS", "UNPRICED")
 def main(
     *, day: str | None, as_json: bool, check: bool, clear: str | None, file: Path | None
 ) -> None:
-    """Print what was spent, is reserved and is left, of the day, by project and by agent.
+    """Print what is spent, reserved and left: for the day, by project and by agent.
 
-    Beside that, the credentials that are not used now, because a limit of their provider's is
-    reached. What is reserved is of attempts that run; it counts until they have ended.
+    Below are the credentials that are blocked because a usage limit of their provider is reached.
+    Reservations belong to running attempts; they count until these have ended.
     """
     settings = load_settings()
     if file is not None and not check:

@@ -1,4 +1,4 @@
-"""agentorch-doctor: tries what jobs will need, for real."""
+"""agentorch-doctor: check everything that jobs need, by trying it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""agentorch-metrics: writes the queue's metrics for Prometheus."""
+"""agentorch-metrics: write the metrics of the queue for Prometheus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""agentorch-report: a page about a job, or about all of them."""
+"""agentorch-report: print an HTML page about a job, or about all jobs."""
 
 from __future__ import annotations
 

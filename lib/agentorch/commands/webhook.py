@@ -1,4 +1,4 @@
-"""agentorch-webhook: takes jobs by HTTP, and tells how they do."""
+"""agentorch-webhook: accept jobs over HTTP, and report their state."""
 
 from __future__ import annotations
 

@@ -64,34 +64,34 @@ ATTEMPTS = Family(
 RETRIES = Family(
     "agentorch_retries_total",
     Kind.COUNTER,
-    "Attempts that were made because one before them failed.",
+    "Attempts made because an earlier one failed.",
     ("agent",),
 )
 ATTEMPT_S = Family(
     "agentorch_attempt_duration_seconds",
     Kind.HISTOGRAM,
-    "How long attempts of steps took.",
+    "Duration of attempts of steps.",
     ("agent",),
     STEP_S,
 )
 JOB_DURATION = Family(
     "agentorch_job_duration_seconds",
     Kind.HISTOGRAM,
-    "From the first claim of a job to its end.",
+    "Time from the first claim of a job to its end.",
     (),
     JOB_S,
 )
 JOB_WAIT = Family(
     "agentorch_job_wait_seconds",
     Kind.HISTOGRAM,
-    "From the submission of a job to its first claim; observed when the job first ends or asks.",
+    "Time from the submission of a job to its first claim; observed at its first end or question.",
     (),
     WAIT_S,
 )
 RECLAIMS = Family(
     "agentorch_reclaims_total",
     Kind.COUNTER,
-    "How often jobs were taken from a dead owner; counted when the job next ends or asks.",
+    "Jobs reclaimed from a dead owner; counted when the job next ends or asks a human.",
 )
 TOKENS_IN = Family(
     "agentorch_tokens_in_total",
@@ -103,19 +103,19 @@ TOKENS_OUT = Family("agentorch_tokens_out_total", Kind.COUNTER, "Tokens that mod
 TOKENS_CACHED = Family(
     "agentorch_tokens_cached_total",
     Kind.COUNTER,
-    "Of the tokens that models read, those from the provider's cache.",
+    "Tokens that models read from the provider's cache.",
     MODEL,
 )
 COST_USD = Family(
-    "agentorch_cost_usd_total", Kind.COUNTER, "What calls of models cost, in US dollars.", MODEL
+    "agentorch_cost_usd_total", Kind.COUNTER, "Cost of model calls, in US dollars.", MODEL
 )
 MODEL_CALLS = Family(
-    "agentorch_model_calls_total", Kind.COUNTER, "Calls of models through the broker.", MODEL
+    "agentorch_model_calls_total", Kind.COUNTER, "Model calls through the broker.", MODEL
 )
 UNPRICED_CALLS = Family(
     "agentorch_unpriced_calls_total",
     Kind.COUNTER,
-    "Calls of models that no price is known for, so that they are in no cost.",
+    "Model calls without a known price, which are missing from the cost.",
     MODEL,
 )
 CPU_S = Family(
@@ -124,14 +124,14 @@ CPU_S = Family(
 MEMORY_PEAK = Family(
     "agentorch_memory_peak_bytes",
     Kind.HISTOGRAM,
-    "The most memory that an attempt's processes had at a time.",
+    "Peak memory of all processes of an attempt together.",
     ("agent",),
     MEMORY_BYTES,
 )
 IO_BYTES = Family(
     "agentorch_io_bytes_total",
     Kind.COUNTER,
-    "What attempts read from disks and wrote to them.",
+    "Bytes that attempts read from disks and wrote to them.",
     ("agent", "direction"),
 )
 
@@ -151,50 +151,50 @@ QUEUE_JOBS = Family(
 QUEUE_OLDEST = Family(
     "agentorch_queue_oldest_seconds",
     Kind.GAUGE,
-    "How long ago the oldest job that is in this state was submitted; 0 where none is.",
+    "Time since the oldest job in this state was submitted; 0 where there is no job.",
     ("state",),
 )
-SLOTS = Family("agentorch_slots", Kind.GAUGE, "Slots that are configured.")
-SLOTS_LIVE = Family("agentorch_slots_live", Kind.GAUGE, "Slots that have a live owner.")
+SLOTS = Family("agentorch_slots", Kind.GAUGE, "Configured slots.")
+SLOTS_LIVE = Family("agentorch_slots_live", Kind.GAUGE, "Slots with a live owner.")
 FREE_BYTES = Family(
     "agentorch_free_bytes",
     Kind.GAUGE,
-    "What is free on the filesystem of each root, for those who are not root.",
+    "Free space on the filesystem of each root, for users other than root.",
     ("root",),
 )
 LEDGER_READABLE = Family(
     "agentorch_ledger_readable",
     Kind.GAUGE,
-    "1 where the ledger can be read; 0: all counters are missing, and nothing is counted.",
+    "1 if the ledger can be read; with 0 all counters are missing, and nothing is counted.",
 )
 BUDGET_CAP = Family(
     "agentorch_budget_cap_usd",
     Kind.GAUGE,
-    "What may be spent on a UTC day, by cap: day, project:NAME, agent:NAME.",
+    "Limit of spending on a UTC day, by cap: day, project:NAME, agent:NAME.",
     ("cap",),
 )
 BUDGET_SPENT = Family(
     "agentorch_budget_spent_usd",
     Kind.GAUGE,
-    "What attempts that ended on this UTC day have cost, by cap.",
+    "Cost of the attempts that ended on this UTC day, by cap.",
     ("cap",),
 )
 BUDGET_RESERVED = Family(
     "agentorch_budget_reserved_usd",
     Kind.GAUGE,
-    "What attempts that run may still cost, by cap.",
+    "Amount that running attempts may still cost, by cap.",
     ("cap",),
 )
 BUDGET_CALLS = Family(
     "agentorch_budget_calls",
     Kind.GAUGE,
-    "Calls of models on this UTC day: those that may be made (cap), spent and reserved ones.",
+    "Model calls on this UTC day: allowed (cap), spent and reserved.",
     ("of",),
 )
 WALLS = Family(
     "agentorch_walls",
     Kind.GAUGE,
-    "Credentials that are not used now, because a limit of their provider's is reached.",
+    "Credentials that are blocked because a usage limit of their provider is reached.",
 )
 BUILD = Family("agentorch_build_info", Kind.GAUGE, "1, with the version.", ("version",))
 
