@@ -151,7 +151,7 @@ def _reserve(
     db: sqlite3.Connection, request: AdmissionRequest, allowance: Allowance, now: datetime
 ) -> None:
     # Committed before allowance.json is written and the attempt is started. An owner that dies in
-    # between leaves a reservation of an attempt that nobody claimed: settle_lost() of the next
+    # between leaves a reservation of an attempt that no process claimed: settle_lost() of the next
     # owner removes it, and it costs nothing.
     row = (
         *(request.job_id, request.step_id, request.attempt),

@@ -79,7 +79,7 @@ def write_textfile(path: Path, text: bytes) -> bool:
 
     Return False, and write nothing, where its directory does not exist. The file is readable for
     everybody, whatever the umask, because node_exporter runs as another user. It is not synced:
-    after a power cut the timer writes it anew. Raises Misconfigured where this user may not write
+    after a power cut the timer writes it again. Raises Misconfigured where this user may not write
     there, TryAgain where the disk cannot take it now.
     """
     if not path.parent.is_dir():

@@ -1,4 +1,4 @@
-"""Metric families with their samples, from values that somebody else has read. Pure."""
+"""Metric families with their samples, from values that were read before. Pure."""
 
 from __future__ import annotations
 

@@ -91,10 +91,10 @@ def _includes(projects: Projects, project: object) -> bool:
 
 def list_callers(tokens: Tokens) -> tuple[Caller, ...]:
     """Return the callers of these tokens. Pure."""
-    nobody = Decider(NOWHERE)
+    no_decider = Decider(NOWHERE)
     found = []
     for token in dict.fromkeys([*tokens.submit, *tokens.decide]):
-        decider = tokens.decide.get(token, nobody)
+        decider = tokens.decide.get(token, no_decider)
         submits = tokens.submit.get(token, NOWHERE)
         found.append(Caller(token_digest(token), submits, decider.projects, decider.name))
     return tuple(found)
