@@ -164,7 +164,7 @@ def _credential(provider: Provider, grant: Grant, found: Tables) -> str | None:
     if not provider.key_variable:
         return provider.keyless
     try:
-        key = found.keys.find(provider.key_variable, grant.agent, grant.project_id)
+        key = found.keys.find_named(provider.key_variable, grant.agent, grant.project_id)
     except Misconfigured:  # each call says it
         return None
     return None if key is None else key[0]
