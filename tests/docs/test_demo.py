@@ -132,6 +132,7 @@ def _installed() -> None:
     clis.programs()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("_installed")
 @pytest.mark.needs("bwrap", "git", "rg")
 def test_the_agents_demo_works_and_leaves_nothing(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def test_a_later_version_is_another_package(newer_deb: Path) -> None:
     assert newer_deb.name == f"agentorch_{NEWER}_all.deb"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not proved here")
 @pytest.mark.parametrize(("suite", "units"), [("bookworm", "lib"), ("trixie", "usr/lib")])
 def test_every_debian_builds_it(suite: str, units: str, tmp_path: Path) -> None:
