@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from agentorch.artifacts.decision_log import decisions
-from agentorch.artifacts.directory import PENDING, JobState, Parked
+from agentorch.artifacts.state import PENDING, JobState, Parked
 from agentorch.core.pipeline import begin
 from agentorch.core.states import State
 from agentorch.core.times import rfc3339

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from agentorch.artifacts.directory import JobArtifacts, Parked
+from agentorch.artifacts.directory import JobArtifacts
+from agentorch.artifacts.state import Parked
 from agentorch.core.states import State
 from agentorch.core.times import rfc3339
 from agentorch.jobqueue.jobqueue import current_job

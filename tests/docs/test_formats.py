@@ -15,7 +15,7 @@ from agentorch.agents import failure_rules, json_lines, manifest
 from agentorch.agents.base import Request
 from agentorch.agents.registry import BUILT_IN
 from agentorch.agents.registry import load as load_agents
-from agentorch.artifacts.directory import JobState, state_document
+from agentorch.artifacts.state import JobState
 from agentorch.broker import providers
 from agentorch.config.prompt_files import BUILT_IN as PROMPTS
 from agentorch.config.settings import load
@@ -113,7 +113,7 @@ def test_fields_of_the_end_of_a_unit(tmp_path: Path) -> None:
 def test_fields_of_a_state() -> None:
     told = set(RESULT_PAGE.named("STATE.JSON"))
     job = job_of(JOB_DOCUMENT)
-    assert told == set(state_document(job, JobState("j", "pending", begin(job))))
+    assert told == set(JobState("j", "pending", begin(job)).to_document(job))
 
 
 JOB_DOCUMENT = complete({"goal": "x"}, "manual", Handoff.MANUAL, datetime(2026, 1, 1, tzinfo=UTC))

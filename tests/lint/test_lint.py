@@ -29,6 +29,9 @@ NOT_OURS = {
     "systemd_run.py: MANAGER_VARIABLES": "systemd's",
     "resources.py: tasks_max": "systemd's",
     "connection.py: error_task_class": "waitress's",
+    "connection.py: RefusalTask": "waitress's",
+    "generator.py: _user_manager": "systemd's",
+    "login.py: users_with_manager": "systemd's",
 }
 
 
@@ -154,6 +157,32 @@ def test_every_package_says_what_it_owns() -> None:
         and not 3 <= (count := len((docstring(path) or "").splitlines())) <= 12
     }
     assert wrong == {}
+
+
+# Files whose documents have classes, and where these are.
+DOCUMENTS = ("result", "state")
+THEIR_READERS = {
+    "artifacts/directory.py",
+    "artifacts/manifest.py",
+    "jobqueue/lookup.py",
+}  # the last passes one on
+
+
+def test_results_and_states_are_read_by_their_classes_alone() -> None:
+    """No other module opens result.json or state.json as a document, to look for its keys."""
+    readers = {"read_json", "read_document", "read_cache"}
+    found = {
+        f"{path.relative_to(ROOT / 'lib/agentorch')}:{node.lineno}"
+        for path in (ROOT / "lib/agentorch").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in readers
+        and node.args
+        and isinstance(node.args[0], ast.Attribute)
+        and node.args[0].attr in DOCUMENTS
+    }
+    assert {place for place in found if place.split(":")[0] not in THEIR_READERS} == set()
 
 
 def docstring(path: Path) -> str | None:

@@ -172,7 +172,7 @@ class Site:
 
 def program_argv(name: str, *arguments: str) -> list[str]:
     """The command line of an executable, or of a program that is beside this file."""
-    here = Path(__file__).parent / name
+    here = Path(__file__).parents[1] / "crash" / name
     program = here if is_ours(name) else REPOSITORY / "bin" / f"agentorch-{name}"
     return [sys.executable, str(program), *arguments]
 

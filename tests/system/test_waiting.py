@@ -82,7 +82,7 @@ PARK = """
 import sys
 from datetime import datetime
 from agentorch.commands.base import open_queue
-from agentorch.artifacts.directory import JobState, PENDING, Parked
+from agentorch.artifacts.state import JobState, PENDING, Parked
 from agentorch.jobqueue.finish import park
 from agentorch.jobqueue.lookup import find
 from agentorch.core.pipeline import begin

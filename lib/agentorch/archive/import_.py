@@ -285,10 +285,10 @@ def _complete(queue: Queue, incoming: Path, job_id: str) -> tuple[Job, State]:
 
 def state_of(artifacts: ArtifactPaths) -> State:
     """Return where a job belongs that was imported."""
-    known = JobArtifacts(artifacts).told_state()
+    known = JobArtifacts(artifacts).read_state()
     if artifacts.hold.exists() or known is None:
         return State.HELD
-    return State.DONE if known["status"] == Status.SUCCESS else State.FAILED
+    return State.DONE if known.status == Status.SUCCESS else State.FAILED
 
 
 # ---- recovery ---------------------------------------------------------------------------------

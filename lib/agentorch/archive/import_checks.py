@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agentorch.archive.layout import Manifest
-from agentorch.artifacts.directory import FINAL_STATES, JobState, state_of
+from agentorch.artifacts.state import FINAL_STATES, JobState
 from agentorch.contracts.parse import parse
 from agentorch.contracts.to_job import job_of
 from agentorch.contracts.validate import problems_of
@@ -102,7 +102,7 @@ def _state_problems(manifest: Manifest, artifacts: ArtifactPaths, job: Job) -> I
             yield f"state.json: it is missing, and the job is {manifest.state}"
         return
     try:
-        state = state_of(document)
+        state = JobState.from_document(document)
         moments = (state.started_at, state.finished_at, state.claimed_at)
         parked = [] if state.parked is None else [state.parked.until]
         for moment in (*filter(None, moments), *parked):

@@ -26,10 +26,11 @@ from typing import Any, BinaryIO, cast
 
 from agentorch import __version__
 from agentorch.artifacts import signature as signing
-from agentorch.artifacts.directory import FINAL_STATES
 from agentorch.artifacts.signature import NotSigned
+from agentorch.artifacts.state import FINAL_STATES
+from agentorch.core.results import JobResult, StepResult
 from agentorch.storage import atomic
-from agentorch.storage.json_files import Document, read_bytes, read_json
+from agentorch.storage.json_files import Document, make_from, read_bytes, read_json
 from agentorch.storage.paths import ArtifactPaths, Roots
 
 SCHEMA_VERSION = "1.0"
@@ -70,13 +71,13 @@ class Verified:
 # ---- writing ----------------------------------------------------------------------------------
 
 
-def keep(roots: Roots, result: Mapping[str, Any], ends: int, state: bytes) -> None:
+def keep(roots: Roots, result: JobResult, ends: int, state: bytes) -> None:
     """Write the record of a job that is about to have this result and this state.json.
 
     Its name is not durable until the directory is synced, as it is after state.json. A signature
     that can't be made stops no job: whoever verifies it finds none.
     """
-    paths = roots.artifacts(result["job_id"])
+    paths = roots.artifacts(result.job_id)
     content = canonical(_manifest(paths, result, ends, state))
     signature = None if roots.signing_key is None else _signature(roots.signing_key, content)
     if signature is None:
@@ -91,16 +92,16 @@ def canonical(document: Document) -> bytes:
     return json.dumps(document, ensure_ascii=True, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def _manifest(paths: ArtifactPaths, result: Mapping[str, Any], ends: int, state: bytes) -> Document:
+def _manifest(paths: ArtifactPaths, result: JobResult, ends: int, state: bytes) -> Document:
     files = dict(list_files(paths))
     files[paths.state.name] = _entry(state)
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "manifest",
         "agentorch": __version__,
-        "job_id": result["job_id"],
-        "status": result["status"],
-        "finished_at": result["finished_at"],
+        "job_id": result.job_id,
+        "status": result.status,
+        "finished_at": result.finished_at,
         "ends": ends,
         "base": read_json(paths.base),
         "agents": list(_agents(paths)),
@@ -114,10 +115,11 @@ def _agents(paths: ArtifactPaths) -> Iterator[Document]:
     for step in paths.started_steps():
         for directory in sorted(step.attempts.glob("*"), key=lambda path: _number(path.name)):
             attempt = _number(directory.name)
-            result = read_json(step.attempt(attempt).result)
-            if result is not None:
-                told = {name: result.get(name) for name in _AGENT}
-                yield {"step_id": step.directory.name, "attempt": attempt, **told}
+            document = read_json(step.attempt(attempt).result)
+            if document is not None:
+                result = make_from(step.attempt(attempt).result, document, StepResult.from_document)
+                known = {name: getattr(result, name) for name in _AGENT}
+                yield {"step_id": step.directory.name, "attempt": attempt, **known}
 
 
 def _number(name: str) -> int:

@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from agentorch.artifacts.directory import step_result
 from agentorch.attempt.log import Logbook
 from agentorch.core.attempt import Attempt
 from agentorch.core.job import Outcome
+from agentorch.core.results import StepResult
 from agentorch.core.states import OutcomeClass
 from agentorch.core.times import rfc3339
 from agentorch.redaction.redactor import WORTHLESS, Redactor, without_secrets
@@ -31,8 +31,8 @@ def record(
     logs: Logbook,
     redactor: Redactor,
     started_at: datetime,
-) -> Document:
-    """Write the end of an attempt; its result. Durable when it returns.
+) -> StepResult:
+    """Write the end of an attempt; return its result. Durable when it returns.
 
     A secret anywhere fails the step. One in the patch keeps the patch back: without the secret it
     would not apply, and with it, it may not be written.
@@ -50,7 +50,7 @@ def record(
     atomic.replace(paths.patch, b"" if in_patch else patch, last=False)
     text = report(attempt.step.step_id, outcome)
     atomic.replace(paths.report, redactor.redact(text).encode("utf-8", "replace"), last=False)
-    result = step_result(
+    result = StepResult.of_outcome(
         attempt.job,
         attempt.step,
         attempt.number,
@@ -60,13 +60,13 @@ def record(
         change_status=change_status(change),
         secrets_check="failed" if found else "passed",
     )
-    clean: Document = without_secrets(result, redactor)
+    clean: Document = without_secrets(result.to_document(), redactor)
     atomic.replace_json(paths.result, clean)
     atomic.sync_directory(step.attempts)
     atomic.sync_directory(step.directory)
     if attempt.number == 1:
         atomic.sync_directory(step.directory.parent)
-    return clean
+    return StepResult.from_document(clean)
 
 
 def kinds(redactor: Redactor, text: str) -> Counter[str]:

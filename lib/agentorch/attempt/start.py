@@ -18,10 +18,10 @@ from agentorch.core.attempt import Attempt
 from agentorch.core.conversation import start
 from agentorch.core.errors import Exit, TryAgain
 from agentorch.core.job import Job, Step
+from agentorch.core.results import StepResult
 from agentorch.core.states import Status
 from agentorch.redaction.redactor import Redactor
 from agentorch.sandbox import vacate
-from agentorch.storage.json_files import Document
 from agentorch.storage.paths import ArtifactPaths, WorkspacePaths
 from agentorch.system.signals import Signals
 from agentorch.workspace.workspace import Source, Workspace, WorkspaceTrouble, source_of
@@ -41,7 +41,7 @@ def run_queued(
     attempt: Attempt,
     alive_fd: int,
     unit: Unit = NO_UNIT,
-) -> Document | None:
+) -> StepResult | None:
     """Run an attempt of a queued job; None where it was started before."""
     roots = settings.roots
     artifacts = JobArtifacts(roots.artifacts(attempt.job.job_id))
@@ -87,7 +87,7 @@ def run_alone(
     step: Step,
     workdir: Path,
     output: Path,
-) -> Document | None:
+) -> StepResult | None:
     """Run a step in `workdir` itself, with no queue.
 
     `output` is like a job's artifact directory: steps that share it read each other's files. The
@@ -127,11 +127,9 @@ def run_alone(
     return result
 
 
-def exit_code(result: Document) -> Exit:
+def exit_code(result: StepResult) -> Exit:
     """Return what agentorch-step exits with."""
-    if (result["error"] or {}).get("code") == "interrupted":
-        return Exit.INTERRUPTED
-    return CODES.get(Status(result["status"]), Exit.NEGATIVE)
+    return Exit.INTERRUPTED if result.is_interrupted else CODES.get(result.status, Exit.NEGATIVE)
 
 
 def is_git(settings: Settings, job: Job) -> bool:
@@ -156,7 +154,7 @@ def make_workspace(settings: Settings, artifacts: JobArtifacts, job: Job) -> Non
     if workspace.exists():
         return
     patches = [
-        artifacts.paths.step(result["step_id"]).latest.patch.read_bytes()
+        artifacts.paths.step(result.step_id).latest.patch.read_bytes()
         for result in artifacts.successes(job)
     ]
     workspace.prepare(
@@ -182,7 +180,7 @@ def excluded_paths(settings: Settings) -> tuple[Path, ...]:
 
 def latest_success(artifacts: JobArtifacts, job: Job, step: Step) -> str | None:
     """Return the other step that succeeded last, None where none did."""
-    ended = [str(result["step_id"]) for result in artifacts.successes(job)]
+    ended = [result.step_id for result in artifacts.successes(job)]
     others = [step_id for step_id in ended if step_id != step.step_id]
     return others[-1] if others else None
 

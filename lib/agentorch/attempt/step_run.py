@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agentorch.agents.base import SESSION, Agent, Endpoint, Request
+from agentorch.artifacts.directory import read_step_result
 from agentorch.attempt import prompt, self_test
 from agentorch.attempt.broker_access import BrokerAccess, broker_access, model_of
 from agentorch.attempt.execution import Execution, Stops
@@ -34,6 +35,7 @@ from agentorch.core.attempt import Attempt, StepEnded
 from agentorch.core.errors import Invalid, Misconfigured
 from agentorch.core.job import Outcome
 from agentorch.core.policy import model_refusal
+from agentorch.core.results import StepResult
 from agentorch.core.states import OutcomeClass
 from agentorch.core.verdict import apply_verdict
 from agentorch.launch.unit_end import usage_of, with_memory
@@ -43,7 +45,6 @@ from agentorch.redaction.redactor import Redactor
 from agentorch.sandbox import vacate
 from agentorch.storage import atomic, beneath
 from agentorch.storage.copy_tree import remove
-from agentorch.storage.json_files import Document, read_json
 from agentorch.storage.paths import AttemptPaths
 from agentorch.workspace.workspace import Change, PatchRefused, Snapshot, WorkspaceTrouble
 
@@ -102,7 +103,7 @@ class StepRun:
         self.change: Change | None = None
         self.program: Mapping[str, Any] | None = None
 
-    def run(self) -> Document | None:
+    def run(self) -> StepResult | None:
         """Run the attempt; its result, durable. None where this attempt was started before."""
         with atomic.disk_trouble(self.paths.directory):
             if not self._claim():
@@ -355,10 +356,12 @@ class StepRun:
 
     def _session(self, number: int) -> tuple[str | None, str]:
         """Return the session of an attempt, None where there is none, and how it ended in words."""
-        result = read_json(self.place.step.attempt(number).result) or {}
-        # what is told as a session's name becomes an argument: none that would be an option
-        session = str(result.get("session_id") or "")
-        return session if SESSION.fullmatch(session) else None, str(result.get("summary", ""))
+        result = read_step_result(self.place.step.attempt(number).result)
+        if result is None:
+            return None, ""
+        # a session's name becomes an argument: none that would be an option
+        session = result.session_id or ""
+        return session if SESSION.fullmatch(session) else None, result.summary
 
     # ---- the agent ----------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import click
 
-from agentorch.artifacts.directory import FINAL_STATES
+from agentorch.artifacts.state import FINAL_STATES
 from agentorch.commands.base import open_queue, print_json, program
 from agentorch.commands.duration import Span
 from agentorch.core.states import OutcomeClass, State

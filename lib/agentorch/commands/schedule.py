@@ -140,7 +140,7 @@ def _status(queue: Queue, job_id: str) -> str | None:
         place = queue.find(read_job(artifacts.job))
     except FileNotFoundError:
         return None
-    return status_word(place[0] if place else None, JobArtifacts(artifacts).told_state())
+    return status_word(place[0] if place else None, JobArtifacts(artifacts).read_state())
 
 
 def _display(value: object) -> str:

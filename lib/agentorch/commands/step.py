@@ -24,13 +24,13 @@ from agentorch.contracts.parse import parse
 from agentorch.core.attempt import Attempt
 from agentorch.core.errors import Exit, Invalid, Refused, UnknownJob
 from agentorch.core.job import Job, Step
+from agentorch.core.results import StepResult
 from agentorch.core.states import State
 from agentorch.jobqueue.jobqueue import Queue, current_job
 from agentorch.jobqueue.lookup import find
 from agentorch.jobqueue.slots import STEPS, hold
 from agentorch.launch import unit_recorder
 from agentorch.storage import atomic
-from agentorch.storage.json_files import Document
 from agentorch.storage.locks import hold_lock, lock
 from agentorch.storage.paths import UnitPaths
 from agentorch.systemd import notify
@@ -108,7 +108,7 @@ def _ready(unit: UnitPaths) -> None:
 
 def _run_queued(
     settings: Settings, agents: Registry, job_ref: str, step_id: str
-) -> Document | None:
+) -> StepResult | None:
     """Run a step of a queued job: own the job in a slot meanwhile, and put it back to where it
     was.
     """
@@ -133,7 +133,7 @@ def _run_queued(
             queue.move(slot.path(found.key), lay)
 
 
-def _run(settings: Settings, agents: Registry, job: Job, step: Step) -> Document | None:
+def _run(settings: Settings, agents: Registry, job: Job, step: Step) -> StepResult | None:
     artifacts = JobArtifacts(settings.roots.artifacts(job.job_id))
     paths = artifacts.paths.step(step.step_id)
     paths.attempts.mkdir(0o750, parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def _run(settings: Settings, agents: Registry, job: Job, step: Step) -> Document
 
 def _run_alone(
     settings: Settings, agents: Registry, file: Path, step_id: str, workdir: Path, output: Path
-) -> Document | None:
+) -> StepResult | None:
     try:
         document = parse(file.read_bytes())
         door = ServerRules(

@@ -67,9 +67,9 @@ def _wait_for_one(queue: Queue, word: str, until: float | None, said: set[str]) 
         poll.register(events, select.POLLIN)
         while True:
             found = find(queue, job_id)
-            document = JobArtifacts(queue.roots.artifacts(job_id)).told_state()
-            word = status_word(found.state, document) or "submitting"
-            _progress(job_id, word, document["current_step"] if document is not None else None)
+            known = JobArtifacts(queue.roots.artifacts(job_id)).read_state()
+            word = status_word(found.state, known) or "submitting"
+            _progress(job_id, word, known.progress.current if known is not None else None)
             if found.key is not None and found.state in RESTING:
                 _say_once(rest(next(rows(queue, [(found.key, found.state, None)]), None)), said)
             if found.state in SETTLED:

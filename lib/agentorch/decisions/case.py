@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agentorch.artifacts import decision_log
-from agentorch.artifacts.directory import PENDING, JobArtifacts, JobState
+from agentorch.artifacts.directory import JobArtifacts
+from agentorch.artifacts.state import PENDING, JobState
 from agentorch.core import conversation
 from agentorch.core.conversation import Messages
 from agentorch.core.errors import Refused

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from agentorch.artifacts.decision_log import decisions, mark_cancelled, rejection, unmark
-from agentorch.artifacts.directory import JobState
+from agentorch.artifacts.state import JobState
 from agentorch.core import conversation
 from agentorch.core.errors import Refused
 from agentorch.core.job import Job, Key
@@ -38,7 +38,6 @@ from agentorch.jobqueue.finish import finish
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.jobqueue.reclaim import outlives, reclaim, settle
 from agentorch.jobqueue.slots import COMMANDS, Slot, hold_dead
-from agentorch.storage.json_files import Document
 
 
 def approve(
@@ -126,13 +125,14 @@ def progress_after_answer(progress: Progress) -> Progress:
 
 def _open_question(it: LockedJob) -> tuple[JobState, str]:
     known = it.artifacts.read_state()
-    result: Document = {}
+    question = None
     if known is not None:
         step_id = known.progress.current
-        result = it.artifacts.attempt_result(step_id, known.progress.step(step_id).attempt) or {}
-    if known is None or not result.get("question"):
+        result = it.artifacts.attempt_result(step_id, known.progress.step(step_id).attempt)
+        question = None if result is None else result.question
+    if known is None or not question:
         raise Refused(f"job {it.job.job_id} asked no question: use agentorch-approve or -reject")
-    return known, result["question"]
+    return known, question
 
 
 def retry(

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agentorch.artifacts.decision_log import shown_hash
-from agentorch.artifacts.directory import FINAL_STATES, JobArtifacts
+from agentorch.artifacts.directory import JobArtifacts
+from agentorch.artifacts.state import FINAL_STATES, JobState
 from agentorch.core.errors import Damaged, Refused, UnknownJob
 from agentorch.core.job import Expiry, Key, Waiting
 from agentorch.core.states import State
@@ -74,14 +75,14 @@ def _expiry_of(queue: Queue, key: Key, server: Waiting, now: datetime) -> Over |
         return None
     # before the state is read: what changes after that is refused
     seen = shown_hash(paths)
-    since = _waiting_since(JobArtifacts(paths).told_state(), key)
+    since = _waiting_since(JobArtifacts(paths).read_state(), key)
     found = None if since is None else expiry(own, server, since, now)
     return None if found is None else Over(key.job_id, job.project_id, found, seen)
 
 
-def _waiting_since(state: dict[str, object] | None, key: Key) -> datetime | None:
+def _waiting_since(state: JobState | None, key: Key) -> datetime | None:
     """Return when a job began to wait; None: it does not. Pure."""
     if state is None:
         return key.submitted_at
-    waits = FINAL_STATES.get(str(state["status"])) is State.AWAITING_APPROVAL
-    return moment_of(str(state["finished_at"])) if waits else None
+    waits = FINAL_STATES.get(state.status) is State.AWAITING_APPROVAL
+    return moment_of(state.finished_at) if waits and state.finished_at is not None else None

@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from agentorch.artifacts import decision_log
-from agentorch.artifacts.directory import JobArtifacts, JobState
+from agentorch.artifacts.directory import JobArtifacts, read_step_result
+from agentorch.artifacts.state import JobState
 from agentorch.config.settings import Settings
 from agentorch.core.job import Expiry
-from agentorch.core.states import ENDED, OutcomeClass, State
+from agentorch.core.results import StepResult
+from agentorch.core.states import ENDED, State
 from agentorch.core.text import one_line
 from agentorch.core.times import moment_of
 from agentorch.explain.facts import AttemptFacts, Facts, Hold, Park, SlotFacts
 from agentorch.jobqueue import slots
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.jobqueue.lookup import Found
-from agentorch.storage.json_files import Document, read_json
+from agentorch.storage.json_files import read_json
 from agentorch.storage.listing import names_in
 from agentorch.storage.paths import ArtifactPaths, AttemptPaths
 
@@ -81,19 +83,18 @@ def _current(paths: ArtifactPaths, found: Found, known: JobState | None) -> Atte
     if not progress.attempt:
         return plain
     attempt = paths.step(step_id).attempt(progress.attempt)
-    result = read_json(attempt.result)
+    result = read_step_result(attempt.result)
     return plain if result is None else _with_result(plain, attempt, result)
 
 
-def _with_result(plain: AttemptFacts, attempt: AttemptPaths, result: Document) -> AttemptFacts:
-    error = result.get("error") or {}
+def _with_result(plain: AttemptFacts, attempt: AttemptPaths, result: StepResult) -> AttemptFacts:
     return replace(
         plain,
-        kind=OutcomeClass(result["outcome"]),
-        code=error.get("code"),
-        summary=one_line(result["summary"], 2 * LINE_CHARS),
-        question=result.get("question") or "",
-        evidence=tuple(_evidence(attempt, error.get("details") or {})),
+        kind=result.outcome,
+        code=result.error_code,
+        summary=one_line(result.summary, 2 * LINE_CHARS),
+        question=result.question or "",
+        evidence=tuple(_evidence(attempt, result.details)),
     )
 
 
@@ -139,8 +140,8 @@ def _slots(queue: Queue) -> Iterator[SlotFacts]:
 
 
 def _slot(queue: Queue, name: str, is_alive: bool, job_id: str | None) -> SlotFacts:  # noqa: FBT001
-    state = JobArtifacts(queue.roots.artifacts(job_id)).told_state() if job_id else None
-    step_id = None if state is None else state["current_step"]
+    state = JobArtifacts(queue.roots.artifacts(job_id)).read_state() if job_id else None
+    step_id = None if state is None else state.progress.current
     return SlotFacts(name, is_alive, name not in slots.RESERVED, job_id, step_id)
 
 
@@ -206,15 +207,15 @@ def _park(queue: Queue, found: Found, known: JobState | None) -> Park | None:
 
 
 def _add_end(whole: Facts, paths: ArtifactPaths, found: Found, known: JobState | None) -> Facts:
-    result = read_json(paths.result) or {}
-    error = result.get("error")
+    result = JobArtifacts(paths).job_result()
+    error = None if result is None else result.error
     ended = None if known is None else known.finished_at
     return replace(
         whole,
         since=None if ended is None else moment_of(ended),
-        error=None if error is None else (error["code"], one_line(error["message"], 400)),
-        steps_run=(len(result.get("steps", ())), len(found.job.steps)),
-        cost_usd=result.get("metrics", {}).get("cost_usd"),
+        error=None if error is None else (error.code, one_line(error.message, 400)),
+        steps_run=(0 if result is None else len(result.steps), len(found.job.steps)),
+        cost_usd=None if result is None else result.metrics.get("cost_usd"),
     )
 
 

@@ -11,25 +11,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from agentorch.artifacts import manifest
-from agentorch.artifacts.directory import (
-    FINAL_STATES,
-    PARKED,
-    PENDING,
-    JobArtifacts,
-    JobState,
-    Parked,
-    job_result,
-    state_document,
-)
+from agentorch.artifacts.directory import JobArtifacts
+from agentorch.artifacts.state import FINAL_STATES, PARKED, PENDING, JobState, Parked
 from agentorch.core.job import Job, Key
 from agentorch.core.pipeline import Finish, Phase, Progress, begin
-from agentorch.core.states import ENDED, State, Status
+from agentorch.core.results import JobResult, ResultError, StepResult
+from agentorch.core.states import ENDED, State
 from agentorch.core.times import moment_of, rfc3339
 from agentorch.jobqueue import outbox
 from agentorch.jobqueue.slots import Slot
 from agentorch.ledger import counts, ledger
 from agentorch.storage import atomic
-from agentorch.storage.json_files import Document
 from agentorch.storage.locks import hold_lock
 from agentorch.storage.paths import ArtifactPaths, Roots
 
@@ -54,16 +46,22 @@ def finish(
         ends=known.ends + 1,
         parked=None,
     )
-    error = {"code": end.error, "message": end.reason, "details": {}} if end.error else None
-    summary = end.reason or f"{len(steps)} of {len(job.steps)} steps ran"
-    result = job_result(job, state, steps, error=error, summary=summary, now=stamp)
+    result = JobResult(
+        job.job_id,
+        end.status,
+        state.started_at or stamp,
+        stamp,
+        end.reason or f"{len(steps)} of {len(job.steps)} steps ran",
+        tuple(steps),
+        ResultError(end.error, end.reason) if end.error else None,
+    )
     with atomic.disk_trouble(artifacts.paths.directory):
         sweep(artifacts.paths)
         kept = patch if patch is not None else artifacts.read_patch()
         artifacts.write_end(job, result, kept)
         outbox.announce(slot.queue.paths, artifacts.paths, job, state.ends, result)
         count_end(slot.queue.roots, artifacts, key, job, known, state)
-        content = atomic.encode(state_document(job, state))
+        content = atomic.encode(state.to_document(job))
         manifest.keep(slot.queue.roots, result, state.ends, content)
         artifacts.write_state(job, state)
     target = FINAL_STATES[end.status]
@@ -96,15 +94,15 @@ def count_end(
     ledger.count_job(roots, end, attempt)
 
 
-def _end_running_steps(progress: Progress, results: list[Document]) -> Progress:
+def _end_running_steps(progress: Progress, results: list[StepResult]) -> Progress:
     """Return the progress with no step running: one that did is what its last result says, or was
     not run.
     """
     step = progress.step(progress.current)
     if not isinstance(step.status, Phase):
         return progress
-    told = {result["step_id"]: Status(result["status"]) for result in results}
-    status = told.get(progress.current, Phase.PENDING)
+    statuses = {result.step_id: result.status for result in results}
+    status = statuses.get(progress.current, Phase.PENDING)
     return progress.with_step(progress.current, replace(step, status=status))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from agentorch.artifacts.decision_log import shown_hash
 from agentorch.artifacts.directory import JobArtifacts
+from agentorch.artifacts.state import JobState
 from agentorch.contracts.to_job import job_of
 from agentorch.core.errors import Damaged, UnknownJob
 from agentorch.core.job import JOB_ID, Job, Key
@@ -90,7 +91,8 @@ def status(queue: Queue, found: Found) -> Document:
     """
     artifacts = queue.roots.artifacts(found.job.job_id)
     seen = shown_hash(artifacts)  # before the rest: what changes after that is refused
-    state = JobArtifacts(artifacts).told_state()
+    document = JobArtifacts(artifacts).state_document()
+    state = None if document is None else JobState.from_document(document)
     settled = found.state in ENDED or found.state is State.AWAITING_APPROVAL
     result = read_json(artifacts.result) if settled else None
     return {
@@ -98,18 +100,18 @@ def status(queue: Queue, found: Found) -> Document:
         "job_dir": str(artifacts.directory),
         "status": status_word(found.state, state),
         "queue_state": found.state,
-        "state": state,
+        "state": document,
         "result": result,
         "shown": seen,
     }
 
 
-def status_word(state: State | None, document: Document | None) -> str | None:
+def status_word(state: State | None, known: JobState | None) -> str | None:
     """One word for where a job is: the queue says whether it has ended, state.json how."""
-    if state in ENDED and document is not None:
-        return str(document["status"])
+    if state in ENDED and known is not None:
+        return known.status
     if state is State.AWAITING_APPROVAL:
-        return Status.NEEDS_HUMAN if document is not None else State.AWAITING_APPROVAL
+        return Status.NEEDS_HUMAN if known is not None else State.AWAITING_APPROVAL
     return None if state is None else state.value
 
 
@@ -164,7 +166,7 @@ def rows(queue: Queue, listed: Iterable[Listed]) -> Iterator[Row]:
     for key, state, slot in listed:
         try:
             document = current_document(queue.roots.artifacts(key.job_id))
-            known = JobArtifacts(queue.roots.artifacts(key.job_id)).told_state()
+            known = JobArtifacts(queue.roots.artifacts(key.job_id)).read_state()
         except FileNotFoundError:
             continue
         except Damaged as problem:
@@ -176,7 +178,7 @@ def rows(queue: Queue, listed: Iterable[Listed]) -> Iterator[Row]:
             state=state,
             slot=slot,
             status=status_word(state, known),
-            step=known["current_step"] if known is not None else None,
+            step=known.progress.current if known is not None else None,
             goal=document["goal"],
             project=document["project_id"],
             agents=tuple(step["agent"] for step in document["steps"]),
@@ -187,11 +189,11 @@ def rows(queue: Queue, listed: Iterable[Listed]) -> Iterator[Row]:
 
 
 def _waits(
-    paths: ArtifactPaths, state: State, known: Document | None
+    paths: ArtifactPaths, state: State, known: JobState | None
 ) -> tuple[str | None, str | None]:
     """Until when a job is parked, and why it is, or why it is held."""
-    if state is State.PARKED and known is not None and known["parked"] is not None:
-        return known["parked"]["until"], known["parked"]["reason"]
+    if state is State.PARKED and known is not None and known.parked is not None:
+        return known.parked.until, known.parked.reason
     if state is State.HELD:
         return None, (read_json(paths.hold) or {}).get("reason")
     return None, None

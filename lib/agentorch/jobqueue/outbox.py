@@ -20,6 +20,7 @@ from pathlib import Path
 from agentorch.core import callback
 from agentorch.core.errors import UnknownJob
 from agentorch.core.job import Job
+from agentorch.core.results import JobResult
 from agentorch.core.times import moment_of, rfc3339
 from agentorch.storage import atomic
 from agentorch.storage.json_files import Document, read_cache
@@ -57,7 +58,7 @@ class Placed:
 
 
 def announce(
-    paths: QueuePaths, artifacts: ArtifactPaths, job: Job, end: int, result: Document
+    paths: QueuePaths, artifacts: ArtifactPaths, job: Job, end: int, result: JobResult
 ) -> None:
     """Leave a callback about an end, where somebody wants one. Durable on return.
 
@@ -65,17 +66,16 @@ def announce(
     """
     if job.callback_url is None:
         return
-    status = str(result["status"])
     entry = Entry(
-        webhook_id=callback.webhook_id(job.job_id, end, status),
+        webhook_id=callback.webhook_id(job.job_id, end, result.status),
         job_id=job.job_id,
         project_id=job.project_id,
         url=job.callback_url,
-        created_at=str(result["finished_at"]),
-        body=result,
+        created_at=result.finished_at,
+        body=result.to_document(),
     )
     atomic.replace(artifacts.callback, atomic.encode(asdict(entry)), last=False)
-    os.rename(artifacts.callback, paths.outbox(NEW) / f"{job.job_id}-{end}-{status}.json")
+    os.rename(artifacts.callback, paths.outbox(NEW) / f"{job.job_id}-{end}-{result.status}.json")
     atomic.sync_directory(paths.outbox(NEW))
 
 

@@ -15,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from agentorch.artifacts.decision_log import decisions, rejection
-from agentorch.artifacts.directory import FINAL_STATES, PARKED, PENDING, JobArtifacts, JobState
+from agentorch.artifacts.directory import JobArtifacts
+from agentorch.artifacts.state import FINAL_STATES, PARKED, PENDING, JobState
 from agentorch.core.errors import Damaged
 from agentorch.core.job import MAX_TAKEN, Job, Key
 from agentorch.core.pipeline import Finish, Phase, begin, progress_after_interruption

@@ -97,8 +97,8 @@ def _was_asked(paths: ArtifactPaths, filters: Filters) -> bool:
 
 
 def _stands(paths: ArtifactPaths, state: State, filters: Filters) -> bool:
-    told = JobArtifacts(paths).told_state() if filters.statuses else None
-    if filters.statuses and status_word(state, told) not in filters.statuses:
+    known = JobArtifacts(paths).read_state() if filters.statuses else None
+    if filters.statuses and status_word(state, known) not in filters.statuses:
         return False
     return not filters.outcomes or last_outcome(paths) in filters.outcomes
 
@@ -123,7 +123,7 @@ def last_outcome(paths: ArtifactPaths) -> str | None:
         return None
     step_id = state.progress.current
     result = artifacts.attempt_result(step_id, state.progress.step(step_id).attempt)
-    return None if result is None else str(result["outcome"])
+    return None if result is None else result.outcome
 
 
 # ---- by age -----------------------------------------------------------------------------------

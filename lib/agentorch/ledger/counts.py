@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
+from agentorch.core.results import INTERRUPTED, StepResult
 from agentorch.core.states import State, Status
 from agentorch.core.times import moment_of
 from agentorch.ledger import metric_families
@@ -21,7 +21,6 @@ from agentorch.ledger.metric_families import Family
 MAX_FIGURE = 1e15
 UNKNOWN, OTHER = "unknown", "other"
 # Not an outcome class: an interrupted attempt is run again and never reaches the pipeline.
-INTERRUPTED = "interrupted"
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,63}")
 SUM, ABOVE = "sum", "+Inf"
 MS = 1000
@@ -93,28 +92,25 @@ class JobEnd:
 
 
 def attempt_end(
-    number: int, project: str | None, result: Mapping[str, Any], *, is_retry: bool = False
+    number: int, project: str | None, result: StepResult, *, is_retry: bool = False
 ) -> AttemptEnd:
     """Return the end that an attempt's result.json describes."""
-    metrics = result.get("metrics", {})
-    error = result.get("error") or {}
-    code = error.get("code")
     return AttemptEnd(
-        job_id=result["job_id"],
-        step_id=result["step_id"],
+        job_id=result.job_id,
+        step_id=result.step_id,
         attempt=number,
-        agent=result["agent"],
-        outcome=INTERRUPTED if code == INTERRUPTED else result["outcome"],
-        status=result["status"],
-        ended_at=moment_of(result["finished_at"]),
-        duration_s=between_s(result["started_at"], result["finished_at"]),
+        agent=result.agent,
+        outcome=INTERRUPTED if result.is_interrupted else result.outcome,
+        status=result.status,
+        ended_at=moment_of(result.finished_at),
+        duration_s=between_s(result.started_at, result.finished_at),
         project=project,
-        model=model_label(result.get("model")),
+        model=model_label(result.model),
         is_retry=is_retry,
-        credential=result.get("credential"),
-        resets_at=(error.get("details") or {}).get("resets_at"),
-        summary=result["summary"],
-        metrics={name: amount(value) for name, value in metrics.items()},
+        credential=result.credential,
+        resets_at=result.details.get("resets_at"),
+        summary=result.summary,
+        metrics={name: amount(value) for name, value in result.metrics.items()},
     )
 
 

@@ -79,9 +79,10 @@ def waiting(queue: Queue) -> Iterator[Waiting]:
 
 
 def _waiting_job(paths: ArtifactPaths, key: Key) -> Waiting:
-    known = JobArtifacts(paths).told_state() or {"ends": 0, "finished_at": None}
-    since = known["finished_at"] or rfc3339(key.submitted_at)
-    return Waiting(key, State.AWAITING_APPROVAL, f"asked-{known['ends']}", since)
+    known = JobArtifacts(paths).read_state()
+    ends, finished_at = (0, None) if known is None else (known.ends, known.finished_at)
+    since = finished_at or rfc3339(key.submitted_at)
+    return Waiting(key, State.AWAITING_APPROVAL, f"asked-{ends}", since)
 
 
 def _held_job(paths: ArtifactPaths, key: Key) -> Waiting | None:
@@ -115,8 +116,8 @@ def _known_occasion(queue: Queue, one: Waiting) -> Announced:
 def program_input(queue: Queue, one: Waiting) -> Document:
     """Return what a program reads on its stdin."""
     paths = queue.roots.artifacts(one.key.job_id)
-    job, state = current_document(paths), JobArtifacts(paths).told_state()
-    step_id = job["steps"][0]["step_id"] if state is None else state["current_step"]
+    job, state = current_document(paths), JobArtifacts(paths).read_state()
+    step_id = job["steps"][0]["step_id"] if state is None else state.progress.current
     reason, question = _why(paths, one, step_id)
     seen = shown_hash(paths)
     return {
@@ -137,11 +138,13 @@ def _why(paths: ArtifactPaths, one: Waiting, step_id: str) -> tuple[str, str | N
     """Why a job waits, and what its agent asks, None: nothing."""
     if one.state is State.HELD:
         return printable(str((read_json(paths.hold) or {}).get("reason"))), None
-    result = read_json(paths.result)
+    artifacts = JobArtifacts(paths)
+    result = artifacts.job_result()
     if result is None:
         return "it is to be approved before it starts", None
-    asked = (read_json(paths.step(step_id).latest.result) or {}).get("question")
-    return printable(result["summary"]), None if asked is None else printable(asked)
+    step = artifacts.step_result(step_id)
+    question = None if step is None else step.question
+    return printable(result.summary), None if question is None else printable(question)
 
 
 def how_to(one: Waiting, asks: bool, seen: str) -> dict[str, str]:  # noqa: FBT001  (its question)

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentorch.artifacts.directory import JobArtifacts, read_step_result
+from agentorch.artifacts.state import JobState
+from agentorch.core.errors import Damaged
+from agentorch.core.results import JobResult, StepResult
 from agentorch.report.figures import plain
 from agentorch.storage.json_files import Document
 
@@ -37,6 +41,27 @@ def read_document(path: Path) -> Document:
             found = json.loads(file.read(MAX_JSON_BYTES))
         return found if isinstance(found, dict) else {}
     return {}
+
+
+def state_in(artifacts: JobArtifacts) -> JobState | None:
+    """Return a job's state; None where it is missing, torn or odd."""
+    with contextlib.suppress(OSError, Damaged):
+        return artifacts.read_state()
+    return None
+
+
+def result_in(artifacts: JobArtifacts) -> JobResult | None:
+    """Return a job's result; None where it is missing, torn or odd."""
+    with contextlib.suppress(OSError, Damaged):
+        return artifacts.job_result()
+    return None
+
+
+def attempt_result_in(path: Path) -> StepResult | None:
+    """Return an attempt's result; None where it is missing, torn or odd."""
+    with contextlib.suppress(OSError, Damaged):
+        return read_step_result(path)
+    return None
 
 
 def beginning(path: Path) -> tuple[str, int]:

@@ -10,8 +10,10 @@ from datetime import datetime
 from typing import Any
 
 from agentorch.artifacts.decision_log import decisions
-from agentorch.artifacts.directory import sum_metrics
+from agentorch.artifacts.directory import JobArtifacts
+from agentorch.artifacts.state import JobState, StepRecord
 from agentorch.core.job import Step
+from agentorch.core.results import sum_metrics
 from agentorch.core.states import ENDED, State
 from agentorch.jobqueue.jobqueue import Queue
 from agentorch.jobqueue.lookup import Found, status_word
@@ -20,11 +22,13 @@ from agentorch.report import markdown, patches, timeline
 from agentorch.report.figures import between_s, figure, moment, plain
 from agentorch.report.files import (
     End,
+    attempt_result_in,
     beginning,
     end_of,
     list_in,
-    mapping_in,
     read_document,
+    result_in,
+    state_in,
     string_in,
 )
 from agentorch.report.waits import AttemptRun, Course, Wait, waits
@@ -152,13 +156,14 @@ class JobView:
 def job_view(queue: Queue, found: Found, now: datetime) -> JobView:
     """Return the values of a job's page at `now`; of a running job those that exist so far."""
     paths = queue.roots.artifacts(found.job.job_id)
-    state, result = read_document(paths.state), {}
+    artifacts = JobArtifacts(paths)
+    state, result = state_in(artifacts), None
     if found.state in ENDED or found.state is State.AWAITING_APPROVAL:
-        result = read_document(paths.result)
+        result = result_in(artifacts)
     steps = tuple(_steps(paths, found, state))
     taken = [one for one in decisions(paths) if isinstance(one, dict)]
     waited = waits(_course(paths, found, state, steps, taken))
-    status = status_word(found.state, state) if "status" in state else None
+    status = None if state is None else status_word(found.state, state)
     redactor = Redactor()
     clean = redactor.redact
     return JobView(
@@ -167,11 +172,11 @@ def job_view(queue: Queue, found: Found, now: datetime) -> JobView:
         directory=str(paths.directory),
         goal=clean(found.job.goal),
         metadata=clean(json.dumps(dict(found.job.metadata), ensure_ascii=False, indent=2)),
-        summary=string_in(result, "summary"),
-        error=mapping_in(result, "error"),
+        summary="" if result is None else plain(result.summary),
+        error=None if result is None or result.error is None else result.error.to_document(),
         question=_open_question(steps) if found.state is State.AWAITING_APPROVAL else "",
-        started_at=moment(state.get("started_at")),
-        finished_at=moment(state.get("finished_at")),
+        started_at=None if state is None else moment(state.started_at),
+        finished_at=None if state is None else moment(state.finished_at),
         now=now,
         steps=steps,
         metrics=_metrics(steps),
@@ -192,13 +197,13 @@ def _open_question(steps: Sequence[StepView]) -> str:
 
 def _metrics(steps: Sequence[StepView]) -> Document:
     """Return the sum over all attempts; the earlier ones were paid for, too."""
-    return sum_metrics([{"metrics": a.metrics or {}} for step in steps for a in step.attempts])
+    return sum_metrics(a.metrics or {} for step in steps for a in step.attempts)
 
 
 def _course(
     paths: ArtifactPaths,
     found: Found,
-    state: Document,
+    state: JobState | None,
     steps: Sequence[StepView],
     taken: Sequence[Document],
 ) -> Course:
@@ -210,11 +215,11 @@ def _course(
     return Course(
         state=found.state,
         submitted_at=found.job.submitted_at,
-        started_at=moment(state.get("started_at")),
+        started_at=None if state is None else moment(state.started_at),
         must_be_approved=found.job.policy.requires_approval,
         ran=tuple(sorted(ran, key=lambda one: one.start)),
         decisions=tuple(taken),
-        parked=mapping_in(state, "parked") or {},
+        parked=None if state is None else state.parked,
         hold=read_document(paths.hold),
     )
 
@@ -241,22 +246,38 @@ def _spans(
 # ---- steps ------------------------------------------------------------------------------------
 
 
-def _steps(paths: ArtifactPaths, found: Found, state: Document) -> Iterator[StepView]:
-    known = mapping_in(state, "steps") or {}
+def _steps(paths: ArtifactPaths, found: Found, state: JobState | None) -> Iterator[StepView]:
     for step in found.job.steps:
-        recorded = mapping_in(known, step.step_id) or {}
-        yield _step(paths.step(step.step_id), step, recorded)
+        yield _step(paths.step(step.step_id), step, _known(state, step.step_id))
 
 
-def _step(paths: StepPaths, step: Step, recorded: Mapping[str, Any]) -> StepView:
-    attempts = tuple(_attempts(paths, recorded))
+@dataclass(frozen=True)
+class Known:
+    """The part of state.json about a step; its defaults are those of a step nobody came to."""
+
+    status: str = "pending"
+    attempt: int = 0
+    is_accepted: bool = False
+    record: StepRecord = field(default_factory=StepRecord)
+
+
+def _known(state: JobState | None, step_id: str) -> Known:
+    if state is None or step_id not in state.progress.steps:
+        return Known()
+    progress = state.progress.step(step_id)
+    record = state.records.get(step_id, StepRecord())
+    return Known(str(progress.status), progress.attempt, progress.accepted, record)
+
+
+def _step(paths: StepPaths, step: Step, known: Known) -> StepView:
+    attempts = tuple(_attempts(paths, known))
     text, left_out = beginning(paths.attempt(attempts[-1].number).report) if attempts else ("", 0)
     return StepView(
         step=step,
-        status=string_in(recorded, "status") or "pending",
+        status=known.status,
         attempts=attempts,
         prompt=Redactor().redact(step.prompt),
-        is_accepted=recorded.get("accepted") is True,
+        is_accepted=known.is_accepted,
         report=markdown.blocks(_report_body(text, attempts)),
         report_left_out_bytes=left_out,
     )
@@ -271,63 +292,57 @@ def _report_body(text: str, attempts: Sequence[AttemptView]) -> str:
     return rest.removeprefix(summary) if rest.startswith(f"{summary}\n") else text
 
 
-def _attempts(paths: StepPaths, recorded: Mapping[str, Any]) -> Iterator[AttemptView]:
+def _attempts(paths: StepPaths, known: Known) -> Iterator[AttemptView]:
     try:
         names = os.listdir(paths.attempts)
     except (FileNotFoundError, NotADirectoryError):
         return
     numbers = sorted(int(name) for name in names if name.isascii() and name.isdigit())
     for number in numbers[-MAX_ATTEMPTS:]:
-        yield _attempt(paths.attempt(number), number, recorded)
+        yield _attempt(paths.attempt(number), number, known)
 
 
-def _attempt(paths: AttemptPaths, number: int, recorded: Mapping[str, Any]) -> AttemptView:
-    result = read_document(paths.result)
+def _attempt(paths: AttemptPaths, number: int, known: Known) -> AttemptView:
+    result = attempt_result_in(paths.result)
     logs = end_of(paths.logs)
     allowance = read_document(paths.allowance)
     may_cost_usd, cap = figure(allowance.get("max_cost_usd")), string_in(allowance, "cap")
-    if not result:
-        is_current = recorded.get("attempt") == number
+    if result is None:
+        is_current = known.attempt == number
         return AttemptView(
             number=number,
-            status="running"
-            if is_current and recorded.get("status") == "running"
-            else "interrupted",
+            status="running" if is_current and known.status == "running" else "interrupted",
             summary="" if is_current else "it left no result",
-            started_at=moment(recorded.get("started_at")) if is_current else None,
-            finished_at=moment(recorded.get("finished_at")) if is_current else None,
+            started_at=moment(known.record.started_at) if is_current else None,
+            finished_at=moment(known.record.finished_at) if is_current else None,
             may_cost_usd=may_cost_usd,
             cap=cap,
             logs=logs,
         )
-    error = mapping_in(result, "error") or {}
-    verdict = mapping_in(result, "verdict") or {}
-    network = mapping_in(result, "network") or {}
     return AttemptView(
         number=number,
-        status=string_in(result, "status") or "unknown",
-        outcome=string_in(result, "outcome"),
-        summary=string_in(result, "summary"),
-        started_at=moment(result.get("started_at")),
-        finished_at=moment(result.get("finished_at")),
-        model=string_in(result, "model"),
-        error_code=string_in(error, "code"),
-        error_details=_details(error),
-        question=string_in(result, "question"),
-        verdict=string_in(verdict, "decision"),
-        reasons=tuple(plain(one) for one in list_in(verdict, "reasons")[:50]),
-        program=_program(mapping_in(result, "program") or {}),
-        credential=string_in(result, "credential"),
+        status=str(result.status),
+        outcome=str(result.outcome),
+        summary=plain(result.summary),
+        started_at=moment(result.started_at),
+        finished_at=moment(result.finished_at),
+        model=plain(result.model or ""),
+        error_code=plain(result.error_code or ""),
+        error_details=_details(result.details),
+        question=plain(result.question or ""),
+        verdict=result.decision or "",
+        reasons=tuple(plain(one) for one in result.reasons[:50]),
+        program=_program(result.program or {}),
+        credential=plain(result.credential or ""),
         may_cost_usd=may_cost_usd,
         cap=cap,
-        refused=tuple(plain(one) for one in list_in(network, "refused")[:50]),
-        metrics=mapping_in(result, "metrics") or {},
+        refused=tuple(plain(one) for one in list_in(result.network, "refused")[:50]),
+        metrics=dict(result.metrics),
         logs=logs,
     )
 
 
-def _details(error: Mapping[str, Any]) -> str:
-    details = error.get("details")
+def _details(details: Mapping[str, Any]) -> str:
     return json.dumps(details, ensure_ascii=False, indent=2)[:4000] if details else ""
 
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from typing import Any
 
-from agentorch.artifacts.directory import sum_metrics
+from agentorch.artifacts.directory import JobArtifacts
 from agentorch.core.errors import Damaged
 from agentorch.core.job import Job, Key
+from agentorch.core.results import sum_metrics
 from agentorch.core.states import State
 from agentorch.jobqueue.jobqueue import Queue, current_job
 from agentorch.jobqueue.lookup import status_word
 from agentorch.redaction.redactor import Redactor
 from agentorch.report.figures import between_s, figure, moment
-from agentorch.report.files import mapping_in, read_document
-from agentorch.storage.json_files import Document
+from agentorch.report.files import attempt_result_in, result_in, state_in
 from agentorch.storage.paths import ArtifactPaths, AttemptPaths
 
 DAYS = 30
@@ -133,29 +134,32 @@ def _entries(queue: Queue, listed: Sequence[tuple[Key, State]], now: datetime) -
 
 def _entry(queue: Queue, job: Job, place: State, redactor: Redactor, now: datetime) -> Entry:
     paths = queue.roots.artifacts(job.job_id)
-    state, result = read_document(paths.state), read_document(paths.result)
-    started, ended = moment(state.get("started_at")), moment(state.get("finished_at"))
-    known = sum_metrics(list(_results(paths)))
+    artifacts = JobArtifacts(paths)
+    state, result = state_in(artifacts), result_in(artifacts)
+    started = None if state is None else moment(state.started_at)
+    ended = None if state is None else moment(state.finished_at)
+    known = sum_metrics(_attempt_metrics(paths))
     tokens = [figure(known.get(name)) for name in ("tokens_in", "tokens_out")]
     return Entry(
         job=job,
         goal=redactor.redact(job.goal[:2000]),
-        status=str((status_word(place, state) if "status" in state else None) or place),
+        status=str((None if state is None else status_word(place, state)) or place),
         started_at=started,
         finished_at=ended,
         seconds=between_s(started, now if place is State.RUNNING else ended),
         cost_usd=figure(known.get("cost_usd")),
         tokens=None if tokens == [None, None] else sum(one or 0 for one in tokens),
-        summary=str(result.get("summary") or ""),
+        summary="" if result is None else result.summary,
     )
 
 
-def _results(paths: ArtifactPaths) -> Iterator[Document]:
+def _attempt_metrics(paths: ArtifactPaths) -> Iterator[Mapping[str, Any]]:
     """Yield the metrics of every attempt; the earlier ones were paid for, too."""
     for step in paths.started_steps():
         for directory in step.attempts.glob("*"):
-            result = read_document(AttemptPaths(directory).result)
-            yield {"metrics": mapping_in(result, "metrics") or {}}
+            result = attempt_result_in(AttemptPaths(directory).result)
+            if result is not None:
+                yield result.metrics
 
 
 # ---- charts -----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from agentorch.artifacts.state import Parked
 from agentorch.core.states import OutcomeClass, State
 from agentorch.report.figures import between_s, moment, plain
 
@@ -61,7 +62,7 @@ class Course:
     must_be_approved: bool
     ran: tuple[AttemptRun, ...]
     decisions: tuple[Mapping[str, Any], ...]
-    parked: Mapping[str, Any]
+    parked: Parked | None
     started_at: datetime | None
     hold: Mapping[str, Any]
 
@@ -134,8 +135,9 @@ def _current_park(course: Course) -> Iterator[Wait]:
             if line.get("what") in ("approve", "answer", "release", "retry")
         ]
         start = max(filter(None, known), default=course.started_at or course.submitted_at)
-        until = moment(course.parked.get("until"))
-        yield Wait("parked", start, None, plain(course.parked.get("reason") or ""), until)
+        parked = course.parked
+        until = None if parked is None else moment(parked.until)
+        yield Wait("parked", start, None, plain("" if parked is None else parked.reason), until)
 
 
 def _first_decision(

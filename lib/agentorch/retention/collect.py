@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from agentorch.artifacts.decision_log import deciding, name_of
-from agentorch.core.errors import Refused, UnknownJob
+from agentorch.artifacts.directory import JobArtifacts
+from agentorch.core.errors import Damaged, Refused, UnknownJob
 from agentorch.core.job import Job, Key
 from agentorch.core.states import ENDED, State
 from agentorch.core.times import moment_of
@@ -29,7 +31,7 @@ from agentorch.ledger import ledger
 from agentorch.retention.rules import Ended, Part, Plan, Removal, Rules, least_age_s, plan
 from agentorch.storage import atomic
 from agentorch.storage.copy_tree import remove
-from agentorch.storage.json_files import read_cache, read_json
+from agentorch.storage.json_files import read_json
 from agentorch.storage.paths import ArtifactPaths
 
 TRASH = ".trash"
@@ -186,11 +188,14 @@ def _has_artifacts(queue: Queue, job: Ended) -> bool:
 
 def _ended_job(queue: Queue, state: State, key: Key, *, sized: bool) -> Ended:
     artifacts, workspace = queue.roots.artifacts(key.job_id), queue.roots.workspace(key.job_id)
-    told = read_cache(artifacts.state).get("finished_at")
+    known = None
+    with suppress(OSError, Damaged):  # its age is then that of its submission
+        known = JobArtifacts(artifacts).read_state()
+    ended = None if known is None else known.finished_at
     return Ended(
         key=key,
         state=state,
-        ended_at=moment_of(told) if isinstance(told, str) else key.submitted_at,
+        ended_at=moment_of(ended) if ended is not None else key.submitted_at,
         has_workspace=workspace.directory.exists(),
         artifacts_bytes=_size_bytes(artifacts.directory) if sized else 0,
         workspace_bytes=_size_bytes(workspace.directory) if sized else 0,

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from agentorch.artifacts.directory import JobArtifacts, step_result
+from agentorch.artifacts.directory import JobArtifacts
 from agentorch.core.allowance import Admission
 from agentorch.core.attempt import Attempt
 from agentorch.core.errors import Exit, TryAgain
 from agentorch.core.job import Job, Outcome
+from agentorch.core.results import StepResult
 from agentorch.core.states import OutcomeClass
 from agentorch.core.times import rfc3339
 from agentorch.launch import unit_end
@@ -29,7 +30,6 @@ from agentorch.systemd import notify
 from agentorch.systemd.journal import Journal
 from agentorch.systemd.message_ids import Message
 
-INTERRUPTED = "interrupted"
 # The close of a step's lock may have been told before it was watched for, and the lock dropped
 # after it was tried (events.SecondLooks): nothing else would wake us.
 LOOK_AGAIN_S = 2.0
@@ -179,7 +179,7 @@ class AttemptWatch:
         step_id, number = attempt.step.step_id, attempt.number
         result = self.artifacts.attempt_result(step_id, number)
         end = self.artifacts.attempt_end(step_id, number)
-        if result is not None and is_interrupted(result) and end is not None:
+        if result is not None and result.is_interrupted and end is not None:
             self._record_timeout(cause, end)
         elif result is None and end is not None:
             self._told_by_unit(cause, end)
@@ -218,25 +218,22 @@ class AttemptWatch:
         """
         step, number, now = cause.attempt.step, cause.attempt.number, rfc3339(datetime.now(UTC))
         paths = self.artifacts.paths.step(step.step_id).attempt(number)
-        told = self.artifacts.attempt_result(step.step_id, number) or {}
-        cost = {counts.UNMETERED: 1} if not told and paths.claim.exists() else {}
-        metrics = {**told.get("metrics", {}), **cost, **cause.usage}
-        outcome = replace(outcome, metrics=metrics, credential=told.get("credential"))
-        result = step_result(
+        left = self.artifacts.attempt_result(step.step_id, number)
+        cost = {counts.UNMETERED: 1} if left is None and paths.claim.exists() else {}
+        known = {} if left is None else left.metrics
+        outcome = replace(
+            outcome,
+            metrics={**known, **cost, **cause.usage},
+            credential=None if left is None else left.credential,
+        )
+        result = StepResult.of_outcome(
             self.job, step, number, outcome, started_at=cause.began or now, finished_at=now
         )
         paths.directory.mkdir(0o750, exist_ok=True)
-        atomic.replace_json(paths.result, result)
+        atomic.replace_json(paths.result, result.to_document())
         fields = self.fields_of(cause.attempt)
         self.means.journal.warning(outcome.summary, Message.LOST, **fields)
 
 
 def _disk_trouble(attempt: Attempt) -> TryAgain:
     return TryAgain(f"step {attempt.step.step_id}: the disk can't take its result")
-
-
-def is_interrupted(result: Document) -> bool:
-    """Return whether an attempt ended because it was stopped by its runner, and is to be run
-    again.
-    """
-    return (result.get("error") or {}).get("code") == INTERRUPTED

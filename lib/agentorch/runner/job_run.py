@@ -13,13 +13,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 
-from agentorch.artifacts.directory import FINAL_STATES, PENDING, JobArtifacts, JobState, Parked
+from agentorch.artifacts.directory import JobArtifacts
+from agentorch.artifacts.state import FINAL_STATES, PENDING, JobState, Parked
 from agentorch.core import conversation, parking, pipeline
 from agentorch.core.allowance import Wait
 from agentorch.core.attempt import Attempt
 from agentorch.core.errors import Misconfigured, TryAgain
 from agentorch.core.job import Key
 from agentorch.core.pipeline import AskHuman, Decision, Finish, Park, Phase, RunStep
+from agentorch.core.results import INTERRUPTED, StepResult
 from agentorch.core.states import ENDED, OutcomeClass, State, Status
 from agentorch.core.times import rfc3339
 from agentorch.jobqueue.finish import finish, give_back, park
@@ -27,9 +29,8 @@ from agentorch.jobqueue.jobqueue import current_job
 from agentorch.jobqueue.reclaim import outlives, park_end
 from agentorch.jobqueue.slots import Slot
 from agentorch.ledger import counts, ledger
-from agentorch.runner.attendance import INTERRUPTED, AttemptWatch, Means, is_interrupted
+from agentorch.runner.attendance import AttemptWatch, Means
 from agentorch.storage import atomic
-from agentorch.storage.json_files import Document
 from agentorch.systemd.message_ids import Message
 
 CALLED_OFF = Finish(Status.CANCELLED, "cancelled", "cancelled")
@@ -141,12 +142,12 @@ class JobRun:
 
     def _park(self, decision: Park) -> Parting:
         step = self.state.progress.step(self.state.progress.current)
-        result = self.artifacts.attempt_result(self.state.progress.current, step.resumes) or {}
-        details = (result.get("error") or {}).get("details", {})
+        result = self.artifacts.attempt_result(self.state.progress.current, step.resumes)
+        details, summary = ({}, "") if result is None else (result.details, result.summary)
         # a name has whole seconds: at an earlier one it would be parked again, and again
         until = decision.until and whole_after(decision.until)
         until = until or parking.resume_time(details, step.parks, datetime.now(UTC))
-        reason = decision.reason if decision.until else f"{decision.reason}: {result['summary']}"
+        reason = decision.reason if decision.until else f"{decision.reason}: {summary}"
         parked = Parked(rfc3339(until), decision.kind, reason)
         park(self.slot, self.key, self.job, self.state, parked)
         words = f"parked until {parked.until}: {reason}"
@@ -201,8 +202,8 @@ class JobRun:
     def _say_ended(self, attempt: Attempt, usage: Mapping[str, float]) -> None:
         step_id = attempt.step.step_id
         status = self.state.progress.step(step_id).status
-        result = self.artifacts.attempt_result(step_id, attempt.number) or {}
-        missing = (result.get("metrics") or {}).get("journal_missing_lines")
+        result = self.artifacts.attempt_result(step_id, attempt.number)
+        missing = None if result is None else result.metrics.get("journal_missing_lines")
         fields = {**self.attendance.fields_of(attempt), "status": status, **usage}
         words = f"ended: {status}: {self.state.records[step_id].summary}"
         if missing:
@@ -222,8 +223,10 @@ class JobRun:
         if result is None:
             return RunStep()
         before = progress.with_step(progress.current, replace(step, tries=step.tries - 1))
-        kind, code = OutcomeClass(result["outcome"]), code_of(result)
-        return pipeline.decision_after(self.job, before, kind, self.means.max_attempts, code)[1]
+        limit = self.means.max_attempts
+        return pipeline.decision_after(self.job, before, result.outcome, limit, result.error_code)[
+            1
+        ]
 
     def _attempt(self) -> Decision | None:
         self.means.check_room()
@@ -274,19 +277,22 @@ class JobRun:
         result = self.artifacts.attempt_result(step_id, number)
         if result is not None:
             self._count(number, result)
-        if result is None or is_interrupted(result):
+        if result is None or result.is_interrupted:
             return self._note_interruption()
-        kind = OutcomeClass(result["outcome"])
         progress, decision = pipeline.decision_after(
-            self.job, self.state.progress, kind, self.means.max_attempts, code_of(result)
+            self.job,
+            self.state.progress,
+            result.outcome,
+            self.means.max_attempts,
+            result.error_code,
         )
-        if isinstance(decision, AskHuman) and result.get("question"):
-            decision = AskHuman(f"{decision.reason}: {result['question']}")
+        if isinstance(decision, AskHuman) and result.question:
+            decision = AskHuman(f"{decision.reason}: {result.question}")
         self.artifacts.publish_step(step_id, number)
         if progress.step(step_id).status is not Phase.RETRYING and not isinstance(decision, Park):
             self._remember(step_id, number, result)
         self.state = replace(self.state, progress=progress).record(
-            step_id, finished_at=result["finished_at"], summary=result["summary"]
+            step_id, finished_at=result.finished_at, summary=result.summary
         )
         # of one that is parked it is written with the time: an owner that found it without would
         # run into the same limit at once
@@ -294,7 +300,7 @@ class JobRun:
             self.artifacts.write_state(self.job, self.state)
         return decision
 
-    def _count(self, number: int, result: Document) -> None:
+    def _count(self, number: int, result: StepResult) -> None:
         """In the ledger, before state.json tells of it; a broken one stops no job."""
         is_retry = self.state.progress.step(self.state.progress.current).tries > 0
         end = counts.attempt_end(number, self.job.project_id, result, is_retry=is_retry)
@@ -315,7 +321,7 @@ class JobRun:
         self.artifacts.write_state(self.job, self.state)
         return RunStep()
 
-    def _remember(self, step_id: str, number: int, result: Document) -> None:
+    def _remember(self, step_id: str, number: int, result: StepResult) -> None:
         """Add the step to context.json, once, however often the end is taken in."""
         mark = f"{step_id}:{number}"
         known = self.artifacts.context_document()
@@ -329,8 +335,8 @@ class JobRun:
             step_id=step_id,
             agent=step.agent,
             role=step.role,
-            status=result["status"],
-            summary=result["summary"],
+            status=result.status,
+            summary=result.summary,
         )
         document = conversation.document(self.job.context_strategy, messages, _timestamp())
         self.artifacts.write_context(self.means.without_secrets({**document, "after": mark}))
@@ -352,12 +358,6 @@ class JobRun:
         if waits and self.attendance.is_cancelled() and self.slot.take(state, self.key):
             return self._end(CALLED_OFF)
         return Parting.ENDED
-
-
-def code_of(result: Document) -> str | None:
-    """Return the error code of a result."""
-    code: str | None = (result.get("error") or {}).get("code")
-    return code
 
 
 def whole_after(moment: datetime) -> datetime:

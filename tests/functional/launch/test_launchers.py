@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from agentorch.artifacts.directory import sum_metrics
 from agentorch.config import environment_file
 from agentorch.core.attempt import Attempt, identity
 from agentorch.core.errors import Exit
 from agentorch.core.job import Job, Outcome, Step
 from agentorch.core.resources import UNLIMITED, Resources
+from agentorch.core.results import sum_metrics
 from agentorch.core.states import OutcomeClass
 from agentorch.launch import systemd, unit_end, unit_recorder
 from agentorch.storage.paths import AttemptPaths, UnitPaths
@@ -212,8 +212,8 @@ def test_memory_is_told_of_an_oom_only() -> None:
 
 def test_a_jobs_peak_is_that_of_a_step() -> None:
     steps: list[dict[str, Any]] = [
-        {"metrics": {"memory_peak_bytes": 3, "cpu_s": 1.5, "tasks_peak": 7}},
-        {"metrics": {"memory_peak_bytes": 2, "cpu_s": 1, "tasks_peak": 9}},
+        {"memory_peak_bytes": 3, "cpu_s": 1.5, "tasks_peak": 7},
+        {"memory_peak_bytes": 2, "cpu_s": 1, "tasks_peak": 9},
     ]
     assert sum_metrics(steps) == {"memory_peak_bytes": 3, "cpu_s": 2.5, "tasks_peak": 9}
 

@@ -498,7 +498,7 @@ def test_a_line_of_waits_is_in_order_and_open_where_it_lasts() -> None:
             AttemptRun(hours[5], hours[6], "success", "s"),
         ),
         decisions=tuple(one for one in lines if isinstance(one, dict)),
-        parked={},
+        parked=None,
         hold={},
     )
     assert [(one.what, one.start, one.end) for one in waits_of(course)] == [

@@ -7,7 +7,8 @@ from agentorch.attempt.broker_access import BrokerAccess
 from agentorch.attempt.metering import add_account, mark_unmetered
 from agentorch.broker.account import Account, End
 from agentorch.core.job import Outcome
-from agentorch.core.states import OutcomeClass
+from agentorch.core.results import StepResult
+from agentorch.core.states import OutcomeClass, Status
 from agentorch.ledger.counts import attempt_end, calls, dollars
 
 SAID = Outcome(OutcomeClass.SUCCESS, "done", metrics={"cost_usd": 3.0, "turns": 7})
@@ -17,18 +18,20 @@ ENDPOINT = Endpoint("openai", "http://127.0.0.1:8080/openai", "token")
 
 def told(outcome: Outcome) -> dict[str, float]:
     """What the ledger takes from the result of this outcome."""
-    result = {
-        "job_id": "j",
-        "step_id": "s",
-        "agent": "a",
-        "outcome": "success",
-        "status": "success",
-        "started_at": "2026-03-04T05:06:07Z",
-        "finished_at": "2026-03-04T05:06:08Z",
-        "summary": "",
-        "metrics": outcome.metrics,
-        "credential": outcome.credential,
-    }
+    result = StepResult(
+        job_id="j",
+        step_id="s",
+        agent="a",
+        role="r",
+        status=Status.SUCCESS,
+        outcome=OutcomeClass.SUCCESS,
+        attempts=1,
+        started_at="2026-03-04T05:06:07Z",
+        finished_at="2026-03-04T05:06:08Z",
+        summary="",
+        metrics=outcome.metrics,
+        credential=outcome.credential,
+    )
     end = attempt_end(1, None, result)
     return {"usd": dollars(end, 0.9), "calls": calls(end, 1)}
 

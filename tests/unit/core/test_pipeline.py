@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentorch.artifacts.directory import JobState, state_document, state_of
+from agentorch.artifacts.state import JobState
 from agentorch.core import pipeline
 from agentorch.core.job import Handoff, Job, Step
 from agentorch.core.pipeline import AskHuman, Decision, Finish, Phase, Progress, RunStep
@@ -233,7 +233,8 @@ def test_every_walk_ends_and_a_resume_at_any_point_is_no_difference(
 
 
 def _through_disk(work: Job, progress: Progress) -> Progress:
-    return state_of(state_document(work, JobState(work.job_id, "running", progress))).progress
+    document = JobState(work.job_id, "running", progress).to_document(work)
+    return JobState.from_document(document).progress
 
 
 def test_a_step_that_begins_anew_begins_before_what_was_parked_in_it() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentorch.artifacts.directory import FINAL_STATES
+from agentorch.artifacts.state import FINAL_STATES
 from agentorch.core.states import (
     ENDED,
     REACTIONS,

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from agentorch.core.results import INTERRUPTED, StepResult
 from agentorch.ledger import metric_families
 from agentorch.ledger.counts import (
     ABOVE,
-    INTERRUPTED,
     OTHER,
     SUM,
     UNKNOWN,
@@ -30,6 +30,8 @@ RESULT: dict[str, Any] = {
     "job_id": "job-00001",
     "step_id": "step1",
     "agent": "codex",
+    "role": "implementer",
+    "attempts": 1,
     "outcome": "timeout",
     "status": "timeout",
     "started_at": "2026-03-04T05:06:07.000000Z",
@@ -42,7 +44,7 @@ RESULT: dict[str, Any] = {
 
 
 def test_a_result_is_read() -> None:
-    end = attempt_end(60, "shop", RESULT, is_retry=True)
+    end = attempt_end(60, "shop", StepResult.from_document(RESULT), is_retry=True)
     # the agent's own figure of its duration is not asked
     assert (end.attempt, end.duration_s, end.project) == (60, 2.5, "shop")
     assert (end.model, end.outcome, end.status) == ("gpt-5.2-codex", "timeout", "timeout")
@@ -50,7 +52,8 @@ def test_a_result_is_read() -> None:
 
 
 def test_an_interrupted_attempt_is_no_outcome_of_its_agent() -> None:
-    result = {**RESULT, "error": {"code": "interrupted"}}
+    error = {"code": "interrupted", "message": "…"}
+    result = StepResult.from_document({**RESULT, "error": error})
     assert attempt_end(1, None, result).outcome == INTERRUPTED
 
 
