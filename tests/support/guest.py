@@ -1,7 +1,8 @@
 """Runs commands for the test that started this virtual machine; baked into its disk.
 
-They come by a virtio port, as messages: a length of four bytes, then JSON. One at a time: argv,
-environment, stdin; back go the exit code, stdout and stderr, bytes as base64.
+They come by a virtio port, as messages: a length of four bytes, then JSON. One at a time: its
+number, argv, environment, stdin; back go the same number, the exit code, stdout and stderr, bytes
+as base64. The first message after a boot is {"up": true}, which has no number.
 """
 
 import base64
@@ -33,10 +34,15 @@ def _exactly(port: io.RawIOBase, length: int) -> bytes:
     return content
 
 
-def write(port: io.RawIOBase, message: dict[str, Any]) -> None:
-    """Sends a message."""
+def encoded(message: dict[str, Any]) -> bytes:
+    """Return a message as it goes through the port. Pure."""
     content = json.dumps(message).encode()
-    rest = memoryview(len(content).to_bytes(4, "big") + content)
+    return len(content).to_bytes(4, "big") + content
+
+
+def write(port: io.RawIOBase, message: dict[str, Any]) -> None:
+    """Send a message."""
+    rest = memoryview(encoded(message))
     while rest:
         rest = rest[port.write(rest) or 0 :]
 
@@ -68,6 +74,14 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def serve(port: io.RawIOBase) -> None:
+    """Say that the machine is up, then answer what comes, each with the number that it has."""
+    write(port, {"up": True})
+    while True:
+        asked = read(port)
+        write(port, answer(asked) | {"number": asked["number"]})
+
+
 def _device() -> str:
     """The port of our name; udev, which would make a link for it, starts late."""
     names = PORTS.glob("*/name")
@@ -76,6 +90,4 @@ def _device() -> str:
 
 if __name__ == "__main__":
     with os.fdopen(os.open(_device(), os.O_RDWR | os.O_CLOEXEC), "r+b", buffering=0) as port:
-        write(port, {"up": True})
-        while True:
-            write(port, answer(read(port)))
+        serve(port)

@@ -10,12 +10,15 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import json
 import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.support import guest
 from tests.support.inside import INSIDE, Inside, Ran, as_user_argv
@@ -35,6 +38,7 @@ BOOT_S = 180
 STOP_S = 60
 # over what a command may take inside: an emulated machine answers late
 GRACE_S = 30
+PART_BYTES = 1 << 16
 # how much of what it said before it died is told
 CONSOLE = 8000
 
@@ -150,6 +154,62 @@ def qemu_argv(boot: Path, image: Path, port: Path, console: Path) -> list[str]:
     ]
 
 
+class Port:
+    """The test's end of the port: questions with their numbers, and the answers to them.
+
+    A question that got no answer in time leaves nothing behind that would be taken for another's:
+    its late answer has another number, and half a message is kept until the rest of it has come
+    or gone.
+    """
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._number = 0
+        self._received = bytearray()
+        self._unsent = bytearray()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def wait_until_up(self, timeout_s: float) -> None:
+        """Wait for the message of a machine that has booted; TimeoutError, ConnectionError."""
+        end = time.monotonic() + timeout_s
+        while "up" not in self._next_message(end):
+            pass
+
+    def ask(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Return the answer to a question; TimeoutError, ConnectionError where none comes."""
+        end = time.monotonic() + timeout_s
+        self._number += 1
+        self._unsent += guest.encoded(question | {"number": self._number})
+        while self._unsent:
+            self._wait_at_most_until(end)
+            del self._unsent[: self._socket.send(self._unsent)]
+        while (answer := self._next_message(end)).get("number") != self._number:
+            pass
+        return answer
+
+    def _next_message(self, end: float) -> dict[str, Any]:
+        length = 4 + int.from_bytes(self._received_bytes(4, end), "big")
+        message: dict[str, Any] = json.loads(self._received_bytes(length, end)[4:])
+        del self._received[:length]
+        return message
+
+    def _received_bytes(self, length: int, end: float) -> bytes:
+        """Return the first bytes of what has come, when so many have; they stay."""
+        while len(self._received) < length:
+            self._wait_at_most_until(end)
+            more = self._socket.recv(PART_BYTES)
+            if not more:
+                raise ConnectionResetError("the machine is gone")
+            self._received += more
+        return bytes(self._received[:length])
+
+    def _wait_at_most_until(self, end: float) -> None:
+        # 0 would make the socket not wait at all, and raise something else
+        self._socket.settimeout(max(end - time.monotonic(), 0.001))
+
+
 class Virtual(Inside):
     """A virtual machine."""
 
@@ -158,12 +218,12 @@ class Virtual(Inside):
     def __init__(self, suite: str, scratch: Path) -> None:
         self.name = f"virtual {suite}"
         self.console = scratch / "console"
-        self._port = scratch / "port"
+        self._port_path = scratch / "port"
         self._disk = scratch / "disk.qcow2"
         subprocess.run(overlay_argv(disk(suite), self._disk), check=True)
-        self._argv = qemu_argv(cached(suite) / "boot", self._disk, self._port, self.console)
+        self._argv = qemu_argv(cached(suite) / "boot", self._disk, self._port_path, self.console)
         self._process: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
+        self._port: Port | None = None
 
     def run(
         self,
@@ -175,40 +235,31 @@ class Virtual(Inside):
         timeout_s: float = 60,
     ) -> Ran:
         command = [*as_user_argv(uid), *argv]
-        said = self._ask(
-            {
-                "argv": command,
-                "environment": INSIDE | dict(environment or {}),
-                "stdin": base64.b64encode(stdin).decode(),
-                "timeout_s": timeout_s,
-            },
-            timeout_s + GRACE_S,
-        )
+        question = {
+            "argv": command,
+            "environment": INSIDE | dict(environment or {}),
+            "stdin": base64.b64encode(stdin).decode(),
+            "timeout_s": timeout_s,
+        }
+        if self._port is None:
+            raise OSError(f"{self.name} is not up")
+        said = self._port.ask(question, timeout_s + GRACE_S)
         if "timeout" in said:
             raise subprocess.TimeoutExpired(command, timeout_s)
-        code = int(str(said["code"]))
-        out, errors = (base64.b64decode(str(said[name])) for name in ("stdout", "stderr"))
+        code = int(said["code"])
+        out, errors = (base64.b64decode(said[name]) for name in ("stdout", "stderr"))
         if check and code:
             raise subprocess.CalledProcessError(code, command, out, errors)
         return Ran(command, code, out, errors)
 
-    def _ask(self, message: dict[str, object] | None, timeout_s: float) -> dict[str, object]:
-        """Sends a message, waits for the next one."""
-        assert self._socket is not None
-        self._socket.settimeout(timeout_s)
-        with self._socket.makefile("rwb", buffering=0) as port:
-            if message is not None:
-                guest.write(port, message)
-            return guest.read(port)
-
     def start(self) -> None:
         """Boots; returns when the machine takes commands."""
-        self._port.unlink(missing_ok=True)
+        self._port_path.unlink(missing_ok=True)
         self._process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL)
-        self._socket = _connected(self._port, self._process)
+        self._port = Port(_connected(self._port_path, self._process))
         try:
-            self._ask(None, BOOT_S)
-        except (EOFError, TimeoutError) as problem:
+            self._port.wait_until_up(BOOT_S)
+        except (ConnectionError, TimeoutError) as problem:
             said = self.console.read_bytes()[-CONSOLE:].decode(errors="replace")
             raise OSError(f"{self.name} did not boot: {said}") from problem
 
@@ -217,8 +268,9 @@ class Virtual(Inside):
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        if self._socket is not None:
-            self._socket.close()
+        if self._port is not None:
+            self._port.close()
+            self._port = None
 
     def reboot(self) -> None:
         self.run("systemctl", "--no-block", "reboot")
