@@ -46,10 +46,14 @@ class Answer:
 
 @dataclass
 class Site:
-    """A state directory, and what the webhook on it knows."""
+    """A state directory, and what the webhook on it knows.
+
+    `prefix` stands before the webhook's command line: a program that becomes it.
+    """
 
     top: Path
     variables: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
 
     @property
     def state(self) -> Path:
@@ -98,7 +102,7 @@ def activated(
     script = f'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3<&{held.fileno()}'
     with (log or Path(os.devnull)).open("ab") as stderr:
         return subprocess.Popen(
-            ["bash", "-c", script, "bash", *argv(*options)],
+            [*site.prefix, "bash", "-c", script, "bash", *argv(*options)],
             env=site.environment(),
             pass_fds=(held.fileno(),),
             stderr=stderr,
