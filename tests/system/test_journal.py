@@ -6,6 +6,8 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,6 +22,8 @@ pytestmark = pytest.mark.skipif(missing() is not None, reason=f"{missing()}; not
 CATALOG = {ROOT / "units": f"{INSTALLED}/units"}
 STORY = (Message.SUBMITTED, Message.CLAIMED, Message.STARTED, Message.ENDED, Message.FINISHED)
 FLOOD = 100_000
+# Two waits inside, of a minute at most each, and the end of the job.
+FOLLOWED_S = 300
 # What an agent prints to be taken for something else.
 HOSTILE = r"""
 printf 'a\nPRIORITY=0\nMESSAGE_ID=%032d\n_UID=0\n\n' 7
@@ -183,6 +187,45 @@ def test_logs_asks_the_journal(ground: Ground) -> None:
     assert "exec: from two" in shown
     assert "exec: from one" not in shown
     assert "started: attempt 1" in shown
+
+
+def test_logs_prints_every_entry_as_json(ground: Ground) -> None:
+    job_id = ground.submit(step("one", r"printf 'caf\303\251\n'"), step("two", "exit 3"))
+    ground.start_runner("--drain")
+    ground.ended(job_id)
+    found = entries(ground, f"AGENTORCH_JOB={job_id}")
+    argv = (f"{INSTALLED}/bin/agentorch-logs", "--journal", "--json", job_id)
+    printed = ground.machine.run(*argv, environment=ground.variables).stdout.decode()
+    shown = [json.loads(line) for line in printed.splitlines()]
+    assert {one["MESSAGE_ID"] for one in shown} >= {message.value for message in STORY}
+    assert [of_program(one) for one in shown] == [of_program(one) for one in found]
+    assert f"{job_id}/one: exec: café" in [one["MESSAGE"] for one in shown]
+
+
+def of_program(entry: dict[str, Any]) -> dict[str, Any]:
+    """The fields that a program gave an entry, and when the journal got it."""
+    own = {name: value for name, value in entry.items() if not name.startswith("_")}
+    return {**own, "__REALTIME_TIMESTAMP": entry["__REALTIME_TIMESTAMP"]}
+
+
+def test_logs_follows_a_job_to_its_end(ground: Ground) -> None:
+    job_id = ground.submit(step("one", 'until [ -e "$HOME/go" ]; do sleep 0.1; done; echo gone'))
+    script = 'exec "$@" >/var/tmp/followed'
+    argv = (f"{INSTALLED}/bin/agentorch-logs", "--journal", "--follow", job_id)
+    with ThreadPoolExecutor(1) as pool:
+        run = partial(ground.machine.run, environment=ground.variables, timeout_s=FOLLOWED_S)
+        follower = pool.submit(run, "sh", "-euc", script, "sh", *argv)
+        ground.machine.wait_for(f"grep {job_id} /var/tmp/followed", why="it is submitted")
+        ground.start_runner("--drain")
+        ground.machine.wait_for("grep 'started: attempt 1' /var/tmp/followed")
+        assert not follower.done()
+        ground.let_go(job_id)
+        assert follower.result().returncode == 0
+    lines = ground.machine.output("cat", "/var/tmp/followed").splitlines()
+    found = entries(ground, f"AGENTORCH_JOB={job_id}")
+    (finished,) = of(found, Message.FINISHED)
+    assert lines[-1].endswith(f" agentorch-runner: {finished['MESSAGE']}")
+    assert len(lines) == len(found)
 
 
 def test_a_wrong_configuration_is_one_entry(ground: Ground) -> None:

@@ -102,6 +102,12 @@ def test_systemd_has_nothing_to_say_of_them(machine: Machine, manager: str) -> N
     assert (said.stdout + said.stderr).decode() == ""
 
 
+@pytest.mark.parametrize(("name", "passed"), [("webhook", "http"), ("broker", "broker")])
+def test_a_socket_is_passed_by_its_name(machine: Machine, name: str, passed: str) -> None:
+    argv = ("systemctl", "show", "--property=FileDescriptorName", "--value")
+    assert machine.output(*argv, f"agentorch-{name}.socket") == passed
+
+
 def test_every_unit_names_pages_that_are_there() -> None:
     for path in sorted((TOP / "units").glob("*/agentorch*")):
         named = re.findall(r"man:([a-z.-]+)\(([0-9])\)", path.read_text())
