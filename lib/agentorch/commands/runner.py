@@ -5,19 +5,15 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-from functools import partial
 from pathlib import Path
 
 import click
 
 from agentorch.agents.registry import BUILT_IN, Registry, load
-from agentorch.attempt import start
-from agentorch.attempt.place import secret_values
 from agentorch.commands.base import load_settings, program
 from agentorch.config.settings import Settings
 from agentorch.core.errors import Misconfigured
 from agentorch.jobqueue.slots import RESERVED, SLOT
-from agentorch.redaction.redactor import Redactor, without_secrets
 from agentorch.runner.runner import Runner, Until
 from agentorch.sandbox import Wrapper, seccomp
 from agentorch.systemd.journal import Journal
@@ -57,9 +53,6 @@ def main(slot: str, *, drain: bool, once: bool, idle_s: float | None) -> None:
         agents,
         Journal("agentorch-runner", settings),
         until,
-        run_step=partial(start.run_forked, settings, agents),
-        job_patch=partial(start.job_patch, settings, agents),
-        without_secrets=partial(without_secrets, redactor=Redactor(secret_values(settings))),
         program=step_program(),
         idle_s=idle_s,
     )

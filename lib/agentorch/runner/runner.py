@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
+from pathlib import Path
 
 from agentorch.agents.registry import Registry
 from agentorch.archive import import_
 from agentorch.artifacts.directory import JobArtifacts
-from agentorch.attempt.admission import admit
+from agentorch.attempt import start
 from agentorch.attempt.place import policy_of
 from agentorch.config.settings import Settings
-from agentorch.core.allowance import Admission
-from agentorch.core.attempt import Attempt
 from agentorch.core.errors import Damaged, Exit, Misconfigured, TryAgain
-from agentorch.core.job import MAX_TAKEN, Job, Key
+from agentorch.core.job import MAX_TAKEN, Key
 from agentorch.core.states import State
 from agentorch.jobqueue.finish import set_aside
 from agentorch.jobqueue.jobqueue import Queue, current_job
@@ -33,14 +32,12 @@ from agentorch.jobqueue.slots import Slot
 from agentorch.launch.base import Launcher
 from agentorch.launch.fork import Fork
 from agentorch.launch.systemd import Systemd
-from agentorch.runner.attendance import Means
+from agentorch.runner.advance import ClaimedJob, advance
 from agentorch.runner.events import Events, Pulse, SecondLooks
-from agentorch.runner.job_run import JobRun, Parting
-from agentorch.sandbox import vacate
+from agentorch.runner.owner import LEAVE_AFTER_JOB, LEAVE_NOW, Owner
+from agentorch.runner.waits import Left, Rest, WaitsForAttempt, WaitsForTime
 from agentorch.storage import atomic
 from agentorch.storage.filesystem_check import power_cut_doubt, refusal
-from agentorch.storage.free_space import refuse_below
-from agentorch.storage.json_files import Document
 from agentorch.storage.locks import lock
 from agentorch.system.inotify import Inotify, Mask
 from agentorch.system.signals import Signals
@@ -48,8 +45,9 @@ from agentorch.systemd import notify
 from agentorch.systemd.journal import Journal
 from agentorch.systemd.message_ids import Message
 
-LEAVE_NOW = (signal.SIGTERM, signal.SIGINT)
-LEAVE_AFTER_JOB = (signal.SIGHUP,)
+# The close of a step's lock may have come before it was watched for, and the lock dropped after it
+# was tried (events.SecondLooks): nothing else would wake us.
+LOOK_AGAIN_S = 2.0
 
 
 class Until(StrEnum):
@@ -61,10 +59,9 @@ class Until(StrEnum):
 
 
 class Runner:
-    """One runner process. `run_step` is what a forked attempt does; it returns an exit code.
+    """One runner process. `program` is the agentorch-step that units run.
 
-    `program` is the agentorch-step that units run. With `idle_s` it leaves when it had nothing to
-    do for so long.
+    With `idle_s` it leaves when it had nothing to do for so long.
     """
 
     def __init__(
@@ -73,9 +70,6 @@ class Runner:
         agents: Registry,
         journal: Journal,
         until: Until,
-        run_step: Callable[[Attempt, int], int],
-        job_patch: Callable[[Job], bytes],
-        without_secrets: Callable[[Document], Document],
         program: Sequence[str],
         idle_s: float | None = None,
     ) -> None:
@@ -83,9 +77,6 @@ class Runner:
         self.agents = agents
         self.journal = journal
         self.until = until
-        self.run_step = run_step
-        self.job_patch = job_patch
-        self.without_secrets = without_secrets
         self.program = program
         self.idle_s = idle_s
         self.queue = Queue(settings.roots)
@@ -178,17 +169,18 @@ class Runner:
 
     def _serve(self, slot: Slot, events: Events) -> None:
         launcher = self._launcher(slot, events)
+        owner = Owner(self.settings, self.agents, slot, launcher, events, self.journal)
         idle = Idle(self.idle_s)
         self.queue.recover_incoming()
         import_.recover(self.queue)
         for key in slot.held_keys():
-            self._carry_on(slot, key, launcher, events)
+            self._carry_on(owner, key)
         while not self._leaving(events):
             self._reclaim(slot, events)
             due_s = self._wake()
             coming = events.next_pending()
             if coming is not None:
-                self._claim(slot, coming, launcher, events)
+                self._claim(owner, coming)
                 idle = Idle(self.idle_s)
             elif self.until is not Until.TOLD or (idle.is_over() and events.nothing_pending()):
                 return
@@ -199,7 +191,8 @@ class Runner:
     def _launcher(self, slot: Slot, events: Events) -> Launcher:
         roots = self.settings.roots
         if self.settings.launcher == "fork":
-            return Fork(roots, self.run_step, lambda: _leave(slot, events))
+            run_step = partial(start.run_forked, self.settings, self.agents)
+            return Fork(roots, run_step, partial(_leave, slot, events))
         return Systemd(
             roots,
             self.settings.environment,
@@ -211,7 +204,8 @@ class Runner:
         enough = self.until is Until.ONE and self.jobs > 0
         return enough or events.signals.came(*LEAVE_NOW, *LEAVE_AFTER_JOB)
 
-    def _claim(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
+    def _claim(self, owner: Owner, key: Key) -> None:
+        slot, events = owner.slot, owner.events
         try:
             with atomic.disk_trouble(slot.directory):
                 claimed = slot.take(State.PENDING, key)
@@ -221,7 +215,7 @@ class Runner:
             if not claimed:
                 events.backlog.add(str(key))
         if claimed:
-            self._work(slot, key, launcher, events)
+            self._work(owner, key)
 
     def _wait_out(self, problem: TryAgain, signals: Signals, **fields: str) -> None:
         """Wait the whole interval, unless a signal comes: our own moves are events, too."""
@@ -256,77 +250,71 @@ class Runner:
             return max(0.0, (until - now).total_seconds())
         return None
 
-    def _carry_on(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
+    def _carry_on(self, owner: Owner, key: Key) -> None:
         """Carry on with a job that our predecessor in this slot left behind."""
         try:
-            self._resume(slot, key, launcher, events)
+            self._resume(owner, key)
         except Damaged as problem:
-            self._set_aside(slot, key, problem)
+            self._set_aside(owner.slot, key, problem)
 
     def _set_aside(self, slot: Slot, key: Key, problem: Damaged) -> None:
         """Fail a job that can't be read: it is no reason to stop, and the next one has its turn."""
         set_aside(slot, key)
         self.journal.error(f"failed: {problem}", Message.FINISHED, job=key.job_id)
 
-    def _resume(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
+    def _resume(self, owner: Owner, key: Key) -> None:
         roots = self.settings.roots
-        counted = with_dead_owner(
-            roots, key, JobArtifacts(roots.artifacts(key.job_id)).read_state()
-        )
+        state = JobArtifacts(roots.artifacts(key.job_id)).read_state()
+        counted = with_dead_owner(roots, key, state)
         if counted.taken >= MAX_TAKEN:
-            end_as_lost(slot, key, current_job(roots.artifacts(key.job_id)))
+            end_as_lost(owner.slot, key, current_job(roots.artifacts(key.job_id)))
             return
         if counted != key:
-            slot.recount(key, counted)
-        self._work(slot, counted, launcher, events)
+            owner.slot.recount(key, counted)
+        self._work(owner, counted)
 
-    def _work(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> None:
-        """Works on a job of ours until it left the slot; a full disk is waited out."""
+    def _work(self, owner: Owner, key: Key) -> None:
+        """Work on a job of ours until it left the slot; a full disk is waited out."""
         self.jobs += 1
-        while slot.path(key).exists():
+        while owner.slot.path(key).exists():
             try:
-                self._check_room()
-                if self._run_job(slot, key, launcher, events) is Parting.TO_BE_ADOPTED:
+                owner.check_room()
+                rest = self._drive(owner, key)
+                if isinstance(rest, Left) and rest.stays:
                     return
             except TryAgain as problem:
-                self._wait_out(problem, events.signals, job=key.job_id)
-                if events.signals.came(*LEAVE_NOW):
+                self._wait_out(problem, owner.events.signals, job=key.job_id)
+                if owner.is_leaving():
                     return
             except Damaged as problem:
-                self._set_aside(slot, key, problem)
+                self._set_aside(owner.slot, key, problem)
             else:
                 self.waiting = False
 
-    def _check_room(self) -> None:
-        roots = self.settings.roots
-        for directory in (roots.queue_root, roots.workspaces_root):
-            refuse_below(directory, self.settings.min_free_disk_bytes)
+    def _drive(self, owner: Owner, key: Key) -> Rest:
+        """Advance a job of ours until it rests, waiting in between for what it waits for."""
+        events = owner.events
+        with atomic.disk_trouble(owner.slot.directory), ExitStack() as watches:
+            job = ClaimedJob(owner, key)
+            watched: set[Path] = set()
 
-    def _run_job(self, slot: Slot, key: Key, launcher: Launcher, events: Events) -> Parting:
-        with atomic.disk_trouble(slot.directory):
-            means = Means(
-                launcher=launcher,
-                events=events,
-                journal=self.journal,
-                agents=self.agents.names(),
-                stopping=lambda: events.signals.came(*LEAVE_NOW),
-                job_patch=self.job_patch,
-                max_attempts=self.settings.runner_max_attempts_per_step,
-                check_room=self._check_room,
-                without_secrets=self.without_secrets,
-                admit=self._admit,
-                vacate=self._vacate,
-            )
-            return JobRun(slot, key, means).run()
+            def watch(directory: Path) -> None:
+                watches.callback(events.forget, events.watch(directory))
+                watched.add(directory)
 
-    def _vacate(self, job: Job) -> None:
-        vacate(self.settings.roots.workspace(job.job_id).work)
-
-    def _admit(self, attempt: Attempt) -> Admission:
-        found = admit(self.settings, self.agents, attempt, datetime.now(UTC))
-        for words in found.warnings:
-            self.journal.warning(words, Message.BUDGET_NEAR, job=attempt.job.job_id)
-        return found.admission
+            watch(job.artifacts.paths.directory)
+            while True:
+                match advance(job):
+                    case WaitsForAttempt(attempt):
+                        step = job.artifacts.paths.step(attempt.step.step_id).directory
+                        if step in watched:
+                            events.wait(LOOK_AGAIN_S)
+                        else:  # what came before the watch is looked for once more
+                            watch(step)
+                    case WaitsForTime(left_s):
+                        events.wait(left_s)
+                    case rest:
+                        return rest
 
 
 def sooner(one_s: float | None, other_s: float | None) -> float | None:
