@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,19 +12,21 @@ from agentorch.agents import failure_rules
 from agentorch.agents.registry import Registry, load
 from agentorch.artifacts.signature import NotSigned, sign
 from agentorch.broker import prices
-from agentorch.config.settings import Settings
+from agentorch.config.settings import SERVICE_USER, SYSTEM_STATE, Settings
 from agentorch.core.errors import Misconfigured, TryAgain
 from agentorch.core.policy import Effective
 from agentorch.doctor.check import Check, State
 from agentorch.preflight.check import Ground, check
 from agentorch.sandbox import Wrapper, probe
 from agentorch.storage.filesystem_check import mount_of, power_cut_doubt, refusal
+from agentorch.systemd.login import users_with_manager
 
 
 def examine(settings: Settings) -> Iterator[Check]:
     """Yield every check. Leaves nothing behind, and creates no directory."""
     yield Check("configuration", "ok", f"state in {settings.state_directory}")
     yield from state_checks(settings)
+    yield from manager_checks(settings)
     yield git_check()
     yield sandbox_check(settings)
     yield from agent_checks(settings)
@@ -67,6 +70,31 @@ def space_check(settings: Settings) -> Check:
         )
         return Check("space", "problem", words)
     return Check("space", "ok", f"{free_bytes // 1_000_000} MB are free")
+
+
+# ---- systemd ----------------------------------------------------------------------------------
+
+
+def manager_checks(settings: Settings) -> Iterator[Check]:
+    """Check that the service user's manager is up, which starts the steps of a system's queue."""
+    if settings.launcher == "fork" or settings.state_directory != SYSTEM_STATE:
+        return
+    try:
+        uid = pwd.getpwnam(SERVICE_USER).pw_uid
+    except KeyError:  # agentorch is not installed as a service here
+        return
+    known = users_with_manager()
+    if known is None:
+        words = "logind can't be asked: install python3-systemd, and see that logind runs"
+        yield Check("manager", "warning", words)
+    elif uid not in known:
+        words = (
+            f"the manager of {SERVICE_USER} (user@{uid}.service) is not up, so no step can start: "
+            f"loginctl enable-linger {SERVICE_USER}"
+        )
+        yield Check("manager", "problem", words)
+    else:
+        yield Check("manager", "ok", f"the manager of {SERVICE_USER} is up")
 
 
 # ---- programs ---------------------------------------------------------------------------------

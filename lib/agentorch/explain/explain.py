@@ -119,7 +119,8 @@ def _explain_lost_owner(facts: Facts, slot: SlotFacts, details: tuple[str, ...])
     now = "agentorch-reclaim --stale-after-sec 0"
     action = Action(now, "puts it back into the queue now; a timer does so within a minute")
     answer = f"its owner is dead: no process holds slot {slot.name}"
-    return _explanation(facts, Why.OWNER_LOST, answer, (*details, *on), actions=(action,))
+    evidence = facts.current.evidence
+    return _explanation(facts, Why.OWNER_LOST, answer, (*details, *on), evidence, (action,))
 
 
 def _pending_hold_lines(facts: Facts) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """The facts about a job, read from files: nothing is created or locked, no daemon is needed.
 
+Of a runner or a step that died without a result the journal has the last words.
+
 /proc/locks says whether a slot has an owner. A file that is missing or torn is left out.
 """
 
@@ -17,9 +19,10 @@ from agentorch.artifacts import decision_log
 from agentorch.artifacts.directory import JobArtifacts, read_step_result
 from agentorch.artifacts.state import JobState
 from agentorch.config.settings import Settings
+from agentorch.core.errors import Misconfigured
 from agentorch.core.job import Expiry
 from agentorch.core.results import StepResult
-from agentorch.core.states import ENDED, State
+from agentorch.core.states import ENDED, OutcomeClass, State
 from agentorch.core.text import one_line
 from agentorch.core.times import moment_of
 from agentorch.explain.facts import AttemptFacts, Facts, Hold, Park, SlotFacts
@@ -29,6 +32,7 @@ from agentorch.jobqueue.lookup import Found
 from agentorch.storage.json_files import read_json
 from agentorch.storage.listing import names_in
 from agentorch.storage.paths import ArtifactPaths, AttemptPaths
+from agentorch.systemd.reader import JournalReader, entry_line
 
 MAX_LINES = 5
 LINE_CHARS = 160
@@ -88,13 +92,16 @@ def _current(paths: ArtifactPaths, found: Found, known: JobState | None) -> Atte
 
 
 def _with_result(plain: AttemptFacts, attempt: AttemptPaths, result: StepResult) -> AttemptFacts:
+    evidence = tuple(_evidence(attempt, result.details))
+    if not evidence and result.outcome is OutcomeClass.INFRA:  # its process left nothing to read
+        evidence = _journal_lines(result.job_id, result.step_id)
     return replace(
         plain,
         kind=result.outcome,
         code=result.error_code,
         summary=one_line(result.summary, 2 * LINE_CHARS),
         question=result.question or "",
-        evidence=tuple(_evidence(attempt, result.details)),
+        evidence=evidence,
     )
 
 
@@ -104,6 +111,15 @@ def _evidence(attempt: AttemptPaths, details: Mapping[str, Any]) -> Iterator[str
     lines = map(str, matched) if isinstance(matched, list) else _last_lines(attempt.logs)
     shown = [one_line(line, LINE_CHARS) for line in lines]
     yield from [line for line in shown if line][-MAX_LINES:]
+
+
+def _journal_lines(job_id: str, step_id: str | None = None) -> tuple[str, ...]:
+    """Return the journal's last entries about a job or a step; why it can't be read, where not."""
+    try:
+        entries = JournalReader([job_id], step_id).last(MAX_LINES)
+    except Misconfigured as problem:
+        return tuple(problem.problems)
+    return tuple(one_line(entry_line(entry), LINE_CHARS) for entry in entries)
 
 
 def _last_lines(logs: Path) -> list[str]:
@@ -163,6 +179,9 @@ def _add_run(whole: Facts, queue: Queue, found: Found) -> Facts:
     name = found.slot or ""
     is_alive = slots.seems_held(queue.paths.slot_lock(name))
     lock = queue.roots.artifacts(whole.job_id).step(whole.current.step_id).lock
+    if not is_alive:
+        evidence = _journal_lines(whole.job_id)
+        whole = replace(whole, current=replace(whole.current, evidence=evidence))
     return replace(
         whole,
         slot=_slot(queue, name, is_alive, whole.job_id),
