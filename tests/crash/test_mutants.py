@@ -78,7 +78,7 @@ def on_site(test: Callable[[Site], None]) -> Callable[[Path], None]:
 MUTANTS = (
     Mutant(
         "a directory is not synced",
-        "atomic.py",
+        "storage/atomic.py",
         "    try:\n        os.fsync(descriptor)\n    finally:\n",
         "    try:\n        pass\n    finally:\n",
         powerless,
@@ -87,7 +87,7 @@ MUTANTS = (
     ),
     Mutant(
         "a file is not synced",
-        "atomic.py",
+        "storage/atomic.py",
         "    _write_all(descriptor, content)\n    os.fsync(descriptor)\n",
         "    _write_all(descriptor, content)\n",
         powerless,
@@ -96,7 +96,7 @@ MUTANTS = (
     ),
     Mutant(
         "an id is looked for, then taken",
-        "jobqueue.py",
+        "jobqueue/jobqueue.py",
         "                os.link(incoming, artifacts.job)\n",
         "                if artifacts.job.exists():\n"
         "                    raise FileExistsError\n"
@@ -105,7 +105,7 @@ MUTANTS = (
     ),
     Mutant(
         "a job is queued before its id is owned",
-        "jobqueue.py",
+        "jobqueue/jobqueue.py",
         "            with contextlib.suppress(FileExistsError):\n"
         "                artifacts.directory.mkdir(0o750)\n",
         "            with contextlib.suppress(FileExistsError):\n"
@@ -116,7 +116,7 @@ MUTANTS = (
     ),
     Mutant(
         "a key is not kept before its job",
-        "jobqueue.py",
+        "jobqueue/jobqueue.py",
         "                os.symlink(job_id, path)\n",
         "                pass\n",
         killed(scenes.DELIVER, 2),
@@ -124,7 +124,7 @@ MUTANTS = (
     ),
     Mutant(
         "a key is taken at its word",
-        "jobqueue.py",
+        "jobqueue/jobqueue.py",
         "            if self.find(job) is None:\n",
         "            if False:\n",
         redeliveries,
@@ -132,7 +132,7 @@ MUTANTS = (
     ),
     Mutant(
         "files are written in place",
-        "atomic.py",
+        "storage/atomic.py",
         "    temporary = _temporary(path)\n    try:\n        _create(temporary, content, mode)\n",
         "    temporary = _temporary(path)\n    path.write_bytes(content)\n    try:\n"
         "        _create(temporary, content, mode)\n",
@@ -141,7 +141,7 @@ MUTANTS = (
     ),
     Mutant(
         "a job is moved before its end is written",
-        "finish.py",
+        "jobqueue/finish.py",
         "    with atomic.disk_trouble(artifacts.paths.directory):\n        sweep",
         "    slot.give(key, FINAL_STATES[end.status])\n"
         "    with atomic.disk_trouble(artifacts.paths.directory):\n        sweep",
@@ -150,14 +150,14 @@ MUTANTS = (
     ),
     Mutant(
         "a slot is dead when nobody says otherwise",
-        "slots.py",
+        "jobqueue/slots.py",
         "        yield Slot(queue, name, descriptor) if lock(descriptor, wait=False) else None\n",
         "        yield Slot(queue, name, descriptor)\n",
         on_site(concurrency.test_a_stopped_runner_keeps_its_job),
     ),
     Mutant(
         "recovery trusts that a file stays where it is",
-        "jobqueue.py",
+        "jobqueue/jobqueue.py",
         "        except (Damaged, FileNotFoundError):  # its submitter ended just now",
         "        except ZeroDivisionError:  # its submitter ended just now",
         on_site(concurrency.test_recovery_and_a_submitter_that_ends_just_now),

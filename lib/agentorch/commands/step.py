@@ -80,7 +80,8 @@ def main(
         result = _run_alone(settings, agents, file, of_file, workdir, output)
     else:
         raise click.UsageError("give JOB STEP, or --job, --step, --workdir and --output")
-    click.echo(json.dumps(result.to_document(), ensure_ascii=False, indent=2))
+    document = None if result is None else result.to_document()
+    click.echo(json.dumps(document, ensure_ascii=False, indent=2))
     click.get_current_context().exit(Exit.BUG if result is None else start.exit_code(result))
 
 

@@ -66,7 +66,7 @@ class Signals:
 
 @contextlib.contextmanager
 def leaving(numbers: Iterable[signal.Signals]) -> Iterator[None]:
-    """Return these signals end the program as Ctrl-C does, by an exception: it exits with 128+N.
+    """Let these signals end the program as Ctrl-C does, by an exception: it exits with 128+N.
 
     What it has in its hands is put back on the way out, which no further one of them cuts short.
     """

@@ -8,7 +8,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot_id() -> str:
-    """Return the id of the running boot, a UUID; the kernel's own text where libsystemd has none."""
+    """Return the id of the running boot, a UUID; the kernel's text where libsystemd has none."""
     try:
         from systemd import id128  # noqa: PLC0415  (5 ms, for whoever has a workspace)
 
