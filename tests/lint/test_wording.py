@@ -44,6 +44,11 @@ def test_a_headless_clause_is_found(tmp_path: Path) -> None:
     ]
 
 
+def test_the_library_is_plain_english() -> None:
+    found = [one for path in sorted((ROOT / "lib").rglob("*.py")) for one in wording.findings(path)]
+    assert found == []
+
+
 @pytest.mark.parametrize(
     "text",
     ["Add a test", "queue: ", "queue: add a test.", "Queue: add a test", f"queue: {'x' * 70}"],

@@ -214,7 +214,7 @@ _WITH_MODE = (Kind.FILE, Kind.DIRECTORY)
 
 
 def _place(manifest: Manifest, arriving: _Arriving, now: datetime) -> None:
-    """Leaves what is to be known of it here: a job that has not ended is held back."""
+    """Leave what is to be known of it here: a job that has not ended is held back."""
     if manifest.state in ENDED:
         unmark(arriving.artifacts.hold)
     else:
@@ -238,7 +238,7 @@ def _replant(directory: Path) -> None:
 
 
 def _restart(path: Path) -> None:
-    """Has the next step begin from git's trees alone, as after a reboot.
+    """Let the next step begin from git's trees alone, as after a reboot.
 
     What the record says of files that git can't hold are paths, and somebody else wrote them.
     """

@@ -34,7 +34,7 @@ from agentorch.storage.paths import ArtifactPaths
 
 @contextlib.contextmanager
 def deciding(paths: ArtifactPaths) -> Iterator[None]:
-    """Return nobody else decides on this job meanwhile.
+    """Hold the lock under which decisions on a job are taken.
 
     The others wait, and then see what was decided.
 
@@ -152,13 +152,13 @@ def _directory(path: Path) -> Damaged:
 
 
 def mark_cancelled(paths: ArtifactPaths) -> None:
-    """Leaves the marker that ends the job at its owner; durable when it returns."""
+    """Leave the marker that ends the job at its owner; durable when it returns."""
     paths.cancel.touch(0o640)
     atomic.sync_directory(paths.directory)
 
 
 def mark(marker: Path, by: Mapping[str, Any] | None, reason: str, now: datetime) -> None:
-    """Leaves a marker that says who wants it, and why; durable when it returns."""
+    """Leave a marker that says who wants it, and why; durable when it returns."""
     atomic.replace_json(marker, {"who": by, "reason": reason, "when": rfc3339(now)})
 
 

@@ -67,7 +67,7 @@ class JobArtifacts:
         return None if document is None else str(document["commit"])
 
     def write_base(self, commit: str, tree: str) -> None:
-        """Remembers what the workspace was made from, for the case that it is lost; durable."""
+        """Remember what the workspace was made from, for the case that it is lost; durable."""
         atomic.replace_json(self.paths.base, {"commit": commit, "tree": tree})
 
     def context_document(self) -> Document | None:

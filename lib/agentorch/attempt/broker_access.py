@@ -1,4 +1,4 @@
-"""A step's way out: the broker's socket, a grant, and what the broker says in the end.
+"""A step's access to the broker: its socket, a grant, and what the broker says in the end.
 
 The broker is the server's where AGENTORCH_BROKER_SOCKET names one, else a child of this step that
 lives as long as it. An agent of ours never gets a key: it gets a token that is good for this step.
@@ -146,7 +146,7 @@ def python() -> str:
 def broker_access(
     settings: Settings, attempt: Attempt, agent: Agent, place: Place, home: Path, token: str
 ) -> Iterator[BrokerAccess]:
-    """Return the way out of an attempt, gone with its grant on return; `token` is then worth
+    """Return the access of an attempt, gone with its grant on return; `token` is then worth
     nothing.
 
     Raises StepEnded without a broker or a credential, and Misconfigured where a file is not as it
@@ -313,7 +313,7 @@ def forget(agent: Agent, home: Path) -> None:
 
 
 def forget_all(agents: Registry, job: Job, paths: WorkspacePaths) -> None:
-    """Remove what attempts that were killed left of their ways out: sockets, grants, logins."""
+    """Remove what attempts that were killed left of their access: sockets, grants, logins."""
     remove(paths.brokers)
     for step in job.steps:
         home = paths.home(step.agent) / step.step_id

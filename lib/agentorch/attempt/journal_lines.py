@@ -56,7 +56,7 @@ class Bucket:
 
 
 class AgentLines:
-    """Tells the journal an attempt's lines. `now` tells seconds on any clock that only goes on.
+    """An attempt's lines for the journal. `now` gives seconds on any clock that only goes on.
 
     `missing` is how many lines the journal has not.
     """
@@ -99,7 +99,7 @@ class AgentLines:
         return now_s >= self._bucket.closed_until_s
 
     def close(self) -> None:
-        """Says what was left out at the end."""
+        """Log how many lines were left out at the end."""
         self._say_left_out()
 
     def _say_left_out(self) -> None:

@@ -20,7 +20,7 @@ STREAMS = ("stdout", "stderr")
 
 
 class Logbook:
-    """Writes one attempt's logs.txt."""
+    """The writer of one attempt's logs.txt."""
 
     def __init__(self, path: Path, redactor: Redactor, limit_chars: int) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC

@@ -50,7 +50,7 @@ def record(
     atomic.replace(paths.patch, b"" if in_patch else patch, last=False)
     text = report(attempt.step.step_id, outcome)
     atomic.replace(paths.report, redactor.redact(text).encode("utf-8", "replace"), last=False)
-    result = StepResult.of_outcome(
+    result = StepResult.from_outcome(
         attempt.job,
         attempt.step,
         attempt.number,

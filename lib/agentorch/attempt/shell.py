@@ -105,7 +105,7 @@ def prepare_workspace(settings: Settings, agents: Registry, found: Found) -> str
             said = MENDED
     except (WorkspaceTrouble, PatchRefused) as trouble:
         raise Refused(f"job {found.job.job_id}: no workspace: {trouble}") from trouble
-    # of an attempt that was killed: its way out, and a login in its HOME
+    # of an attempt that was killed: its access to the broker, and a login in its HOME
     forget_all(agents, found.job, workspace.paths)
     return said
 

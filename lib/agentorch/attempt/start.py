@@ -189,7 +189,7 @@ def job_patch(settings: Settings, agents: Registry, job: Job) -> bytes:
     """Return the whole change of a job against its base; empty where there is no workspace.
 
     A change that holds a secret is withheld: the step that made it says so. Nothing of the job
-    runs any more, so what killed attempts left of their ways out goes, too.
+    runs any more, so what killed attempts left of their access to the broker goes, too.
     """
     workspace = Workspace(settings.roots.workspace(job.job_id))
     if not workspace.exists():

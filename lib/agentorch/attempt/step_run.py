@@ -164,7 +164,7 @@ class StepRun:
         self._home_before(resume)
         # first: a work tree that is elsewhere begins with nothing beside it
         before = self._workspace_before()
-        with self._way_out() as out:
+        with self._broker_access() as out:
             self._apply_patches(logs)
             request = self._request(out.endpoint, resume)
             written = self.redactor.redact(request.prompt).encode("utf-8", "replace")
@@ -208,7 +208,7 @@ class StepRun:
             if broken:
                 raise StepEnded(failure(OutcomeClass.POLICY, "preflight", "; ".join(broken)))
 
-    def _way_out(self) -> AbstractContextManager[BrokerAccess]:
+    def _broker_access(self) -> AbstractContextManager[BrokerAccess]:
         if not self.settings.real_cli:
             return nullcontext(BrokerAccess())
         return broker_access(

@@ -16,7 +16,9 @@ FIRST_WORD_S = 120
 
 
 class FrontDoor(asyncio.Protocol):
-    """Gives the connection to `tunnels()` where it starts with CONNECT, else to `requests()`."""
+    """The choice for a new connection: `tunnels()` where it starts with CONNECT, else
+    `requests()`.
+    """
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Mask:
-    """Puts as many asterisks where the key is, also where it comes in two pieces.
+    """A mask for a key: as many asterisks where it is, also where it comes in two pieces.
 
     Bytes are held back only while they may be the beginning of the key.
     """

@@ -1,4 +1,4 @@
-"""The way out of a sandbox without a network: a loopback port in it, the broker's socket behind.
+"""The relay out of a sandbox without a network: a loopback port in it, the broker's socket behind.
 
     python3 -I -S relay.py --socket PATH (--port PORT | --listen-fd N) -- COMMAND...
 
@@ -40,7 +40,7 @@ TROUBLE, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 
 
 class Trouble(Exception):
-    """There is no way out, in words."""
+    """A failure to reach the broker, in words."""
 
 
 def relay_argv(
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
 
 
 def complain(words: str, code: int) -> int:
-    """Says it in one line on stderr, where there is one."""
+    """Print a line on stderr, where there is one."""
     try:
         if sys.stderr is not None:
             sys.stderr.write(f"agentorch relay: {words}\n")
@@ -256,7 +256,7 @@ class Relay:
         self._complained = False
 
     def serve(self, until_fd: int) -> None:
-        """Carries bytes until this descriptor is readable."""
+        """Carry bytes until this descriptor is readable."""
         listener_fd = self._listener.fileno()
         self._poller.register(until_fd, select.EPOLLIN)
         self._poller.register(listener_fd, select.EPOLLIN)
@@ -274,7 +274,7 @@ class Relay:
                     self._carry(side, events)
 
     def _meet(self) -> None:
-        """Lets a client in, once the broker has let us in for it."""
+        """Let a client in, once the broker has let us in for it."""
         try:
             broker = connect(self._address)
         except OSError as problem:

@@ -73,14 +73,14 @@ class Conversation(web.RequestHandler):
         self.gone: asyncio.Future[None] = loop.create_future()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Tells those who wait for it."""
+        """Wake those who wait for it."""
         if not self.gone.done():
             self.gone.set_result(None)
         super().connection_lost(exc)
 
 
 class _Log(logging.Handler):
-    """Says aiohttp's complaints without what they are about: that may be a request's headers."""
+    """aiohttp's complaints without what they are about: that may be a request's headers."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__(logging.WARNING)

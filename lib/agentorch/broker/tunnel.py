@@ -30,7 +30,7 @@ class Side(asyncio.Protocol):
         self.transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
-        """Goes to the other side at once."""
+        """Go to the other side at once."""
         self._moved()
         self.received_bytes += len(data)
         assert self.other.transport is not None

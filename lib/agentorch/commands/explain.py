@@ -18,7 +18,7 @@ from agentorch.jobqueue.lookup import find
 @with_ids
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each job.")
 def main(job_refs: tuple[str, ...], jobs: tuple[str, ...], *, as_json: bool) -> None:
-    """Says of each job why it waits, or why it failed, on what that rests, and what to do next.
+    """Say of each job why it waits, or why it failed, on what that rests, and what to do next.
 
     From its files alone: it makes nothing, and asks nobody.
     """

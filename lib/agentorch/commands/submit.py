@@ -72,7 +72,7 @@ def main(
     wait: bool,
     as_json: bool,
 ) -> None:
-    """Queues jobs from FILEs (- is standard input): JSON objects, or JSON lines.
+    """Queue jobs from FILEs (- is standard input): JSON objects, or JSON lines.
 
     The smallest is {"goal": "…"}. All documents are checked before the first is queued. An id is
     printed when its job is on the disk and will survive a power cut; agentorch-runner then works

@@ -72,7 +72,7 @@ class StepResult:
     error: ResultError | None = None
 
     @classmethod
-    def of_outcome(
+    def from_outcome(
         cls,
         job: Job,
         step: Step,
@@ -196,7 +196,7 @@ class StepResult:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether the attempt ended because its runner stopped it, and is to be run again."""
+        """True where the attempt ended because its runner stopped it, and is to be run again."""
         return self.error_code == INTERRUPTED
 
 

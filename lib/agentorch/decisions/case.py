@@ -117,7 +117,7 @@ class LockedJob:
         return replace(self, found=replace(self.found, state=state, key=key, slot=slot))
 
     def comment(self, what: str, comment: str) -> None:
-        """Tells it to the next attempt and the next steps, where there is something to tell."""
+        """Report it to the next attempt and the next steps, where there is something to tell."""
         if comment.strip():
             known, strategy = self.artifacts.read_context(self.job), self.job.context_strategy
             self.tell(conversation.add_comment(known, strategy, what, comment))

@@ -54,7 +54,7 @@ def _lay_aside(it: LockedJob) -> None:
 
 
 def release(queue: Queue, job_ref: str, *, comment: str = "", by: By | None = None) -> Job:
-    """Lets a job go on now that is held, that will be when its step ends, or that is parked."""
+    """Let a job go on now that is held, that will be when its step ends, or that is parked."""
     with locked_job(queue, job_ref, by) as it:
         is_marked = it.found.state not in ENDED and it.paths.hold.exists()
         it.expect("release", frozenset(State) if is_marked else RELEASABLE, comment)

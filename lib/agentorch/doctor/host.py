@@ -26,7 +26,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     """Yield every check. Leaves nothing behind, and creates no directory."""
     yield Check("configuration", "ok", f"state in {settings.state_directory}")
     yield from state_checks(settings)
-    yield from manager_checks(settings)
+    yield from service_user_checks(settings)
     yield git_check()
     yield sandbox_check(settings)
     yield from agent_checks(settings)
@@ -75,7 +75,7 @@ def space_check(settings: Settings) -> Check:
 # ---- systemd ----------------------------------------------------------------------------------
 
 
-def manager_checks(settings: Settings) -> Iterator[Check]:
+def service_user_checks(settings: Settings) -> Iterator[Check]:
     """Check that the service user's manager is up, which starts the steps of a system's queue."""
     if settings.launcher == "fork" or settings.state_directory != SYSTEM_STATE:
         return

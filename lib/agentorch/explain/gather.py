@@ -116,7 +116,7 @@ def _evidence(attempt: AttemptPaths, details: Mapping[str, Any]) -> Iterator[str
 def _journal_lines(job_id: str, step_id: str | None = None) -> tuple[str, ...]:
     """Return the journal's last entries about a job or a step; why it can't be read, where not."""
     try:
-        entries = JournalReader([job_id], step_id).last(MAX_LINES)
+        entries = JournalReader([job_id], step_id).last_entries(MAX_LINES)
     except Misconfigured as problem:
         return tuple(problem.problems)
     return tuple(one_line(entry_line(entry), LINE_CHARS) for entry in entries)

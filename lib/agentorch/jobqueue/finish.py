@@ -145,7 +145,7 @@ def set_aside(slot: Slot, key: Key) -> None:
 
 
 def park(slot: Slot, key: Key, job: Job, state: JobState, parked: Parked) -> None:
-    """Parks a job of ours: it goes on by itself at that time. Durable when it returns."""
+    """Park a job of ours: it goes on by itself at that time. Durable when it returns."""
     artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
     with atomic.disk_trouble(artifacts.paths.directory):
         artifacts.write_state(job, replace(state, status=PARKED, parked=parked))

@@ -64,7 +64,7 @@ class Queue:
     # ---- submit -------------------------------------------------------------------------------
 
     def submit(self, job: Job, document: Document, *, floor_bytes: int = 0) -> State:
-        """Queues a job; durable when it returns. Tells where it lies.
+        """Queue a job; durable when it returns. Tells where it lies.
 
         Raises Duplicate when the id is taken, TryAgain when the disk can't take it; then nothing
         is queued and nothing is left behind.
@@ -96,7 +96,7 @@ class Queue:
     def submit_once(
         self, job: Job, document: Document, digest: str, *, floor_bytes: int = 0
     ) -> tuple[Job, bool]:
-        """Queues a job for an idempotency key, unless the key has one; durable when it returns.
+        """Queue a job for an idempotency key, unless the key has one; durable when it returns.
 
         Tells the key's job, and whether it is new; its id is not `job`'s where an earlier delivery
         chose another. `digest` is that of the key and its scope. Raises what `submit` raises.
@@ -184,7 +184,7 @@ class Queue:
             atomic.sync_directory(directory)
 
     def finish_submission(self, job_id: str) -> bool:
-        """Queues a job whose submitter died when it owned the id; False: nothing was to do."""
+        """Queue a job whose submitter died when it owned the id; False: nothing was to do."""
         artifacts = self.roots.artifacts(job_id)
         if _links(artifacts.job) != 1:
             return False

@@ -157,7 +157,7 @@ def _is_cancelled(artifacts: JobArtifacts, state: JobState) -> bool:
 
 
 def end_as_lost(slot: Slot, key: Key, job: Job) -> None:
-    """Fails a job that was taken from a dead owner once too often."""
+    """Fail a job that was taken from a dead owner once too often."""
     reason = f"its runner died {key.taken + 1} times with it"
     finish(slot, key, job, Finish(Status.FAILED, "infra", reason), datetime.now(UTC))
 

@@ -26,7 +26,9 @@ class Stop(StrEnum):
 
 
 class Launcher(Protocol):
-    """Starts attempts somewhere. `outlives`: they go on when their runner leaves or dies."""
+    """A place where attempts are started. `outlives`: they go on when their runner leaves or
+    dies.
+    """
 
     @property
     def outlives(self) -> bool: ...
@@ -42,7 +44,7 @@ class Launcher(Protocol):
         """Return the attempts it knows: name to `running`, or in words how the process ended."""
 
     def cancel(self, name: str, why: Stop) -> None:
-        """Asks an attempt to end; it records why. No harm where it has ended."""
+        """Ask an attempt to end; it records why. No harm where it has ended."""
 
     def usage(self, name: str) -> Mapping[str, float]:
         """Return what an attempt used whose lock is free: cpu_s, and what else this launcher can

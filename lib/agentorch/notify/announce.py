@@ -246,6 +246,6 @@ class _Turn:
 
 
 def complain_of(refused: Mapping[str, str], journal: Journal) -> None:
-    """Says which files of notify.d are not run, and why."""
+    """Say which files of notify.d are not run, and why."""
     for name, reason in refused.items():
         journal.warning(f"notify.d/{name} is not run: {reason}", Message.UNTOLD, program=name)

@@ -67,7 +67,9 @@ class Host:
 
 
 async def tell(paths: QueuePaths, rules: Rules, journal: Journal) -> None:
-    """Tells all that is due. What fails is put off or given up. Raises TryAgain on disk trouble."""
+    """Report all that is due. What fails is put off or given up. Raises TryAgain on disk
+    trouble.
+    """
     entries = list(outbox.due(paths, datetime.now(UTC)))
     if not entries:
         return

@@ -1,4 +1,4 @@
-"""Before a real attempt: is the agent allowed here, is it there, is it new enough, can it work?
+"""The check before a real attempt: the agent is allowed, there, new enough, and can work.
 
 `check` looks and returns problems as words; empty is fine. Nothing of the agent runs but its own
 "what version are you".

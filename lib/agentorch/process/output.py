@@ -78,7 +78,7 @@ def _decoded_head(content: bytes) -> str:
 
 
 class Follower:
-    """Reads a file that another process appends to, a chunk at a time."""
+    """The reader of a file that another process appends to, a chunk at a time."""
 
     def __init__(self, path: Path, stream: str) -> None:
         self._file = _open(path)

@@ -52,7 +52,7 @@ class Stops(Protocol):
     """The caller's wish to stop."""
 
     def fileno(self) -> int:
-        """Becomes readable when there may be a reason."""
+        """Become readable when there may be a reason."""
 
     def reason(self) -> Ending | None:
         """Return CANCELLED or INTERRUPTED; None where it was a false alarm. Empties the
@@ -106,7 +106,7 @@ def follow_interval_s(quiet_s: float) -> float:
 
 
 class Watch:
-    """Waits for the program's end, its output, the caller's wish, and the limits' deadlines."""
+    """The wait for a program's end, its output, the caller's wish, and the limits' deadlines."""
 
     def __init__(
         self, limits: Limits, followers: Followers, family: Descendants, began: float

@@ -248,7 +248,7 @@ def _spans(
 
 def _steps(paths: ArtifactPaths, found: Found, state: JobState | None) -> Iterator[StepView]:
     for step in found.job.steps:
-        yield _step(paths.step(step.step_id), step, _known(state, step.step_id))
+        yield _step(paths.step(step.step_id), step, _known_step(state, step.step_id))
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,7 @@ class Known:
     record: StepRecord = field(default_factory=StepRecord)
 
 
-def _known(state: JobState | None, step_id: str) -> Known:
+def _known_step(state: JobState | None, step_id: str) -> Known:
     if state is None or step_id not in state.progress.steps:
         return Known()
     progress = state.progress.step(step_id)

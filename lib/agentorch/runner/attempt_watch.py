@@ -186,7 +186,7 @@ class AttemptWatch:
             metrics={**known, **cost, **cause.usage},
             credential=None if left is None else left.credential,
         )
-        result = StepResult.of_outcome(
+        result = StepResult.from_outcome(
             self.job, step, number, outcome, started_at=cause.began or now, finished_at=now
         )
         paths.directory.mkdir(0o750, exist_ok=True)

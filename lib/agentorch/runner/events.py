@@ -24,7 +24,9 @@ _CHANGED = Mask.CREATE | Mask.MOVED_TO | Mask.CLOSE_WRITE
 
 
 class Pulse:
-    """Tells the service manager that we live, at every wait, and keeps every wait short enough."""
+    """The signs of life to the service manager, one at every wait, and waits short enough for
+    it.
+    """
 
     def __init__(self) -> None:
         self._period_s = notify.watchdog_s()
@@ -98,12 +100,12 @@ class Events:
         return True
 
     def watch_slots(self, names: list[str]) -> None:
-        """Watches for the close of every slot's lock: its owner's death is an event."""
+        """Watch for the close of every slot's lock: its owner's death is an event."""
         for name in set(names) - set(self._slots.values()):
             self._slots[self._inotify.watch(self._paths.slot(name), Mask.CLOSE_WRITE)] = name
 
     def watch(self, directory: Path) -> int:
-        """Watches a directory of the job at hand; `wait` returns when something happens there."""
+        """Watch a directory of the job at hand; `wait` returns when something happens there."""
         return self._inotify.watch(directory, _CHANGED)
 
     def forget(self, watch: int) -> None:

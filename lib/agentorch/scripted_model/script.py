@@ -60,13 +60,15 @@ class Fault:
 
 @dataclass(frozen=True)
 class Hang:
-    """Takes the request, and never answers: the connection stays open until the double ends."""
+    """A request that is taken and never answered: the connection stays open until the double
+    ends.
+    """
 
 
 @dataclass(frozen=True)
 class Broken:
-    """Begins to answer: `how` is `stall` (and never goes on), `drop` (the connection ends) or
-    `garbage` (what follows is no event).
+    """An answer that breaks off: `how` is `stall` (and never goes on), `drop` (the connection ends)
+    or `garbage` (what follows is no event).
     """
 
     how: str

@@ -172,7 +172,7 @@ class _Connection(BaseHTTPRequestHandler):
     model: ModelDouble
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class's name)
-        """Says nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         self._send(200, b'{"object": "list", "data": []}')

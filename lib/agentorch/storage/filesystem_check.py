@@ -33,7 +33,9 @@ def refusal(roots: Roots) -> str | None:
 
 
 def _try(roots: Roots) -> None:
-    """Leaves nothing but where it is killed: then what recovery removes, as the flock is free."""
+    """Try it and leave nothing, but where it is killed: then what recovery removes, as the flock is
+    free.
+    """
     first = roots.queue.incoming / f".{secrets.token_hex(8)}"
     second = roots.artifacts_root / first.name
     moved = first.with_name(f"{first.name}.moved")

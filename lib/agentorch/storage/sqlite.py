@@ -118,7 +118,7 @@ class _Kept:
         return self._db
 
     def close(self) -> None:
-        """Lets go of it, and of what was not committed."""
+        """Close it, and give up what was not committed."""
         db, self._db = self._db, None
         if db is not None:
             db.close()

@@ -36,7 +36,7 @@ _OPENED_BY_GIT = frozenset({b".gitattributes", b".gitignore", b".gitmodules"})
 
 
 class WorkspaceTrouble(AgentorchError):
-    """The workspace can't be used as asked. `code` is one word for programs:
+    """The workspace can't be used as asked. `code` is one word for programs.
 
     source_missing, source_unreadable, symlink_refused, base_gone: it can't be made;
     workspace_lost: discard it and prepare it again; patch_mismatch, patch_refused: the patch;

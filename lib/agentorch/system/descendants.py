@@ -66,7 +66,7 @@ class Descendants:
         self._direct: int | None = None
 
     def expect(self, pid: int) -> None:
-        """Says which child somebody else waits for; the others' exit statuses are read here."""
+        """Say which child somebody else waits for; the others' exit statuses are read here."""
         self._direct = pid
 
     def living(self) -> list[Process]:

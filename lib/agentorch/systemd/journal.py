@@ -96,7 +96,8 @@ class Journald:
 
 
 class Journal:
-    """Says events with their fields: `job`, `step`, `attempt`, `agent`, `project`, and others.
+    """The log of events with their fields: `job`, `step`, `attempt`, `agent`, `project`, and
+    others.
 
     In the journal they are AGENTORCH_JOB= and so on; a field of None is none. `journald` is where
     entries go instead of stderr; None: to journald where stderr is the journal.
@@ -160,7 +161,7 @@ class Journal:
 
 
 def note(program: str, text: str, message: Message, level: str = "INFO", **fields: Any) -> bool:
-    """Leaves an entry beside what a command tells its user; False where no journald took it."""
+    """Leave an entry beside what a command tells its user; False where no journald took it."""
     told = {name: value for name, value in fields.items() if value is not None}
     with contextlib.closing(Journald()) as journald:
         journald.tell(program, priority(level, message), text, message, told)

@@ -15,7 +15,7 @@ SYSTEM_DATA = Path("/var/lib")
 
 
 def calendar_argv(expression: str, iterations: int = 1) -> list[str]:
-    """Asks for the next times of a calendar event."""
+    """Ask for the next times of a calendar event."""
     return ["systemd-analyze", "calendar", f"--iterations={iterations}", "--", expression]
 
 

@@ -52,7 +52,7 @@ class JournalReader:
         while entry := self._reader.get_next():
             yield entry
 
-    def last(self, count: int) -> list[Entry]:
+    def last_entries(self, count: int) -> list[Entry]:
         """Return the last entries, the oldest of them first."""
         self._reader.seek_tail()
         found: list[Entry] = []

@@ -140,7 +140,7 @@ def test_an_outcome_becomes_a_result() -> None:
         }
     )
     outcome = Outcome(OutcomeClass.TIMEOUT, "too slow", error="timeout", details={"after_s": 1})
-    result = StepResult.of_outcome(
+    result = StepResult.from_outcome(
         job, job.steps[0], 99, outcome, started_at=WHEN, finished_at=WHEN
     )
     assert (result.status, result.attempts, result.error_code) == (Status.TIMEOUT, 50, "timeout")

@@ -122,4 +122,4 @@ def test_a_last_entry_that_never_comes_is_waited_for_no_longer_than_the_grace() 
 
 def test_without_a_journal_it_is_empty() -> None:
     assert list(reader.JournalReader(["no-such-job"])) == []
-    assert reader.JournalReader(["no-such-job"]).last(3) == []
+    assert reader.JournalReader(["no-such-job"]).last_entries(3) == []

@@ -165,12 +165,12 @@ def say(**line: Any) -> None:
 
 
 def say_progress(words: str) -> None:
-    """Tells people."""
+    """Print a line for people."""
     say(type="progress", text=one_line(words, 1000))
 
 
 def say_usage(answer: Answer) -> None:
-    """Tells what a try cost; one that got nothing cost nothing."""
+    """Report what a try cost; one that got nothing cost nothing."""
     if answer.usage:
         say(type="usage", turns=1, **answer.usage)
 

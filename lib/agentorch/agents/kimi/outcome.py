@@ -51,7 +51,7 @@ def _success(transcript: Transcript) -> Outcome:
 
 
 def _no_end(transcript: Transcript) -> Outcome:
-    """Return it left as one who is done, and did not say so."""
+    """Return the failure of a run that left well without its last event."""
     if transcript.malformed:
         words = f"{NAME}: its output was cut off: {transcript.malformed}"
         return Outcome(OutcomeClass.PARSE_ERROR, one_line(words), error="truncated_output")
