@@ -203,3 +203,10 @@ def test_no_file_holds_what_looks_like_a_secret() -> None:
         if (findings := Redactor().find(path.read_text("utf-8", "replace")))
     }
     assert found == {}
+
+
+def test_the_promises_name_tests_that_are_there() -> None:
+    text = (ROOT / "tests/README.md").read_text("utf-8")
+    named = re.findall(r"`([a-z_/]+\.py)`", text)
+    assert named
+    assert [name for name in named if not (ROOT / "tests" / name).is_file()] == []
