@@ -68,6 +68,8 @@ def decisions(paths: ArtifactPaths) -> list[dict[str, Any]]:
         raise _directory(paths.decisions) from problem
     found = []
     for line in filter(None, lines):
+        # A power cut may tear the last line; it is durable before anybody acts, so a torn one was
+        # not acted on. The next decision closes it (atomic.append_line).
         with contextlib.suppress(ValueError, RecursionError):  # torn: it was not acted on
             found.append(json.loads(line))
     return [line for line in found if _is_decision(line)]

@@ -169,6 +169,9 @@ class JobArtifacts:
             logs += read_bytes(paths.logs)
         # the steps' parts are clean; goal and role are what the submitter wrote
         text = Redactor().redact("".join(report))
+        # The result last, and its sync makes all four names durable: whoever finds a new
+        # result.json finds the others of the same end. A crash before leaves some of them new,
+        # beside a state that is not final; the next owner writes them all again.
         atomic.replace(self.paths.report, text.encode("utf-8", "replace"), last=False)
         atomic.replace(self.paths.patch, patch, last=False)
         atomic.replace(self.paths.logs, logs, last=False)
@@ -177,6 +180,9 @@ class JobArtifacts:
 
 def publish(source: Path, directory: Path) -> None:
     """Make the files of an attempt those of a directory, result last; durable."""
+    # Each name is replaced in one rename, the result as the last one: a crash in between leaves an
+    # older result beside newer files, and the step still running in state.json, so that the next
+    # owner publishes the same attempt again.
     for name in STEP_FILES:
         if (source / name).exists():
             atomic.link(source / name, directory / name)

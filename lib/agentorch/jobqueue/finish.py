@@ -55,6 +55,10 @@ def finish(
         tuple(steps),
         ResultError(end.error, end.reason) if end.error else None,
     )
+    # The order below survives a crash anywhere. Until state.json is final, the next owner finds a
+    # running job whose last step has ended, and does all of it again: result, report, patch and
+    # logs are written over, the callback has the same name, the ledger knows the end by its number.
+    # Once state.json is final, the next owner only moves the queue file (`slot.give`).
     with atomic.disk_trouble(artifacts.paths.directory):
         sweep(artifacts.paths)
         kept = patch if patch is not None else artifacts.read_patch()
@@ -64,6 +68,8 @@ def finish(
         content = atomic.encode(state.to_document(job))
         manifest.keep(slot.queue.roots, result, state.ends, content)
         artifacts.write_state(job, state)
+    # Last, so that a job in done/ or failed/ always has its result. A crash before it leaves a job
+    # in its slot with a final state: `advance` and `settle` finish this rename, and nothing else.
     target = FINAL_STATES[end.status]
     slot.give(key, target)
     return target
@@ -124,6 +130,9 @@ def give_back(slot: Slot, key: Key, job: Job, state: JobState, *, as_: Key | Non
     """
     artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
     with atomic.disk_trouble(artifacts.paths.directory):
+        # The state first: a crash before the rename leaves a pending job in a dead owner's slot,
+        # which reclaim gives back. The other way round a job in pending/ could still say that it
+        # runs.
         artifacts.write_state(job, replace(state, status=PENDING, parked=None))
         # it is retried; where we die before this, its next end puts it right
         if FINAL_STATES.get(state.status) in ENDED:
@@ -148,6 +157,8 @@ def park(slot: Slot, key: Key, job: Job, state: JobState, parked: Parked) -> Non
     """Park a job of ours: it goes on by itself at that time. Durable when it returns."""
     artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
     with atomic.disk_trouble(artifacts.paths.directory):
+        # With the time, before the rename: an owner that finds the job in its slot after a crash
+        # parks it until then, and does not run into the same limit at once.
         artifacts.write_state(job, replace(state, status=PARKED, parked=parked))
         ledger.settle_lost(slot.queue.roots, job.job_id, datetime.now(UTC))
     slot.park(key, moment_of(parked.until))

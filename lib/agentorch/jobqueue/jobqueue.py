@@ -73,6 +73,9 @@ class Queue:
         artifacts = self.roots.artifacts(job.job_id)
         refuse_below(self.paths.incoming, floor_bytes)
         with atomic.disk_trouble(artifacts.directory), self._incoming(content) as incoming:
+            # The content is on the disk, its name only in incoming/. A crash from here to the link
+            # leaves a file whose flock is free and which has one link: the next owner of a slot
+            # removes it.
             with contextlib.suppress(FileExistsError):
                 artifacts.directory.mkdir(0o750)
             try:
@@ -81,9 +84,16 @@ class Queue:
                 incoming.unlink()
                 self.finish_submission(job.job_id)
                 raise Duplicate(f"job {job.job_id!r} is there already") from None
+            # The id is owned: job.json and the file in incoming/ are one inode with two links. A
+            # crash here is met by `recover_incoming`, or by `finish_submission` at the next use of
+            # the id; both queue the job. Nobody was answered yet, and the same id again is a
+            # duplicate.
             state = first_state(job)
             target = self.paths.file(state, job.key)
             try:
+                # This rename queues the job. Killed after it, the job is queued, and its submitter
+                # asks again; a power cut before the syncs may undo any of the three names, and each
+                # combination is one of the states above.
                 os.rename(incoming, target)
                 # not incoming/: a name that a power cut brings back there has three links, so
                 # recovery removes it; and each fsync of a directory costs the disk a flush
@@ -127,7 +137,9 @@ class Queue:
                 os.symlink(job_id, path)
             except FileExistsError:
                 job_id = os.readlink(path)
-            # before the job is queued: a job without its key would be queued again
+            # A crash after this leaves a key whose job is not there: the next delivery finds the id
+            # in the link, and submits the job under it. before the job is queued: a job without its
+            # key would be queued again
             atomic.sync_directory(path.parent)
         return job_id
 
@@ -191,6 +203,9 @@ class Queue:
         with hold_lock(artifacts.lock, wait=True):
             if _links(artifacts.job) != 1:
                 return False
+            # link(2), not rename: job.json stays where it is, and two who finish the same
+            # submission make the same name. A crash before the sync leaves one link again: it is
+            # done anew.
             job = read_job(artifacts.job)
             state = first_state(job)
             os.link(artifacts.job, self.paths.file(state, job.key))
@@ -216,6 +231,8 @@ class Queue:
                 path.unlink(missing_ok=True)
                 return False
             found = os.fstat(descriptor)
+            # The flock is free, so the submitter is dead. Two links: it owned its id, and died
+            # before the rename; the job is queued now.
             queued = found.st_nlink == 2 and self._queue_incoming(path, found)
             # one link: never owned its id; three: its job was queued by somebody else
             path.unlink(missing_ok=True)

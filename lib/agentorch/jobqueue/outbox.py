@@ -74,6 +74,8 @@ def announce(
         created_at=result.finished_at,
         body=result.to_document(),
     )
+    # A crash between these two leaves the entry among the artifacts, where nobody delivers it: the
+    # job has not ended then, and its next owner writes and moves it again, under the same name.
     atomic.replace(artifacts.callback, atomic.encode(asdict(entry)), last=False)
     os.rename(artifacts.callback, paths.outbox(NEW) / f"{job.job_id}-{end}-{result.status}.json")
     atomic.sync_directory(paths.outbox(NEW))

@@ -53,13 +53,13 @@ def settle(slot: Slot, key: Key, *, least_age_s: float = 0) -> bool:
     One that can't be read goes to failed/.
     """
     try:
-        return _is_left_alone(slot, key, least_age_s)
+        return _settle(slot, key, least_age_s)
     except Damaged:
         set_aside(slot, key)
     return True
 
 
-def _is_left_alone(slot: Slot, key: Key, least_age_s: float) -> bool:
+def _settle(slot: Slot, key: Key, least_age_s: float) -> bool:
     job = current_job(slot.queue.roots.artifacts(key.job_id))
     artifacts = JobArtifacts(slot.queue.roots.artifacts(job.job_id))
     state = artifacts.read_state() or JobState(job.job_id, PENDING, begin(job))

@@ -58,6 +58,8 @@ class Slot:
 
     def give(self, key: Key, state: State, *, as_: Key | None = None) -> None:
         """Put a job of ours where it belongs; durable when it returns."""
+        # One rename from the slot to its place: a crash before it leaves the job in the slot, whose
+        # next owner reads in state.json where it belongs; after it, only the syncs can be undone.
         self.queue.move(self.path(key), self.queue.paths.file(state, as_ or key))
 
     def park(self, key: Key, until: datetime) -> None:
@@ -79,6 +81,9 @@ def hold(queue: Queue, name: str, *, wait: bool) -> Iterator[Slot | None]:
     with atomic.disk_trouble(directory):
         atomic.make_directory(directory)
     with hold_lock(queue.paths.slot_lock(name), wait=wait) as descriptor:
+        # The flock is the proof of life: the kernel drops it at any death of its holder, SIGKILL
+        # and power cut included, and at no other moment. The lock file is never deleted: of a new
+        # one somebody else could be the owner.
         yield None if descriptor is None else Slot(queue, name, descriptor)
 
 

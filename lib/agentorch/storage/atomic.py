@@ -60,6 +60,9 @@ def replace(path: Path, content: bytes, *, mode: int = 0o640, last: bool = True)
 
     Of several files in a directory only the `last` one's name has to be synced: all are, then.
     """
+    # The content is on the disk before it gets the name, so whoever reads the name after a power
+    # cut reads all of the old content or all of the new. Killed before the rename, a temporary
+    # stays, which `remove_temporaries` takes away when nobody writes there.
     temporary = _temporary(path)
     try:
         _create(temporary, content, mode)
@@ -67,6 +70,7 @@ def replace(path: Path, content: bytes, *, mode: int = 0o640, last: bool = True)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    # Without this a power cut may bring the old content back: nothing is answered before it.
     if last:
         sync_directory(path.parent)
 
@@ -130,6 +134,8 @@ def append_line(path: Path, line: bytes) -> None:
         path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640
     )
     try:
+        # A crash may leave half a line at the end. It is closed by a newline, so that it spoils no
+        # other line, and readers leave out what is no JSON.
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
         _write_all(descriptor, (b"\n" if torn else b"") + line + b"\n")
