@@ -134,6 +134,8 @@ class Ground:
     def let_go(self, job_id: str) -> None:
         """Makes $HOME/go, which a step may wait for."""
         path = f"{STATE}/workspaces/{job_id}/home/exec/go"
+        # an attempt is started before it has made its HOME
+        self.machine.wait_for(f"test -d {Path(path).parent}", why="the step has a HOME")
         self.machine.run("touch", path, uid=UID)
 
     def lines(self, job_id: str, name: str) -> int:
