@@ -160,7 +160,7 @@ class AttemptWatch:
     def _settle_by_unit(self, cause: Cause, end: Document) -> StepResult | None:
         if unit_end.has_exit_code(end, Exit.TRY_AGAIN):
             if self.is_ours(cause.attempt):
-                raise _disk_trouble(cause.attempt)
+                raise self._disk_trouble(cause.attempt)
             return None
         outcome = unit_end.outcome_of(end, cause.attempt.step.timeout_s)
         return None if outcome is None else self._record(cause, outcome, None)
@@ -168,7 +168,7 @@ class AttemptWatch:
     def _settle_by_launcher(self, cause: Cause) -> StepResult:
         how = self.owner.launcher.list().get(cause.attempt.name, NOT_KNOWN)
         if how == DISK_TROUBLE:
-            raise _disk_trouble(cause.attempt)
+            raise self._disk_trouble(cause.attempt)
         return self._record(cause, unit_end.lost_outcome(how), None)
 
     def _record(self, cause: Cause, outcome: Outcome, left: StepResult | None) -> StepResult:
@@ -197,6 +197,7 @@ class AttemptWatch:
         self.owner.journal.warning(outcome.summary, Message.LOST, **fields)
         return result
 
-
-def _disk_trouble(attempt: Attempt) -> TryAgain:
-    return TryAgain(f"step {attempt.step.step_id}: the disk can't take its result")
+    def _disk_trouble(self, attempt: Attempt) -> TryAgain:
+        """Return the trouble of an attempt; the next look finds it interrupted, and not ours."""
+        self.owner.started.discard(attempt.name)
+        return TryAgain(f"step {attempt.step.step_id}: the disk can't take its result")
